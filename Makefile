@@ -1,0 +1,71 @@
+# `make help` lists the targets. Everything is installed into .venv; PYTHON says what makes it.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO_INPUT ?= $(wildcard resources/*.jpg resources/*.jpeg resources/*.png)
+DEMO_OUTPUT ?= output/demo
+PYTEST_ARGS ?=
+
+# Stamps: an installation is done again only when what it depends on is newer.
+INSTALLED := $(VENV)/.installed
+INSTALLED_DEV := $(VENV)/.installed-dev
+
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.DEFAULT_GOAL := help
+.PHONY: help install install-dev demo test lint types check format clean distclean
+
+help:  ## say what the targets do
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(INSTALLED)  ## create .venv and install OVSeg and detectron2 into it
+
+install-dev: $(INSTALLED_DEV)  ## the same, with what lint and tests need
+
+demo: $(INSTALLED)  ## segment the pictures in resources/ with the embedded model
+	$(BIN)/python demo.py --input $(DEMO_INPUT) --output $(DEMO_OUTPUT)
+	@echo "The results are in $(DEMO_OUTPUT)"
+
+test: lint types  ## lint, types and tests
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(INSTALLED_DEV)  ## ruff: lint and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(INSTALLED_DEV)  ## mypy
+	$(BIN)/mypy
+
+format: $(INSTALLED_DEV)  ## let ruff mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:  ## remove caches and build leftovers
+	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	find . -path ./$(VENV) -prune -o -type d -name __pycache__ -exec rm -rf {} +
+
+distclean: clean  ## the same, and .venv too
+	rm -rf $(VENV)
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || { \
+		echo "error: $(PYTHON) is missing or older than Python 3.10;" \
+			"name another: make PYTHON=/path/to/python3" >&2; exit 2; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+		echo "error: $(PYTHON) has no venv module; install it" \
+			"(Debian, Ubuntu: apt-get install python3-venv)" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+
+# opencv-python needs libGL.so.1, which bare servers lack; its headless twin does not.
+$(INSTALLED): setup.py pyproject.toml tools/install_detectron2.py | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable .
+	@$(BIN)/python -c 'import cv2' 2>/dev/null || { \
+		echo "opencv-python does not load here: taking opencv-python-headless"; \
+		$(BIN)/python -m pip uninstall --quiet --yes opencv-python; \
+		$(BIN)/python -m pip install --quiet opencv-python-headless; }
+	$(BIN)/python tools/install_detectron2.py
+	@touch $@
+
+$(INSTALLED_DEV): $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@

@@ -1,0 +1,56 @@
+"""Packaging of OVSeg.
+
+detectron2 is not in the list below: the package index has no release of it under its own name.
+``tools/install_detectron2.py`` installs it, or an official build does.
+"""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+REQUIRES = [
+    "torch>=2.9",  # the network; 2.9 brought torch.optim.Muon, which trains the small CLIP
+    "torchvision>=0.24",  # image operations; the release that goes with torch 2.9
+    "open_clip_torch>=3.0",  # CLIP: its model classes, its tokenizer, its pretrained weights
+    "fvcore>=0.1.5.post20221221",  # detectron2's helpers: weight init, checkpoints, transforms
+    "numpy>=1.26",  # arrays outside the network: images, label maps, confusion matrices
+    "scipy>=1.11",  # the Hungarian matching of queries and masks
+    "pillow>=10.1",  # reads and writes pictures and label maps
+    # colour conversions and drawing. On a machine without libGL.so.1 take opencv-python-headless
+    # in its place (`make install` does so by itself): it is the same module without windows.
+    "opencv-python>=4.8",
+    "pycocotools>=2.0.7",  # run-length encoded masks
+    "matplotlib>=3.8",  # text and legends in the overlay pictures
+    "tqdm>=4.66",  # progress bars
+    "pyyaml>=6.0.1",  # configuration files
+    "tensorboard>=2.15",  # the training curves that detectron2 writes
+]
+
+EXTRAS = {
+    "dev": [
+        "ruff>=0.9",  # lint and format
+        "mypy>=1.14",  # types
+        "pytest>=8.0",  # tests
+        "pre-commit>=4.0",  # runs ruff before a commit
+        "types-PyYAML",  # type information for mypy
+        "types-tqdm",
+    ],
+    "stickerscenes": ["resvg_py>=0.2"],  # renders the artwork of StickerScenes from SVG
+    "wandb": ["wandb>=0.17"],  # training curves on Weights & Biases
+}
+
+setup(
+    name="ovseg",
+    version="0.1.0",
+    description="Open-vocabulary semantic segmentation with mask-adapted CLIP",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8")
+    if Path(__file__).with_name("README.md").is_file()
+    else "",
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=find_packages(include=["ovseg", "ovseg.*"]),
+    package_data={"ovseg": ["py.typed", "**/*.json", "**/*.yaml", "**/*.txt", "**/*.pth"]},
+    install_requires=REQUIRES,
+    extras_require=EXTRAS,
+)
