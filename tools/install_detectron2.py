@@ -10,9 +10,8 @@ that source with pip's own index settings, checks its SHA-256, makes the edits l
 (each must match exactly, or nothing is installed), packs the result into a pure-Python wheel named
 ``detectron2`` and lets pip install it. Nothing is compiled, and no code of the source is run.
 
-The few ops that exist only in the compiled extension (rotated boxes, the GPU's deformable
-convolution in its legacy form, the fast COCO evaluation) say so when they are called. OVSeg uses
-none of them. An official build, or one from source, is as good: this script leaves it alone.
+The few ops that exist only in the compiled extension (rotated boxes, deformable convolution on a
+GPU, the fast variant of COCO evaluation) say so when they are called. OVSeg uses none of them. An official build, or one from source, is as good: this script leaves it alone.
 """
 
 from __future__ import annotations
@@ -302,8 +301,11 @@ def install(sdist: Path | None, wheel_folder: Path | None = None) -> None:
         wheel = build_wheel(files, licence, work)
         log.info("installing %s", wheel.name)
         pip = [sys.executable, "-m", "pip", "install", "--quiet", str(wheel)]
-        if subprocess.run(pip).returncode != 0:
-            raise InstallError("pip could not install the wheel; its message is above")
+        # The first call puts the wheel over whatever is there, the same version included; the
+        # second adds what it requires and is missing, and leaves alone what is there.
+        for command in ([*pip, "--force-reinstall", "--no-deps"], pip):
+            if subprocess.run(command).returncode != 0:
+                raise InstallError("pip could not install the wheel; its message is above")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
