@@ -11,7 +11,8 @@ that source with pip's own index settings, checks its SHA-256, makes the edits l
 ``detectron2`` and lets pip install it. Nothing is compiled, and no code of the source is run.
 
 The few ops that exist only in the compiled extension (rotated boxes, deformable convolution on a
-GPU, the fast variant of COCO evaluation) say so when they are called. OVSeg uses none of them. An official build, or one from source, is as good: this script leaves it alone.
+GPU, the fast variant of COCO evaluation) say so when they are called. OVSeg uses none of them. An
+official build, or one from source, is as good: this script leaves it alone.
 """
 
 from __future__ import annotations
