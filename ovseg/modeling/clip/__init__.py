@@ -1,0 +1,47 @@
+"""CLIP over open_clip: architecture, weights, mask-prompted vision transformer, text, classifier."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import open_clip
+
+from .adapter import ClipAdapter
+from .architecture import architecture_of_name, architecture_of_weights, build_untrained_clip
+from .text import text_templates, word_features
+from .visual import MaskPromptedViT
+from .weights import OVSEG_PREFIX, find_pretrained, load_clip_weights, read_clip_file
+
+__all__ = [
+    "OVSEG_PREFIX",
+    "ClipAdapter",
+    "MaskPromptedViT",
+    "architecture_of_name",
+    "architecture_of_weights",
+    "build_clip",
+    "build_untrained_clip",
+    "find_pretrained",
+    "load_clip_weights",
+    "read_clip_file",
+    "text_templates",
+    "word_features",
+]
+
+
+def build_clip(name: str, pretrained: str, mask_prompt_depth: int) -> open_clip.CLIP:
+    """The CLIP that a config names; nothing is fetched.
+
+    Args:
+        name: a name, which gives an untrained CLIP whose weights come later, or the path of a
+            file, which gives the CLIP in it.
+        pretrained: tag of the weights that a name's CLIP will get; tells the activation.
+        mask_prompt_depth: layers with mask prompts.
+    """
+    if not Path(name).is_file():
+        if Path(name).suffix in {".pt", ".pth", ".bin", ".safetensors"}:
+            read_clip_file(name)  # says that there is no such file
+        return build_untrained_clip(architecture_of_name(name, pretrained), mask_prompt_depth)
+    weights, model_cfg = read_clip_file(name)
+    model = build_untrained_clip(model_cfg or architecture_of_weights(weights), mask_prompt_depth)
+    load_clip_weights(model, weights, name)
+    return model

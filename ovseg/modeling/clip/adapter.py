@@ -1,0 +1,102 @@
+"""CLIP as a classifier of regions and of query embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import open_clip
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ovseg.structures import Crops
+
+from .text import word_features
+
+# logits are this many times the cosine similarity
+TEMPERATURE = 100.0
+
+
+class ClipAdapter(nn.Module):
+    """A frozen CLIP with a learned embedding for "no object"."""
+
+    pixel_mean: Tensor
+    pixel_std: Tensor
+
+    def __init__(
+        self,
+        clip_model: open_clip.CLIP,
+        templates: Sequence[str],
+        *,
+        mask_prompts: bool,
+        mean: Sequence[float] = open_clip.OPENAI_DATASET_MEAN,
+        std: Sequence[float] = open_clip.OPENAI_DATASET_STD,
+    ) -> None:
+        """
+        Args:
+            clip_model: made by :func:`build_untrained_clip`.
+            templates: of the texts; see :func:`text_templates`.
+            mask_prompts: replace background patches by mask prompts.
+            mean, std: of CLIP's pixels, RGB, for values in 0..1.
+        """
+        super().__init__()
+        self.clip_model = clip_model.requires_grad_(False).eval()
+        self.templates = tuple(templates)
+        self.mask_prompts = mask_prompts
+        width = clip_model.text_projection.shape[1]
+        self.non_object_embedding = nn.Parameter(torch.empty(1, width))
+        nn.init.normal_(self.non_object_embedding, std=clip_model.transformer.width**-0.5)
+        self.register_buffer("pixel_mean", 255 * torch.tensor(mean).view(1, 3, 1, 1))
+        self.register_buffer("pixel_std", 255 * torch.tensor(std).view(1, 3, 1, 1))
+        self._features: dict[str, Tensor] = {}
+        self._features_of: tuple[object, ...] = ()
+
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """Height and width of CLIP's input in pixels."""
+        height, width = self.clip_model.visual.image_size
+        return height, width
+
+    def train(self, mode: bool = True) -> ClipAdapter:
+        """As ``nn.Module.train``; CLIP itself stays in evaluation mode."""
+        super().train(mode)
+        self.clip_model.eval()
+        return self
+
+    def text_features(self, words: Sequence[str]) -> Tensor:
+        """Unit features [len(words) + 1, D] of words, the last row standing for "no object".
+
+        Features of words are computed once and kept while CLIP's weights stay the same.
+        """
+        self._forget_if_weights_changed()
+        new = [word for word in dict.fromkeys(words) if word not in self._features]
+        if new:
+            # kept features may be used later in training, which inference tensors may not
+            with torch.inference_mode(False), torch.no_grad():
+                features = word_features(self.clip_model, new, self.templates)
+            self._features.update(zip(new, features, strict=True))
+        of_words = torch.stack([self._features[word] for word in words])
+        return torch.cat([of_words, F.normalize(self.non_object_embedding, dim=-1)])
+
+    def _forget_if_weights_changed(self) -> None:
+        text_weights = [
+            p for name, p in self.clip_model.named_parameters() if not name.startswith("visual.")
+        ]
+        state = (
+            torch.is_autocast_enabled(text_weights[0].device.type),
+            *((p.data_ptr(), 0 if p.is_inference() else p._version) for p in text_weights),
+        )
+        if state != self._features_of:
+            self._features, self._features_of = {}, state
+
+    def similarity(self, embeddings: Tensor, text_features: Tensor) -> Tensor:
+        """Logits [..., C + 1] of embeddings [..., D] against :meth:`text_features`."""
+        return TEMPERATURE * F.normalize(embeddings, dim=-1) @ text_features.T
+
+    def classify(self, crops: Crops, text_features: Tensor) -> Tensor:
+        """CLIP's logits [N, C + 1] of N crops against :meth:`text_features`."""
+        if len(crops.images) == 0:
+            return text_features.new_zeros((0, len(text_features)))
+        images = (crops.images - self.pixel_mean) / self.pixel_std
+        masks = crops.masks if self.mask_prompts else None
+        return self.similarity(self.clip_model.visual(images, masks).float(), text_features)

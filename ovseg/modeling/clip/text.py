@@ -1,0 +1,91 @@
+"""From words to text features: templates, tokens, text encoder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import open_clip
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ovseg.errors import UserError
+
+# texts that go through the encoder together
+BATCH = 256
+
+
+def text_templates(kind: str, predefined: Sequence[str]) -> tuple[str, ...]:
+    """The templates of a kind, ``{}`` in each standing for the word.
+
+    Args:
+        kind: ``"vild"`` (14, of ViLD), ``"imagenet"`` (of CLIP's paper) or ``"predefined"``.
+        predefined: what ``"predefined"`` means.
+
+    Raises:
+        UserError: for another kind, no template, or one without a place for the word.
+    """
+    known = json.loads(Path(__file__).with_name("templates.json").read_text(encoding="utf-8"))
+    if kind != "predefined" and kind not in known:
+        raise UserError(
+            f"MODEL.CLIP_ADAPTER.TEXT_TEMPLATES {kind!r} is unknown; choose from vild, imagenet "
+            "and predefined"
+        )
+    templates = tuple(predefined) if kind == "predefined" else tuple(known[kind])
+    if not templates or any("{}" not in template for template in templates):
+        raise UserError(
+            "MODEL.CLIP_ADAPTER.PREDEFINED_PROMPT_TEMPLATES must hold at least one template, each "
+            f"with {{}} for the word; it is {list(templates)}"
+        )
+    return templates
+
+
+def word_features(
+    model: open_clip.CLIP, words: Sequence[str], templates: Sequence[str]
+) -> Tensor:
+    """Features of words: normalised per text, averaged over templates, normalised again.
+
+    Args:
+        model: a CLIP; its text encoder runs where its weights are.
+        words: any words; those longer than the context are cut.
+        templates: see :func:`text_templates`.
+
+    Returns:
+        float32 [len(words), embed_dim], of unit length.
+    """
+    texts = [template.replace("{}", word) for word in words for template in templates]
+    features = F.normalize(encode_texts(model, texts), dim=-1)
+    return F.normalize(features.view(len(words), len(templates), -1).mean(dim=1), dim=-1)
+
+
+def encode_texts(model: open_clip.CLIP, texts: Sequence[str]) -> Tensor:
+    """Encode texts, short ones with short ones, each batch cut to its longest.
+
+    The encoder is causal and read at the end token, so what follows that token changes nothing.
+
+    Returns:
+        float32 [len(texts), embed_dim], not normalised.
+    """
+    tokens = open_clip.tokenize(list(texts), context_length=model.context_length)
+    ends = tokens.argmax(dim=1)  # the end token has the largest id
+    features = None
+    for batch in ends.argsort(stable=True).split(BATCH):
+        encoded = _encode(model, tokens[batch], ends[batch]).float()
+        if features is None:
+            features = encoded.new_empty((len(texts), encoded.shape[1]))
+        features[batch.to(features.device)] = encoded
+    if features is None:
+        raise ValueError("no texts to encode")
+    return features
+
+
+def _encode(model: open_clip.CLIP, tokens: Tensor, ends: Tensor) -> Tensor:
+    device = model.positional_embedding.device
+    length = int(ends.max()) + 1
+    tokens, ends = tokens[:, :length].to(device), ends.to(device)
+    x = model.token_embedding(tokens) + model.positional_embedding[:length]
+    x = model.transformer(x, attn_mask=model.attn_mask[:length, :length])
+    last = x[torch.arange(len(x), device=device), ends]
+    return model.ln_final(last) @ model.text_projection

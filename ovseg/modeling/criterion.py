@@ -1,0 +1,99 @@
+"""MaskFormer's training loss: cross entropy over queries, focal and dice over matched masks."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from detectron2.utils import comm
+from torch import Tensor, nn
+
+from .losses import dice_loss, focal_loss
+from .matcher import HungarianMatcher
+
+Targets = list[dict[str, Tensor]]
+
+
+class SetCriterion(nn.Module):
+    """Weighted losses of every decoder layer, each matched on its own."""
+
+    empty_weight: Tensor
+
+    def __init__(
+        self,
+        num_classes: int,
+        matcher: HungarianMatcher,
+        *,
+        mask_weight: float,
+        dice_weight: float,
+        no_object_weight: float,
+    ) -> None:
+        """
+        Args:
+            num_classes: words of the training vocabulary, without the no-object class; only sizes
+                ``empty_weight``, a buffer of the released checkpoints. A batch may have any words.
+            matcher: assigns queries to targets.
+            mask_weight, dice_weight: weight of focal and dice loss against cross entropy.
+            no_object_weight: weight of unmatched queries in the cross entropy.
+        """
+        super().__init__()
+        self.matcher = matcher
+        self.mask_weight = mask_weight
+        self.dice_weight = dice_weight
+        weight = torch.ones(num_classes + 1)
+        weight[-1] = no_object_weight
+        self.register_buffer("empty_weight", weight)
+
+    def forward(
+        self, layers: list[tuple[Tensor, Tensor]], targets: Targets
+    ) -> dict[str, Tensor]:
+        """Sum up the losses of a batch.
+
+        Args:
+            layers: class logits [B, Q, C + 1] and mask logits [B, Q, h, w] of each decoder layer,
+                the last layer first.
+            targets: see :class:`HungarianMatcher`.
+
+        Returns:
+            ``loss_ce``, ``loss_mask`` and ``loss_dice`` of the last layer and, with a suffix
+            ``_0``, ``_1`` ..., of the others, weighted.
+        """
+        count = self._masks_per_process(targets)
+        losses = {}
+        for i, (logits, masks) in enumerate(layers):
+            suffix = "" if i == 0 else f"_{i - 1}"
+            for name, loss in self._layer(logits, masks, targets, count).items():
+                losses[name + suffix] = loss
+        return losses
+
+    def _masks_per_process(self, targets: Targets) -> float:
+        count = torch.tensor([float(sum(len(t["labels"]) for t in targets))])
+        if comm.get_world_size() > 1:
+            count = count.to(self.empty_weight.device)
+            torch.distributed.all_reduce(count)
+        return max(count.item() / comm.get_world_size(), 1.0)
+
+    def _layer(
+        self, logits: Tensor, masks: Tensor, targets: Targets, count: float
+    ) -> dict[str, Tensor]:
+        matches = self.matcher(logits, masks, targets)
+        no_object = logits.shape[-1] - 1
+        wanted = torch.full(logits.shape[:2], no_object, dtype=torch.int64, device=logits.device)
+        predicted_masks, target_masks = [], []
+        for i, ((queries, chosen), target) in enumerate(zip(matches, targets, strict=True)):
+            wanted[i, queries] = target["labels"][chosen]
+            predicted_masks.append(masks[i, queries])
+            target_masks.append(target["masks"][chosen])
+        weight = torch.ones(no_object + 1, device=logits.device)
+        weight[-1] = self.empty_weight[-1]
+        cross_entropy = F.cross_entropy(logits.transpose(1, 2), wanted, weight)
+
+        predicted, truth = torch.cat(predicted_masks), torch.cat(target_masks)
+        if len(truth):
+            size = truth.shape[-2:]
+            predicted = F.interpolate(predicted[:, None], size=size, mode="bilinear")
+        flat, truth = predicted.flatten(1), truth.flatten(1).to(predicted.dtype)
+        return {
+            "loss_ce": cross_entropy,
+            "loss_mask": self.mask_weight * focal_loss(flat, truth).sum() / count,
+            "loss_dice": self.dice_weight * dice_loss(flat, truth).sum() / count,
+        }

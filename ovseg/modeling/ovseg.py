@@ -1,0 +1,282 @@
+"""The meta-architecture: image -> proposals -> crops -> CLIP -> ensemble -> segmentation.
+
+"Open-Vocabulary Semantic Segmentation with Mask-adapted CLIP", CVPR 2023.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from detectron2.config import CfgNode, configurable
+from detectron2.data import MetadataCatalog
+from detectron2.modeling import META_ARCH_REGISTRY, Backbone, build_backbone, build_sem_seg_head
+from detectron2.structures import ImageList
+from torch import Tensor, nn
+
+from ovseg.config import check_config
+from ovseg.errors import UserError
+from ovseg.structures import Classified, Proposals
+
+from .clip import ClipAdapter, build_clip, text_templates
+from .criterion import SetCriterion
+from .crops import cut_crops
+from .ensemble import best_proposal_per_word, ensemble, proposals_alone
+from .matcher import HungarianMatcher
+from .segmentation import class_scores, label_map
+
+# company for a single word: classification is by contrast
+OTHERS = "others"
+
+Inputs = dict[str, Any]
+
+
+@META_ARCH_REGISTRY.register()
+class OVSeg(nn.Module):
+    """Segments an image into whatever classes are named."""
+
+    pixel_mean: Tensor
+    pixel_std: Tensor
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        backbone: Backbone,
+        sem_seg_head: nn.Module,
+        criterion: SetCriterion,
+        clip_adapter: ClipAdapter,
+        clip_ensemble: bool,
+        clip_ensemble_weight: float,
+        best_proposals_only: bool = False,
+        mask_threshold: float,
+        mask_fill: str,
+        mask_expand_ratio: float,
+        mask_matting: bool,
+        pixel_mean: Sequence[float],
+        pixel_std: Sequence[float],
+        size_divisibility: int,
+        precision: str = "fp32",
+    ) -> None:
+        """
+        Args:
+            backbone: makes feature maps of normalised images.
+            sem_seg_head: makes :class:`Proposals` of feature maps.
+            criterion: the training loss.
+            clip_adapter: classifies crops and query embeddings by text features.
+            clip_ensemble: let CLIP classify the crops too; False: MaskFormer alone.
+            clip_ensemble_weight: see :func:`ensemble`.
+            best_proposals_only: segment by the best proposal of each word alone, cut at
+                ``mask_threshold``, as the published demo does; False: by all soft proposals.
+            mask_threshold: a pixel belongs to a crop when its mask's probability exceeds this.
+            mask_fill: background of crops: "mean" (CLIP's mean colour) or "zero" (black).
+            mask_expand_ratio, mask_matting: see :func:`cut_crops`.
+            pixel_mean, pixel_std: of the backbone's images, in the order of their channels, 0..255.
+            size_divisibility: images are padded to a multiple of this.
+            precision: "bf16" runs backbone and CLIP under autocast.
+        """
+        super().__init__()
+        self.backbone = backbone
+        self.sem_seg_head = sem_seg_head
+        self.criterion = criterion
+        self.clip_adapter = clip_adapter
+        self.clip_ensemble = clip_ensemble
+        self.clip_ensemble_weight = clip_ensemble_weight
+        self.best_proposals_only = best_proposals_only
+        self.mask_threshold = mask_threshold
+        self.mask_fill = mask_fill
+        self.mask_expand_ratio = mask_expand_ratio
+        self.mask_matting = mask_matting
+        self.size_divisibility = size_divisibility or backbone.size_divisibility
+        self.precision = precision
+        self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), False)
+        self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), False)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        check_config(cfg)
+        former, adapter = cfg.MODEL.MASK_FORMER, cfg.MODEL.CLIP_ADAPTER
+        backbone = build_backbone(cfg)
+        clip = build_clip(
+            adapter.CLIP_MODEL_NAME, adapter.CLIP_PRETRAINED, adapter.MASK_PROMPT_DEPTH
+        )
+        text_dim, width = clip.text_projection.shape[1], cfg.MODEL.SEM_SEG_HEAD.EMBEDDING_DIM
+        if text_dim != width:
+            raise UserError(
+                f"MODEL.SEM_SEG_HEAD.EMBEDDING_DIM {width} must be the width of "
+                f"{adapter.CLIP_MODEL_NAME}'s text features, {text_dim}"
+            )
+        return {
+            "backbone": backbone,
+            "sem_seg_head": build_sem_seg_head(cfg, backbone.output_shape()),
+            "criterion": SetCriterion(
+                cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES,
+                HungarianMatcher(
+                    cost_class=1.0, cost_mask=former.MASK_WEIGHT, cost_dice=former.DICE_WEIGHT
+                ),
+                mask_weight=former.MASK_WEIGHT,
+                dice_weight=former.DICE_WEIGHT,
+                no_object_weight=former.NO_OBJECT_WEIGHT,
+            ),
+            "clip_adapter": ClipAdapter(
+                clip,
+                text_templates(adapter.TEXT_TEMPLATES, adapter.PREDEFINED_PROMPT_TEMPLATES),
+                mask_prompts=adapter.MASK_PROMPT_FWD,
+            ),
+            "clip_ensemble": adapter.CLIP_ENSEMBLE,
+            "clip_ensemble_weight": adapter.CLIP_ENSEMBLE_WEIGHT,
+            "mask_threshold": adapter.MASK_THR,
+            "mask_fill": adapter.MASK_FILL,
+            "mask_expand_ratio": adapter.MASK_EXPAND_RATIO,
+            "mask_matting": adapter.MASK_MATTING,
+            "pixel_mean": cfg.MODEL.PIXEL_MEAN,
+            "pixel_std": cfg.MODEL.PIXEL_STD,
+            "size_divisibility": former.SIZE_DIVISIBILITY,
+            "precision": cfg.MODEL.PRECISION,
+        }
+
+    @property
+    def device(self) -> torch.device:
+        return self.pixel_mean.device
+
+    def forward(self, batched_inputs: list[Inputs]) -> dict[str, Tensor] | list[dict[str, Tensor]]:
+        """Segment a batch of images, or in training return its losses.
+
+        Args:
+            batched_inputs: detectron2's dicts. Each holds ``image`` (uint8 or float [3, H, W],
+                0..255, channels as in ``INPUT.FORMAT``) and its words: ``class_names``, or
+                ``meta`` with the ``dataset_name`` whose ``stuff_classes`` are meant. For inference
+                optionally ``height`` and ``width`` of the output in pixels and ``output``:
+                "scores" (default) or "labels". For training ``instances`` with ``gt_classes``
+                (indices of words, int64 [N]) and ``gt_masks`` (bool [N, H, W]).
+
+        Returns:
+            In training the weighted losses by name. Otherwise for each image ``sem_seg``, float32
+            scores [C, height, width], C counting an internal "others" when one word is given; or,
+            for "labels", ``labels`` int64 [height, width], -1 where no word scores, and ``scores``
+            float32 [height, width] of these labels.
+        """
+        images = self._normalised(batched_inputs)
+        proposals = self._propose(images)
+        if self.training:
+            return self._losses(proposals, images, batched_inputs)
+        return [
+            self._segment(inputs, embeddings, mask_logits, images)
+            for inputs, embeddings, mask_logits in zip(
+                batched_inputs, proposals.embeddings, proposals.mask_logits, strict=True
+            )
+        ]
+
+    def _normalised(self, batched_inputs: list[Inputs]) -> ImageList:
+        images = [inputs["image"].to(self.device) for inputs in batched_inputs]
+        normalised = [(image - self.pixel_mean) / self.pixel_std for image in images]
+        return ImageList.from_tensors(normalised, self.size_divisibility)
+
+    def _propose(self, images: ImageList) -> Proposals:
+        with self._autocast():
+            features = self.backbone(images.tensor)
+        return self.sem_seg_head({name: x.float() for name, x in features.items()})
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+
+    def _segment(
+        self, inputs: Inputs, embeddings: Tensor, mask_logits: Tensor, images: ImageList
+    ) -> dict[str, Tensor]:
+        words = words_of(inputs)
+        asked = [*words, OTHERS] if len(words) == 1 else words
+        text = self._text_features(asked)
+        image = inputs["image"].to(self.device)
+        masks = self._masks(mask_logits, image.shape[-2:], images.tensor.shape[-2:])
+        classified = self._classify(image, masks, embeddings, text)
+        if self.best_proposals_only:
+            choosing = 1 if len(asked) == 2 and asked[-1] == OTHERS else len(asked)
+            classified = best_proposal_per_word(classified, choosing)
+            masks = (masks > self.mask_threshold).to(masks.dtype)
+        masks = masks[classified.queries]
+
+        size = (inputs.get("height", image.shape[-2]), inputs.get("width", image.shape[-1]))
+        if inputs.get("output", "scores") == "scores":
+            return {"sem_seg": class_scores(classified.class_probs, masks, size)}
+        labels, scores = label_map(classified.class_probs, masks, size)
+        if len(words) < len(asked):
+            labels[labels >= len(words)] = -1
+        return {"labels": labels, "scores": scores.where(labels >= 0, 0)}
+
+    def _text_features(self, words: list[str]) -> Tensor:
+        with self._autocast():
+            features = self.clip_adapter.text_features(words)
+        return features.float()
+
+    def _masks(self, logits: Tensor, size: torch.Size, padded: torch.Size) -> Tensor:
+        """Mask probabilities [Q, H, W] of the image without its padding."""
+        enlarged = F.interpolate(logits[None].float(), size=padded, mode="bilinear")[0]
+        return enlarged[:, : size[0], : size[1]].sigmoid()
+
+    def _classify(
+        self, image: Tensor, masks: Tensor, embeddings: Tensor, text: Tensor
+    ) -> Classified:
+        """Class probabilities of the proposals: MaskFormer's, or with CLIP's."""
+        # "no object" is dropped after the softmax here, and before it in CLIP's branch
+        probs = self.clip_adapter.similarity(embeddings, text).softmax(dim=-1)[:, :-1]
+        if not self.clip_ensemble:
+            return proposals_alone(probs)
+        crops = cut_crops(
+            image,
+            masks,
+            size=self.clip_adapter.input_size,
+            threshold=self.mask_threshold,
+            fill=self._fill_colour(),
+            expand_ratio=self.mask_expand_ratio,
+            matting=self.mask_matting,
+        )
+        with self._autocast():
+            logits = self.clip_adapter.classify(crops, text)
+        clip_probs = logits.float()[:, :-1].softmax(dim=-1)
+        return ensemble(probs, clip_probs, crops.valid, self.clip_ensemble_weight)
+
+    def _fill_colour(self) -> list[float]:
+        if self.mask_fill == "zero":
+            return [0.0, 0.0, 0.0]
+        return self.clip_adapter.pixel_mean.flatten().tolist()
+
+    def _losses(
+        self, proposals: Proposals, images: ImageList, batched_inputs: list[Inputs]
+    ) -> dict[str, Tensor]:
+        text = self._text_features(words_of(batched_inputs[0]))
+        layers = [
+            (self.clip_adapter.similarity(layer.embeddings, text), layer.mask_logits)
+            for layer in (proposals, *proposals.auxiliary)
+        ]
+        height, width = images.tensor.shape[-2:]
+        targets = []
+        for inputs in batched_inputs:
+            instances = inputs["instances"].to(self.device)
+            masks = getattr(instances.gt_masks, "tensor", instances.gt_masks)
+            padding = (0, width - masks.shape[-1], 0, height - masks.shape[-2])
+            targets.append({"labels": instances.gt_classes, "masks": F.pad(masks, padding)})
+        return self.criterion(layers, targets)
+
+
+@META_ARCH_REGISTRY.register()
+def OVSegDEMO(cfg: CfgNode) -> OVSeg:
+    """:class:`OVSeg` with ``best_proposals_only``, under the published name."""
+    return OVSeg(cfg, best_proposals_only=True)
+
+
+def words_of(inputs: Inputs) -> list[str]:
+    """The words of an input dict: its own, or those of its dataset; a new list.
+
+    Raises:
+        UserError: when there are none.
+    """
+    if "class_names" in inputs:
+        words = inputs["class_names"]
+    else:
+        words = MetadataCatalog.get(inputs["meta"]["dataset_name"]).stuff_classes
+    words = [word.strip() for word in words]
+    if not words:
+        raise UserError("class_names is empty: give at least one word")
+    return words

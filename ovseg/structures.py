@@ -1,0 +1,75 @@
+"""What the stages hand to each other: proposals, crops, prediction."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class Proposals:
+    """What the proposal head says of a batch of images.
+
+    Attributes:
+        embeddings: class embedding of every query in CLIP's text space, float (B, Q, D), of any
+            length; classified by their direction.
+        mask_logits: float (B, Q, h, w) at a quarter of the padded input size.
+        auxiliary: the same of the earlier decoder layers, first to last; empty without deep
+            supervision.
+    """
+
+    embeddings: Tensor
+    mask_logits: Tensor
+    auxiliary: list[Proposals]
+
+
+@dataclass
+class Crops:
+    """The regions of one image as CLIP sees them.
+
+    Attributes:
+        images: float (N, 3, S, S), RGB, 0..255, background filled; N is the number of valid masks
+            and S is CLIP's input size.
+        masks: float (N, 1, S, S); above 0 on the region.
+        valid: bool (Q,); which of the image's Q masks have a crop, in order.
+    """
+
+    images: Tensor
+    masks: Tensor
+    valid: Tensor
+
+
+@dataclass
+class Classified:
+    """Proposals with their class probabilities, ready to be summed.
+
+    Attributes:
+        class_probs: float (K, C) in 0..1; rows need not sum to one.
+        queries: int64 (K,); which mask of the image each row belongs to.
+    """
+
+    class_probs: Tensor
+    queries: Tensor
+
+
+@dataclass
+class Prediction:
+    """The segmentation of one image.
+
+    Attributes:
+        labels: int64 (H, W); index into ``class_names``, -1 where no class has a score.
+        scores: float32 (H, W); the score of that class, 0 where there is none.
+        class_names: the user's words, in the order given; the internal word "others" that keeps a
+            single word company is not among them.
+    """
+
+    labels: Tensor
+    scores: Tensor
+    class_names: list[str]
+
+    def areas(self) -> list[int]:
+        """Pixels of every class, in the order of ``class_names``."""
+        inside = self.labels[self.labels >= 0]
+        return torch.bincount(inside, minlength=len(self.class_names)).tolist()
