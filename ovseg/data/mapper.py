@@ -1,0 +1,230 @@
+"""From a dataset dict to what the model takes; the paper's training augmentation (section 4.1).
+
+Training follows MaskFormer's recipe: resize the shorter side to a random size, crop, jitter colours
+as in SSD, flip, pad to one size; every class in the label map becomes one mask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode, configurable
+from detectron2.data import transforms as T
+from detectron2.projects.point_rend import ColorAugSSDTransform
+from detectron2.structures import Instances
+from torch.nn import functional as F
+
+from ovseg.data.datasets import dataset_classes
+from ovseg.data.images import read_labels
+from ovseg.errors import UserError
+from ovseg.utils.images import read_image
+
+#: grey value of padded image borders
+PAD_VALUE = 128
+
+
+class _ColorAugSSD(T.Augmentation):
+    """SSD's colour jitter, drawn anew for every image."""
+
+    def __init__(self, image_format: str) -> None:
+        super().__init__()
+        self.image_format = image_format
+
+    def get_transform(self, image: np.ndarray) -> T.Transform:
+        return ColorAugSSDTransform(img_format=self.image_format)
+
+
+def build_train_augmentation(cfg: CfgNode) -> list[T.Augmentation]:
+    """The training augmentation that ``cfg.INPUT`` describes, in its order."""
+    augmentations: list[T.Augmentation] = [
+        T.ResizeShortestEdge(
+            cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MAX_SIZE_TRAIN, cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING
+        )
+    ]
+    if cfg.INPUT.CROP.ENABLED:
+        augmentations.append(
+            T.RandomCrop_CategoryAreaConstraint(
+                cfg.INPUT.CROP.TYPE,
+                cfg.INPUT.CROP.SIZE,
+                cfg.INPUT.CROP.SINGLE_CATEGORY_MAX_AREA,
+                cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE,
+            )
+        )
+    if cfg.INPUT.COLOR_AUG_SSD:
+        augmentations.append(_ColorAugSSD(cfg.INPUT.FORMAT))
+    if cfg.INPUT.RANDOM_FLIP != "none":
+        vertical = cfg.INPUT.RANDOM_FLIP == "vertical"
+        augmentations.append(T.RandomFlip(horizontal=not vertical, vertical=vertical))
+    return augmentations
+
+
+class TrainingMapper:
+    """Dataset dict -> augmented training example with one mask for every class present."""
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        augmentations: Sequence[T.Augmentation],
+        image_format: str,
+        ignore_label: int,
+        size_divisibility: int,
+        class_names: Sequence[str],
+    ) -> None:
+        """Build the mapper by hand; from a config: ``TrainingMapper(cfg, dataset_names)``.
+
+        Args:
+            augmentations: applied to image and label map in turn.
+            image_format: ``"RGB"`` or ``"BGR"``.
+            ignore_label: label of pixels without a class.
+            size_divisibility: both sides are padded to a multiple of it; < 1: no padding.
+            class_names: the name of every label.
+        """
+        self.augmentations = T.AugmentationList(augmentations)
+        self.image_format = image_format
+        self.ignore_label = ignore_label
+        self.size_divisibility = size_divisibility
+        self.class_names = list(class_names)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, dataset_names: Sequence[str]) -> dict[str, Any]:
+        """Constructor's arguments from ``cfg`` for data sets that share their classes."""
+        if cfg.INPUT.DATASET_MAPPER_NAME != "mask_former_semantic":
+            raise UserError(
+                f"config key INPUT.DATASET_MAPPER_NAME: {cfg.INPUT.DATASET_MAPPER_NAME!r} is not "
+                "known; set mask_former_semantic"
+            )
+        return {
+            "augmentations": build_train_augmentation(cfg),
+            "image_format": cfg.INPUT.FORMAT,
+            "ignore_label": cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE,
+            "size_divisibility": cfg.INPUT.SIZE_DIVISIBILITY,
+            "class_names": dataset_classes(dataset_names),
+        }
+
+    def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
+        """Read, augment and pad one example. The dict given is left as it is.
+
+        Returns:
+            ``image``: uint8 tensor (3, H, W), 0..255 in ``image_format`` order, padded at the right
+            and bottom with grey; ``instances``: ``gt_classes`` int64 (N,), ascending, and
+            ``gt_masks`` bool tensor (N, H, W), False where padded; ``height``, ``width``: of the
+            file; ``class_names`` and ``file_name``. N is 0 when the crop has no labelled pixel.
+
+        Raises:
+            UserError: a file is missing or broken, sizes differ, or a label has no class.
+        """
+        image, labels = _read_pair(dataset_dict, self.image_format)
+        height, width = labels.shape
+        if labels.dtype != np.uint8:
+            labels = labels.astype(np.float32)  # exact for 16 bit; what detectron2 can resize
+        inputs = T.AugInput(image, sem_seg=labels)
+        self.augmentations(inputs)
+        image_tensor = torch.from_numpy(np.ascontiguousarray(inputs.image.transpose(2, 0, 1)))
+        label_tensor = torch.from_numpy(np.ascontiguousarray(inputs.sem_seg).astype(np.int64))
+        image_tensor, label_tensor = self._pad(image_tensor, label_tensor)
+        return {
+            "file_name": dataset_dict["file_name"],
+            "height": height,
+            "width": width,
+            "image": image_tensor,
+            "instances": self._instances(label_tensor, dataset_dict["sem_seg_file_name"]),
+            "class_names": self.class_names,
+        }
+
+    def _pad(self, image: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        if self.size_divisibility < 1:
+            return image, labels
+        height, width = labels.shape
+        border = (0, -width % self.size_divisibility, 0, -height % self.size_divisibility)
+        return F.pad(image, border, value=PAD_VALUE), F.pad(labels, border, value=self.ignore_label)
+
+    def _instances(self, labels: torch.Tensor, file_name: str) -> Instances:
+        classes = torch.unique(labels)
+        classes = classes[classes != self.ignore_label]
+        outside = classes[(classes < 0) | (classes >= len(self.class_names))]
+        if len(outside):
+            raise UserError(
+                f"label map {file_name}: label {int(outside[0])} is outside the "
+                f"{len(self.class_names)} classes (and not the ignored {self.ignore_label}); "
+                "prepare the data set again"
+            )
+        instances = Instances((labels.shape[0], labels.shape[1]))
+        instances.gt_classes = classes
+        instances.gt_masks = labels[None] == classes[:, None, None]
+        return instances
+
+
+class EvaluationMapper:
+    """Dataset dict -> the resized image and where its ground truth lies."""
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        resize: T.Augmentation,
+        image_format: str,
+        class_names: Sequence[str],
+        dataset_name: str,
+    ) -> None:
+        """Build the mapper by hand; from a config: ``EvaluationMapper(cfg, dataset_name)``."""
+        self.resize = resize
+        self.image_format = image_format
+        self.class_names = list(class_names)
+        self.dataset_name = dataset_name
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, dataset_name: str) -> dict[str, Any]:
+        """Constructor's arguments from ``cfg`` for one data set."""
+        return {
+            "resize": T.ResizeShortestEdge(
+                [cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MIN_SIZE_TEST], cfg.INPUT.MAX_SIZE_TEST
+            ),
+            "image_format": cfg.INPUT.FORMAT,
+            "class_names": dataset_classes([dataset_name]),
+            "dataset_name": dataset_name,
+        }
+
+    def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
+        """Read and resize one image. The dict given is left as it is.
+
+        Returns:
+            The dict's entries, ``image`` (uint8 tensor (3, H, W), 0..255), ``height`` and ``width``
+            of the file, ``class_names``, ``meta``, and ``output: "labels"``, which asks the model
+            for a label map in place of scores for every class.
+
+        Raises:
+            UserError: the image is missing or broken.
+        """
+        image = _read(dataset_dict["file_name"], self.image_format)
+        inputs = T.AugInput(image)
+        self.resize(inputs)
+        return {
+            **dataset_dict,
+            "height": image.shape[0],
+            "width": image.shape[1],
+            "image": torch.from_numpy(np.ascontiguousarray(inputs.image.transpose(2, 0, 1))),
+            "class_names": self.class_names,
+            "meta": {"dataset_name": self.dataset_name},
+            "output": "labels",
+        }
+
+
+def _read(path: str, image_format: str) -> np.ndarray:
+    image = read_image(path)
+    return image if image_format == "RGB" else np.ascontiguousarray(image[:, :, ::-1])
+
+
+def _read_pair(dataset_dict: dict[str, Any], image_format: str) -> tuple[np.ndarray, np.ndarray]:
+    image = _read(dataset_dict["file_name"], image_format)
+    labels = read_labels(dataset_dict["sem_seg_file_name"])
+    if image.shape[:2] != labels.shape:
+        raise UserError(
+            f"label map {dataset_dict['sem_seg_file_name']} is {labels.shape[1]} x "
+            f"{labels.shape[0]} pixels, its image {image.shape[1]} x {image.shape[0]}; "
+            "prepare the data set again"
+        )
+    return image, labels

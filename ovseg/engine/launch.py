@@ -1,0 +1,64 @@
+"""How many processes to start, and how their errors reach the user as one line."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from detectron2.config import CfgNode
+from torch.multiprocessing import ProcessExitedException
+
+from ovseg.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+
+def count_processes(num_gpus: int, cfg: CfgNode, num_machines: int = 1) -> int:
+    """The number of processes to start on this machine: one a GPU, or one on the CPU.
+
+    Args:
+        num_gpus: as the user asked; 1 (the default of ``--num-gpus``) also means "what is there".
+        cfg: its ``MODEL.DEVICE`` is ``cpu`` where there is no GPU.
+        num_machines: with several, every machine needs GPUs.
+
+    Raises:
+        UserError: more GPUs were asked for than there are.
+    """
+    present = torch.cuda.device_count()
+    if num_gpus < 0:
+        raise UserError(f"--num-gpus {num_gpus}: give the number of GPUs to use, at least 1")
+    if torch.device(cfg.MODEL.DEVICE).type == "cpu":
+        if num_gpus > 1 or num_machines > 1:
+            reason = "MODEL.DEVICE is cpu" if present else "this machine has no GPU"
+            raise UserError(
+                f"--num-gpus {num_gpus} --num-machines {num_machines}: {reason}; "
+                "leave both out to run in one process on the CPU"
+            )
+        return 1
+    if num_gpus > present:
+        raise UserError(
+            f"--num-gpus {num_gpus}: this machine has {present}; give --num-gpus {present} or fewer"
+        )
+    if num_gpus == 0:
+        raise UserError("--num-gpus 0: to run on the CPU give MODEL.DEVICE cpu at the end")
+    return num_gpus
+
+
+@contextmanager
+def plain_errors() -> Iterator[None]:
+    """Reduce errors of child processes to what the user has to know.
+
+    A :class:`UserError` raised in a loading process comes back with that process's traceback in its
+    text: the error's own line is kept. A training process that has ended with an exit code, having
+    said why, ends this one with the same code.
+    """
+    try:
+        yield
+    except UserError as error:
+        lines = re.split(r"^\S*UserError: ", str(error), flags=re.MULTILINE)
+        raise UserError(lines[-1].strip()) from error
+    except ProcessExitedException as error:
+        raise SystemExit(error.exit_code) from error

@@ -1,0 +1,128 @@
+"""Training and evaluation: detectron2's trainer with OVSeg's data, optimizer and evaluator."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode
+from detectron2.engine import DefaultTrainer, HookBase
+from detectron2.projects.deeplab import build_lr_scheduler
+from detectron2.utils import comm
+from detectron2.utils.events import EventWriter
+from torch import nn
+
+from ovseg.data.datasets import dataset_classes, load_dataset
+from ovseg.data.loader import SeededStream, TrainLoader, build_test_loader
+from ovseg.data.mapper import EvaluationMapper, TrainingMapper
+from ovseg.engine.checkpoint import OVSegCheckpointer
+from ovseg.engine.optimizer import build_optimizer
+from ovseg.engine.writers import WandbWriter
+from ovseg.errors import UserError
+from ovseg.evaluation import SemSegEvaluator
+
+
+def check_datasets(names: Iterable[str], key: str = "DATASETS.TEST") -> None:
+    """Find out before any work whether all data sets are there.
+
+    Raises:
+        UserError: names the data set, what is missing, and the way out.
+    """
+    for name in names:
+        try:
+            load_dataset(name)
+        except UserError as error:
+            raise UserError(f"{error} (or leave it out of {key})") from error
+        dataset_classes([name])
+
+
+class SeedHook(HookBase):
+    """Seeds dropout and the like for every iteration by seed, iteration and process.
+
+    So what an iteration draws does not depend on what was drawn before, and a resumed run goes the
+    way that the uninterrupted one would have gone.
+    """
+
+    def __init__(self, seed: int) -> None:
+        """Seed iterations by ``seed`` >= 0."""
+        self._seed = seed
+
+    def before_step(self) -> None:
+        """Seed PyTorch's generators, CPU and current GPU."""
+        parts = np.random.SeedSequence((self._seed, 2, self.trainer.iter, comm.get_rank()))
+        value = int(parts.generate_state(1)[0])
+        torch.default_generator.manual_seed(value)
+        if torch.cuda.is_available():
+            torch.cuda.manual_seed(value)
+
+
+class Trainer(DefaultTrainer):
+    """Trains by ``cfg.SOLVER`` on ``cfg.DATASETS.TRAIN`` and evaluates on ``cfg.DATASETS.TEST``.
+
+    With ``cfg.SEED`` >= 0 on a CPU, two runs give the same weights, whatever the number of loading
+    processes and wherever a run was stopped and resumed.
+    """
+
+    def build_hooks(self) -> list[HookBase]:
+        """detectron2's hooks, with OVSeg's checkpointer and, given a seed, one for the seed."""
+        # replaced here, since the hooks below take it over
+        self.checkpointer = OVSegCheckpointer(
+            self.model, self.cfg.OUTPUT_DIR, cfg=self.cfg, trainer=weakref.proxy(self)
+        )
+        hooks = super().build_hooks()
+        if self.cfg.SEED >= 0:
+            hooks.insert(0, SeedHook(self.cfg.SEED))
+        return hooks
+
+    def build_writers(self) -> list[EventWriter]:
+        """Log, ``metrics.json``, TensorBoard and, if asked for, Weights & Biases."""
+        writers = super().build_writers()
+        if self.cfg.WANDB.ENABLED:
+            writers.append(WandbWriter(self.cfg))
+        return writers
+
+    def resume_or_load(self, resume: bool = True) -> None:
+        """Load ``MODEL.WEIGHTS``; with ``resume`` the last checkpoint, and go on from there."""
+        super().resume_or_load(resume=resume)
+        self.data_loader.start_iter = self.start_iter
+
+    @classmethod
+    def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
+        """See :func:`ovseg.engine.optimizer.build_optimizer`."""
+        return build_optimizer(cfg, model)
+
+    @classmethod
+    def build_lr_scheduler(cls, cfg: CfgNode, optimizer: torch.optim.Optimizer) -> Any:
+        """DeepLab's poly schedule with warm-up, or one of detectron2's, by ``SOLVER``."""
+        return build_lr_scheduler(cfg, optimizer)
+
+    @classmethod
+    def build_train_loader(cls, cfg: CfgNode) -> TrainLoader:
+        """Endless batches of augmented examples of ``DATASETS.TRAIN``."""
+        if not cfg.DATASETS.TRAIN:
+            raise UserError("config key DATASETS.TRAIN: empty; name a data set to train on")
+        examples = [example for name in cfg.DATASETS.TRAIN for example in load_dataset(name)]
+        seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
+        stream = SeededStream(examples, TrainingMapper(cfg, cfg.DATASETS.TRAIN), seed)
+        return TrainLoader(stream, cfg.SOLVER.IMS_PER_BATCH, cfg.DATALOADER.NUM_WORKERS)
+
+    @classmethod
+    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Iterable[list[dict[str, Any]]]:
+        """One pass over a data set."""
+        return build_test_loader(
+            load_dataset(dataset_name),
+            EvaluationMapper(cfg, dataset_name),
+            cfg.SOLVER.TEST_IMS_PER_BATCH,
+            cfg.DATALOADER.NUM_WORKERS,
+        )
+
+    @classmethod
+    def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> SemSegEvaluator:
+        """Writes to ``OUTPUT_DIR/inference/<data set>/results.json``."""
+        return SemSegEvaluator(
+            dataset_name, os.path.join(cfg.OUTPUT_DIR, "inference", dataset_name)
+        )

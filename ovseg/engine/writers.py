@@ -1,0 +1,57 @@
+"""Where metrics go: log, JSON and TensorBoard by detectron2; Weights & Biases here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from detectron2.config import CfgNode
+from detectron2.utils.events import EventWriter, get_event_storage
+
+from ovseg.errors import UserError
+
+
+class WandbWriter(EventWriter):
+    """Sends scalars to Weights & Biases (the extra ``wandb``)."""
+
+    def __init__(self, cfg: CfgNode) -> None:
+        """Start a run named and configured by ``cfg``.
+
+        Raises:
+            UserError: the package ``wandb`` is not installed.
+        """
+        try:
+            import wandb
+        except ImportError as error:
+            raise UserError(
+                "config key WANDB.ENABLED: True needs the package wandb; "
+                "install it with: pip install wandb, or set it False"
+            ) from error
+        self._run: Any = wandb.init(
+            project=cfg.WANDB.PROJECT,
+            name=cfg.WANDB.NAME,
+            config=_plain(cfg),
+            dir=cfg.OUTPUT_DIR,
+            resume="allow",
+        )
+        self._last_written = -1
+
+    def write(self) -> None:
+        """Send what is new since the last call, each scalar at its own iteration."""
+        latest = get_event_storage().latest_with_smoothing_hint(window_size=20)
+        by_iteration: dict[int, dict[str, float]] = {}
+        for name, (value, iteration) in latest.items():
+            if iteration > self._last_written:
+                by_iteration.setdefault(iteration, {})[name] = value
+        for iteration in sorted(by_iteration):
+            self._run.log(by_iteration[iteration], step=iteration)
+            self._last_written = iteration
+
+    def close(self) -> None:
+        """End the run."""
+        self._run.finish()
+
+
+def _plain(node: CfgNode) -> dict[str, Any]:
+    return {
+        key: _plain(value) if isinstance(value, CfgNode) else value for key, value in node.items()
+    }

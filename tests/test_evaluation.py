@@ -1,0 +1,216 @@
+"""Scores against hand-made cases and against an independent NumPy computation."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from PIL import Image
+
+from ovseg.errors import UserError
+from ovseg.evaluation import (
+    SemSegEvaluator,
+    group_miou,
+    new_confusion,
+    scores,
+    update_confusion,
+)
+
+WORDS = ["sky", "sea", "boat", "fish"]
+
+
+def confusion_of(
+    labels: np.ndarray, truth: np.ndarray, classes: int, ignore: int = 255
+) -> np.ndarray:
+    confusion = new_confusion(classes)
+    update_confusion(confusion, labels, truth, ignore)
+    return confusion
+
+
+def reference(labels: np.ndarray, truth: np.ndarray, classes: int, ignore: int) -> dict[str, float]:
+    """The scores from sets of pixels, class by class; shares no code with the library."""
+    inside = truth != ignore
+    ious, accs, weights, either = {}, {}, {}, 0
+    for c in range(classes):
+        is_true, is_said = (truth == c) & inside, (labels == c) & inside
+        either += bool(is_true.any() or is_said.any())
+        if is_true.any():
+            ious[c] = (is_true & is_said).sum() / (is_true | is_said).sum()
+            accs[c] = (is_true & is_said).sum() / is_true.sum()
+            weights[c] = is_true.sum() / inside.sum()
+    return {
+        "miou": sum(ious.values()) / either,
+        "miou_truth": sum(ious.values()) / len(ious),
+        "fwiou": sum(ious[c] * weights[c] for c in ious),
+        "macc": sum(accs.values()) / len(accs),
+        "pacc": (labels == truth)[inside].mean(),
+    }
+
+
+def test_four_by_four() -> None:
+    truth = np.array([[0, 0, 1, 1], [0, 0, 1, 1], [0, 0, 1, 1], [255, 255, 255, 255]])
+    labels = np.array([[0, 0, 1, 1], [0, 0, 1, 1], [1, 1, 2, -1], [2, 0, 1, -1]])
+    confusion = confusion_of(labels, truth, 3)
+    # rows: truth; columns: sky, sea, boat, nothing. The ignored row of pixels counts nowhere
+    assert confusion.tolist() == [[4, 2, 0, 0], [0, 4, 1, 1], [0, 0, 0, 0]]
+    result = scores(confusion)
+    assert result.iou[:2].tolist() == pytest.approx([4 / 6, 4 / 8])
+    assert np.isnan(result.iou[2])
+    assert result.acc[:2].tolist() == pytest.approx([4 / 6, 4 / 6])
+    # the boat is nowhere in the truth: the published mean counts it as 0, detectron2's leaves it out
+    assert result.miou == pytest.approx((4 / 6 + 4 / 8) / 3)
+    assert result.miou_truth == pytest.approx((4 / 6 + 4 / 8) / 2)
+    assert result.pacc == pytest.approx(8 / 12)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_equal_to_an_independent_computation(seed: int, dtype: type) -> None:
+    rng = np.random.default_rng(seed)
+    ignore = np.iinfo(dtype).max
+    # classes 6 and 7 do not occur in the truth, 7 not in the prediction either
+    truths = [rng.integers(0, 6, size).astype(dtype) for size in ((7, 9), (20, 3))]
+    labels = [rng.integers(-1, 7, truth.shape) for truth in truths]
+    for truth, said in zip(truths, labels, strict=True):
+        truth[rng.random(truth.shape) < 0.2] = ignore
+        keep = rng.random(truth.shape) < 0.5
+        said[keep & (truth != ignore)] = truth[keep & (truth != ignore)]
+    confusion = new_confusion(8)
+    for truth, said in zip(truths, labels, strict=True):
+        update_confusion(confusion, said, truth, ignore)
+    result = scores(confusion)
+    flat_truth = np.concatenate([t.ravel() for t in truths]).astype(np.int64)
+    expected = reference(np.concatenate([x.ravel() for x in labels]), flat_truth, 8, ignore)
+    assert {name: getattr(result, name) for name in expected} == pytest.approx(expected)
+
+
+def test_empty_confusion_gives_nan() -> None:
+    result = scores(confusion_of(np.zeros((2, 2)), np.full((2, 2), 255), 3))
+    assert np.isnan([result.miou, result.miou_truth, result.fwiou, result.macc, result.pacc]).all()
+
+
+def test_groups_and_harmonic_mean() -> None:
+    truth = np.array([0, 0, 1, 1, 2, 2, 3, 3])
+    labels = np.array([0, 0, 1, 0, 2, 1, 3, 3])
+    result = scores(confusion_of(labels, truth, 5))
+    iou = {0: 2 / 3, 1: 1 / 3, 2: 1 / 2, 3: 1.0}
+    means = group_miou(result, {"seen": [0, 1], "unseen": [2], "stuff": [3, 4]})
+    assert means["seen"] == pytest.approx((iou[0] + iou[1]) / 2)
+    assert means["unseen"] == pytest.approx(iou[2])
+    assert means["stuff"] == pytest.approx(iou[3])  # class 4 occurs nowhere
+    assert means["harmonic"] == pytest.approx(2 / (1 / means["seen"] + 1 / means["unseen"]))
+    assert group_miou(result, {}) == {}
+    nothing = scores(confusion_of(np.array([1, 0]), np.array([0, 1]), 2))
+    assert group_miou(nothing, {"seen": [0], "unseen": [1]})["harmonic"] == 0.0
+
+
+def test_wrong_values_are_named() -> None:
+    with pytest.raises(ValueError, match=r"shape \(2, 3\), ground truth \(3, 2\)"):
+        confusion_of(np.zeros((2, 3), int), np.zeros((3, 2), int), 4)
+    with pytest.raises(ValueError, match="ground truth holds label 4, outside the 4"):
+        confusion_of(np.zeros((2, 2), int), np.full((2, 2), 4), 4)
+    with pytest.raises(ValueError, match="prediction holds label 9"):
+        confusion_of(np.full((2, 2), 9), np.zeros((2, 2), int), 4)
+
+
+@pytest.fixture
+def dataset() -> Iterator[str]:
+    DatasetCatalog.register("harbour", list)
+    MetadataCatalog.get("harbour").set(
+        stuff_classes=WORDS,
+        ignore_label=255,
+        class_groups={"seen": [0, 2], "unseen": [3], "stuff": [1]},
+    )
+    yield "harbour"
+    DatasetCatalog.remove("harbour")
+    MetadataCatalog.remove("harbour")
+
+
+def truth_file(folder: Path, values: np.ndarray, name: str = "truth.png") -> dict[str, str]:
+    Image.fromarray(values.astype(np.uint8)).save(folder / name)
+    return {"sem_seg_file_name": str(folder / name)}
+
+
+def test_evaluator_over_files(
+    dataset: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rng = np.random.default_rng(0)
+    truths = [rng.integers(0, 4, (6, 7)) for _ in range(3)]
+    truths[0][0] = 255
+    labels = [np.where(rng.random(t.shape) < 0.6, t, 0) % 4 for t in truths]
+    inputs = [truth_file(tmp_path, t, f"{i}.png") for i, t in enumerate(truths)]
+    evaluator = SemSegEvaluator(dataset, tmp_path / "out")
+    one_hot = torch.nn.functional.one_hot(torch.tensor(labels[2]), 4).permute(2, 0, 1)
+    with caplog.at_level(logging.INFO, logger="ovseg"):
+        evaluator.process(inputs[:2], [{"labels": torch.tensor(x)} for x in labels[:2]])
+        evaluator.process(inputs[2:], [{"sem_seg": one_hot.float()}])
+        results = evaluator.evaluate()
+    assert results is not None
+    expected = reference(np.stack(labels), np.stack(truths), 4, 255)
+    sem_seg = results["sem_seg"]
+    assert sem_seg["mIoU"] == pytest.approx(100 * expected["miou"])
+    assert sem_seg["mIoU_detectron2"] == pytest.approx(100 * expected["miou_truth"])
+    assert sem_seg["fwIoU"] == pytest.approx(100 * expected["fwiou"])
+    assert sem_seg["pACC"] == pytest.approx(100 * expected["pacc"])
+    assert sem_seg["mIoU_seen"] == pytest.approx((sem_seg["IoU-sky"] + sem_seg["IoU-boat"]) / 2)
+    assert sem_seg["mIoU_unseen"] == pytest.approx(sem_seg["IoU-fish"])
+    written = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert written["dataset"] == "harbour"
+    assert written["images"] == 3
+    assert written["percent"] == pytest.approx(dict(sem_seg))
+    assert "published table" in written["meaning"]["mIoU"]
+    assert "mIoU_harmonic" in caplog.text
+    assert "fish" in caplog.text
+
+
+def test_class_without_pixels_is_null_in_json(dataset: str, tmp_path: Path) -> None:
+    evaluator = SemSegEvaluator(dataset, tmp_path)
+    truth = np.zeros((2, 2))
+    evaluator.process([truth_file(tmp_path, truth)], [{"labels": torch.zeros(2, 2).long()}])
+    evaluator.evaluate()
+    percent = json.loads((tmp_path / "results.json").read_text())["percent"]
+    assert percent["IoU-sky"] == 100
+    assert percent["IoU-sea"] is None
+
+
+def test_no_class_is_wrong_and_reset_forgets(dataset: str, tmp_path: Path) -> None:
+    evaluator = SemSegEvaluator(dataset)
+    inputs = [truth_file(tmp_path, np.zeros((2, 2)))]
+    evaluator.process(inputs, [{"labels": torch.tensor([[0, -1], [-1, -1]])}])
+    assert evaluator.evaluate()["sem_seg"]["pACC"] == 25
+    # the model's internal extra class is no class either
+    evaluator.reset()
+    scores_ = torch.zeros(5, 2, 2)
+    scores_[4] = 1
+    evaluator.process(inputs, [{"sem_seg": scores_}])
+    assert evaluator.evaluate()["sem_seg"]["pACC"] == 0
+
+
+def test_errors_name_file_and_data_set(dataset: str, tmp_path: Path) -> None:
+    evaluator = SemSegEvaluator(dataset)
+    labels = [{"labels": torch.zeros(2, 2).long()}]
+    with pytest.raises(UserError, match=r"harbour: .*big\.png: .*shape \(2, 2\).*\(3, 3\)"):
+        evaluator.process([truth_file(tmp_path, np.zeros((3, 3)), "big.png")], labels)
+    with pytest.raises(UserError, match=r"odd\.png: ground truth holds label 7"):
+        evaluator.process([truth_file(tmp_path, np.full((2, 2), 7), "odd.png")], labels)
+    with pytest.raises(UserError, match=r"gone\.png is missing"):
+        evaluator.process([{"sem_seg_file_name": str(tmp_path / "gone.png")}], labels)
+    assert evaluator.num_images == 0
+
+
+def test_counts_of_all_processes_are_summed(
+    dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluator = SemSegEvaluator(dataset)
+    inputs = [truth_file(tmp_path, np.zeros((2, 2)))]
+    evaluator.process(inputs, [{"labels": torch.zeros(2, 2).long()}])
+    other = new_confusion(4)
+    other[0, 1] = 12
+    monkeypatch.setattr("ovseg.evaluation.sem_seg.comm.gather", lambda mine: [mine, (other, 1)])
+    assert evaluator.evaluate()["sem_seg"]["pACC"] == 25

@@ -1,0 +1,79 @@
+"""Who may import whom; the rules keep every stage readable alone."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+STAGES = ("backbone", "proposals", "crops", "clip", "ensemble", "segmentation")
+
+# importer's prefix -> prefixes that it must not import
+FORBIDDEN = {
+    "ovseg.data": ("ovseg.modeling", "ovseg.evaluation", "ovseg.engine", "ovseg.predictor"),
+    "ovseg.modeling": ("ovseg.data", "ovseg.evaluation", "ovseg.engine", "ovseg.predictor"),
+    "ovseg.evaluation": ("ovseg.modeling", "ovseg.engine", "ovseg.predictor"),
+    "ovseg.structures": ("ovseg.modeling", "ovseg.data", "ovseg.engine", "ovseg.predictor"),
+    "ovseg": ("demo", "train_net", "tools", "datasets", "open_clip_training"),
+    "open_clip_training": ("ovseg.engine", "ovseg.predictor", "ovseg.evaluation"),
+} | {
+    f"ovseg.modeling.{stage}": (
+        "ovseg.modeling.ovseg",
+        *(f"ovseg.modeling.{other}" for other in STAGES if other != stage),
+    )
+    for stage in STAGES
+}
+
+
+def module_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports_of(path: Path) -> set[str]:
+    """Absolute names of all modules, and of all names from modules, that a file imports."""
+    package = module_of(path).split(".")
+    if path.name != "__init__.py":
+        package = package[:-1]
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            name = ".".join([*base, *([node.module] if node.module else [])])
+            found |= {name, *(f"{name}.{alias.name}" for alias in node.names)}
+    return found
+
+
+def is_in(module: str, prefix: str) -> bool:
+    return module == prefix or module.startswith(f"{prefix}.")
+
+
+FILES = sorted(
+    path for folder in ("ovseg", "open_clip_training") for path in (ROOT / folder).rglob("*.py")
+)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_keep_to_the_rules(path: Path) -> None:
+    module = module_of(path)
+    broken = [
+        f"{module} imports {name}"
+        for importer, forbidden in FORBIDDEN.items()
+        if is_in(module, importer)
+        for name in imports_of(path)
+        for prefix in forbidden
+        if is_in(name, prefix)
+    ]
+    assert not broken
+
+
+def test_relative_imports_are_resolved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(globals(), "ROOT", tmp_path)
+    folder = tmp_path / "ovseg" / "modeling"
+    folder.mkdir(parents=True)
+    (folder / "crops.py").write_text("from .clip import x\nfrom ..data import y\nimport demo\n")
+    assert {"ovseg.modeling.clip", "ovseg.data", "demo"} <= imports_of(folder / "crops.py")

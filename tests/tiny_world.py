@@ -1,0 +1,96 @@
+"""A data set of a few images, a tiny CLIP and a tiny config, made on the spot for tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import torch
+from PIL import Image
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+TINY_CLIP = {
+    "embed_dim": 16,
+    "vision_cfg": {
+        "image_size": 32,
+        "patch_size": 8,
+        "width": 32,
+        "layers": 2,
+        "head_width": 16,
+    },
+    "text_cfg": {
+        "context_length": 77,
+        "vocab_size": 49408,
+        "width": 16,
+        "heads": 2,
+        "layers": 1,
+    },
+}
+
+
+def write_clip(path: Path) -> Path:
+    """A CLIP with random weights in the form of an open_clip checkpoint."""
+    torch.manual_seed(0)
+    model = open_clip.CLIP(
+        TINY_CLIP["embed_dim"],
+        open_clip.CLIPVisionCfg(**TINY_CLIP["vision_cfg"]),
+        open_clip.CLIPTextCfg(**TINY_CLIP["text_cfg"]),
+    )
+    torch.save({"state_dict": model.state_dict(), "model_cfg": TINY_CLIP}, path)
+    return path
+
+
+def tiny_opts(clip: Path, **overrides: object) -> list[str]:
+    """KEY VALUE pairs that make the Swin config tiny; overrides with ``__`` for the dots."""
+    opts: dict[str, object] = {
+        "MODEL.WEIGHTS": "",
+        "MODEL.DEVICE": "cpu",
+        "MODEL.SWIN.EMBED_DIM": 8,
+        "MODEL.SWIN.DEPTHS": [1, 1, 1, 1],
+        "MODEL.SWIN.NUM_HEADS": [1, 1, 2, 2],
+        "MODEL.SWIN.WINDOW_SIZE": 4,
+        "MODEL.SEM_SEG_HEAD.EMBEDDING_DIM": 16,
+        "MODEL.SEM_SEG_HEAD.EMBED_HIDDEN_DIM": 16,
+        "MODEL.SEM_SEG_HEAD.CONVS_DIM": 32,
+        "MODEL.SEM_SEG_HEAD.MASK_DIM": 16,
+        "MODEL.MASK_FORMER.HIDDEN_DIM": 32,
+        "MODEL.MASK_FORMER.NHEADS": 2,
+        "MODEL.MASK_FORMER.DIM_FEEDFORWARD": 32,
+        "MODEL.MASK_FORMER.DEC_LAYERS": 2,
+        "MODEL.MASK_FORMER.NUM_OBJECT_QUERIES": 8,
+        "MODEL.CLIP_ADAPTER.CLIP_MODEL_NAME": str(clip),
+        "MODEL.CLIP_ADAPTER.CLIP_PRETRAINED": "",
+        "MODEL.CLIP_ADAPTER.MASK_PROMPT_DEPTH": 0,
+        "MODEL.CLIP_ADAPTER.MASK_PROMPT_FWD": False,
+        "MODEL.CLIP_ADAPTER.TEXT_TEMPLATES": "predefined",
+        "INPUT.MIN_SIZE_TRAIN": [32, 40],
+        "INPUT.MIN_SIZE_TEST": 32,
+        "INPUT.CROP.SIZE": [32, 32],
+        "INPUT.SIZE_DIVISIBILITY": 32,
+        "SOLVER.IMS_PER_BATCH": 2,
+        "SOLVER.BASE_LR": 0.001,
+        "SOLVER.WARMUP_ITERS": 2,
+        "SOLVER.MAX_ITER": 2,
+        "TEST.EVAL_PERIOD": 0,
+        "DATALOADER.NUM_WORKERS": 0,
+        "SEED": 3,
+    }
+    opts.update({key.replace("__", "."): value for key, value in overrides.items()})
+    return [part for key, value in opts.items() for part in (key, str(value))]
+
+
+def write_split(root: Path, split: str, num_classes: int, count: int = 5, size: int = 48) -> None:
+    """Images of two coloured halves and their label maps, as ``stickerscenes_<split>``."""
+    rng = np.random.default_rng(len(split))
+    for folder in ("images", "annotations"):
+        (root / "stickerscenes" / folder / split).mkdir(parents=True)
+    for index in range(count):
+        labels = np.empty((size, size + 8), dtype=np.uint8)
+        edge = int(rng.integers(10, size - 10))
+        labels[:edge], labels[edge:] = rng.integers(0, num_classes, 2)
+        labels[:2] = 255
+        image = np.stack([labels * k % 256 for k in (1, 37, 101)], axis=-1).astype(np.uint8)
+        name = f"{split}/{index:03d}.png"
+        Image.fromarray(image).save(root / "stickerscenes" / "images" / name)
+        Image.fromarray(labels).save(root / "stickerscenes" / "annotations" / name)

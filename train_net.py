@@ -1,0 +1,89 @@
+#!/usr/bin/env python3
+"""Train OVSeg's segmenter, or evaluate a checkpoint.
+
+    python train_net.py --num-gpus 8 --config-file configs/ovseg_swinB_vitL_bs32_120k.yaml
+    python train_net.py --eval-only --config-file configs/ovseg_swinB_vitL_bs32_120k.yaml \\
+        MODEL.WEIGHTS checkpoint.pth DATASETS.TEST ade20k_sem_seg_val,pascalvoc20_sem_seg_val
+
+Without a GPU it runs in one process on the CPU. Results are logged and written to OUTPUT_DIR.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from detectron2.config import CfgNode
+from detectron2.engine import default_argument_parser, default_setup, launch
+from detectron2.evaluation import verify_results
+from detectron2.utils import comm
+from detectron2.utils.logger import setup_logger
+
+import ovseg  # noqa: F401  registers architectures and data sets
+from ovseg.engine.checkpoint import OVSegCheckpointer
+from ovseg.engine.config import setup_cfg
+from ovseg.engine.launch import count_processes, plain_errors
+from ovseg.engine.trainer import Trainer, check_datasets
+from ovseg.errors import UserError, cli_errors
+
+logger = logging.getLogger("ovseg.train_net")
+
+
+def run(cfg: CfgNode, args: argparse.Namespace) -> dict[str, Any] | None:
+    """One process's work: set up the log, then train or evaluate.
+
+    Returns:
+        The last evaluation's results, ``{"sem_seg": {...}}`` or one such dict a data set; None when
+        there was none.
+    """
+    with cli_errors(), plain_errors():
+        default_setup(cfg, args)
+        setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="ovseg")
+        logger.info("Running on %s, %d process(es)", cfg.MODEL.DEVICE, comm.get_world_size())
+        if args.eval_only:
+            return evaluate(cfg, resume=args.resume)
+        trainer = Trainer(cfg)
+        trainer.resume_or_load(resume=args.resume)
+        trainer.train()
+        return getattr(trainer, "_last_eval_results", None)
+
+
+def evaluate(cfg: CfgNode, resume: bool) -> dict[str, Any]:
+    """Evaluate ``MODEL.WEIGHTS``, or with ``resume`` the last checkpoint in ``OUTPUT_DIR``."""
+    model = Trainer.build_model(cfg)
+    checkpointer = OVSegCheckpointer(model, cfg.OUTPUT_DIR, cfg=cfg)
+    checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
+    results = Trainer.test(cfg, model)
+    if comm.is_main_process():
+        verify_results(cfg, results)
+    return results
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command line."""
+    parser = default_argument_parser()
+    parser.description = __doc__
+    args = parser.parse_args(argv)
+    with cli_errors(), plain_errors():
+        # here once, before processes start, so that a mistake is reported once
+        cfg = setup_cfg(args.config_file, args.opts)
+        processes = count_processes(args.num_gpus, cfg, args.num_machines)
+        if args.eval_only and not cfg.DATASETS.TEST:
+            raise UserError("config key DATASETS.TEST: empty; name a data set to evaluate on")
+        check_datasets(cfg.DATASETS.TEST)
+        if not args.eval_only:
+            check_datasets(cfg.DATASETS.TRAIN, key="DATASETS.TRAIN")
+        launch(
+            run,
+            processes,
+            num_machines=args.num_machines,
+            machine_rank=args.machine_rank,
+            dist_url=args.dist_url,
+            args=(cfg, args),
+        )
+
+
+if __name__ == "__main__":
+    main()
