@@ -181,7 +181,9 @@ def check_config(cfg: CN) -> None:
         if value == unsupported:
             raise UserError(f"{key} {value} is not supported: set it to {not value}")
     _check_choice("MODEL.PRECISION", cfg.MODEL.PRECISION, ("fp32", "bf16"))
-    _check_choice("MODEL.CLIP_ADAPTER.MASK_FILL", cfg.MODEL.CLIP_ADAPTER.MASK_FILL, ("mean", "zero"))
+    _check_choice(
+        "MODEL.CLIP_ADAPTER.MASK_FILL", cfg.MODEL.CLIP_ADAPTER.MASK_FILL, ("mean", "zero")
+    )
     for key in ("CLIP_ENSEMBLE_WEIGHT", "MASK_THR"):
         value = cfg.MODEL.CLIP_ADAPTER[key]
         if not 0 <= value <= 1:

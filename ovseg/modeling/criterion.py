@@ -43,9 +43,7 @@ class SetCriterion(nn.Module):
         weight[-1] = no_object_weight
         self.register_buffer("empty_weight", weight)
 
-    def forward(
-        self, layers: list[tuple[Tensor, Tensor]], targets: Targets
-    ) -> dict[str, Tensor]:
+    def forward(self, layers: list[tuple[Tensor, Tensor]], targets: Targets) -> dict[str, Tensor]:
         """Sum up the losses of a batch.
 
         Args:

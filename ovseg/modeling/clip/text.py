@@ -42,9 +42,7 @@ def text_templates(kind: str, predefined: Sequence[str]) -> tuple[str, ...]:
     return templates
 
 
-def word_features(
-    model: open_clip.CLIP, words: Sequence[str], templates: Sequence[str]
-) -> Tensor:
+def word_features(model: open_clip.CLIP, words: Sequence[str], templates: Sequence[str]) -> Tensor:
     """Features of words: normalised per text, averaged over templates, normalised again.
 
     Args:

@@ -53,7 +53,9 @@ class DecoderLayer(_Layer):
         self.multihead_attn = nn.MultiheadAttention(dim, heads, dropout=dropout, batch_first=True)
         self.norm3 = nn.LayerNorm(dim)
 
-    def forward(self, x: Tensor, memory: Tensor, position: Tensor, query_position: Tensor) -> Tensor:
+    def forward(
+        self, x: Tensor, memory: Tensor, position: Tensor, query_position: Tensor
+    ) -> Tensor:
         def attend(y: Tensor) -> Tensor:
             return self.multihead_attn(
                 y + query_position, memory + position, memory, need_weights=False

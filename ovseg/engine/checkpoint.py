@@ -1,0 +1,203 @@
+"""Checkpoints: released ones, backbones, our own; safe to read, written whole."""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.config import CfgNode
+from detectron2.utils import comm
+from detectron2.utils.file_io import PathHandler, PathManager
+from torch import nn
+
+from ovseg.errors import UserError
+from ovseg.modeling.clip import OVSEG_PREFIX, find_pretrained, load_clip_weights, read_clip_file
+from ovseg.utils.io import atomic_path
+
+logger = logging.getLogger(__name__)
+
+RESOURCES = Path(__file__).resolve().parents[2] / "resources"
+
+# what a checkpoint may lack, or hold in another shape, without being the wrong one
+_FREE = ("criterion.empty_weight", OVSEG_PREFIX + "visual.mask_embedding")
+
+
+class _ResourceHandler(PathHandler):
+    """``ovseg://NAME`` is a file of the repository's ``resources`` folder."""
+
+    PREFIX = "ovseg://"
+
+    def _get_supported_prefixes(self) -> list[str]:
+        return [self.PREFIX]
+
+    def _get_local_path(self, path: str, force: bool = False, **kwargs: Any) -> str:
+        return str(RESOURCES / path.removeprefix(self.PREFIX))
+
+    def _isfile(self, path: str, **kwargs: Any) -> bool:
+        return os.path.isfile(self._get_local_path(path))
+
+
+PathManager.register_handler(_ResourceHandler(), allow_override=True)
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    """Reads pickled NumPy arrays and tensors in plain containers, and nothing else."""
+
+    allowed = {
+        ("collections", "OrderedDict"),
+        ("numpy", "dtype"),
+        ("numpy", "ndarray"),
+        ("numpy.core.multiarray", "_reconstruct"),
+        ("numpy.core.multiarray", "scalar"),
+        ("numpy._core.multiarray", "_reconstruct"),
+        ("numpy._core.multiarray", "scalar"),
+        ("_codecs", "encode"),
+    }
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in self.allowed:
+            raise pickle.UnpicklingError(f"{module}.{name} is not allowed in a weights file")
+        return super().find_class(module, name)
+
+
+class OVSegCheckpointer(DetectionCheckpointer):
+    """detectron2's checkpointer that reads safely, refuses misfits and completes CLIP.
+
+    After a load, CLIP's own pretrained weights are fetched when the file did not carry them.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        save_dir: str = "",
+        *,
+        cfg: CfgNode,
+        trained: bool = False,
+        **checkpointables: Any,
+    ) -> None:
+        """
+        Args:
+            cfg: names CLIP and its pretrained weights.
+            trained: refuse a file that holds no more than a backbone.
+        """
+        super().__init__(model, save_dir, **checkpointables)
+        self.cfg = cfg
+        self.trained = trained
+        self._missing: Iterable[str] = ()
+
+    def load(self, path: str, checkpointables: list[str] | None = None) -> dict[str, Any]:
+        """Load as detectron2 does.
+
+        Raises:
+            UserError: for a file that is missing, cannot be read or is not of this model, and when
+                CLIP's weights are needed but cannot be had.
+        """
+        self._missing = self.model.state_dict().keys()
+        rest = super().load(self._local(path) if path else path, checkpointables)
+        self._complete_clip()
+        return rest
+
+    def _local(self, path: str) -> str:
+        try:
+            local = PathManager.get_local_path(path)
+        except Exception as error:
+            raise UserError(
+                f"MODEL.WEIGHTS {path!r} could not be fetched ({type(error).__name__}): download the "
+                "file and give its path"
+            ) from error
+        if not os.path.isfile(local):
+            raise UserError(
+                f"MODEL.WEIGHTS {path!r}: there is no such file; give the path of a checkpoint "
+                "(GETTING_STARTED.md says where they are)"
+            )
+        return local
+
+    def _load_file(self, filename: str) -> dict[str, Any]:
+        try:
+            if filename.endswith(".pkl"):
+                with open(filename, "rb") as file:
+                    content = _ArrayUnpickler(file, encoding="latin1").load()
+                if not (isinstance(content, dict) and "model" in content):
+                    raise ValueError("not a detectron2 .pkl: it has no entry 'model'")
+            else:
+                content = torch.load(filename, map_location="cpu", weights_only=True)
+        except Exception as error:
+            reason = str(error).split("\n")[0]
+            raise UserError(
+                f"MODEL.WEIGHTS {filename!r} is not a checkpoint that can be read: {reason}"
+            ) from error
+        return content if "model" in content else {"model": content}
+
+    def _load_model(self, checkpoint: Any) -> Any:
+        held = {key.removeprefix("module.") for key in checkpoint["model"]}
+        incompatible = super()._load_model(checkpoint)
+        wanted = self.model.state_dict().keys()
+        self._missing = [
+            *incompatible.missing_keys,
+            *(key for key, *_ in incompatible.incorrect_shapes),
+        ]
+        if any(key.startswith("sem_seg_head.") for key in held):
+            self._refuse_misfit(incompatible)
+        elif self.trained:
+            raise UserError(
+                "MODEL.WEIGHTS holds no trained OVSeg, only a backbone at most: give a released "
+                "checkpoint or one that train_net.py wrote"
+            )
+        elif len(set(self._missing)) == len(wanted):
+            raise UserError("MODEL.WEIGHTS holds no weight of this model: give another file")
+        return incompatible
+
+    def _refuse_misfit(self, incompatible: Any) -> None:
+        problems = [
+            *(
+                f"{key} is {of_file}, wanted {of_model}"
+                for key, of_file, of_model in incompatible.incorrect_shapes
+                if key not in _FREE
+            ),
+            *(
+                f"{key} is missing"
+                for key in incompatible.missing_keys
+                if not key.startswith(OVSEG_PREFIX) and key not in _FREE
+            ),
+            *(f"{key} is left over" for key in incompatible.unexpected_keys if key not in _FREE),
+        ]
+        if problems:
+            raise UserError(
+                f"MODEL.WEIGHTS does not fit this config: {problems[0]}"
+                + (f" (and {len(problems) - 1} more)" if len(problems) > 1 else "")
+                + "; give the checkpoint's own --config-file"
+            )
+
+    def _complete_clip(self) -> None:
+        adapter = self.cfg.MODEL.CLIP_ADAPTER
+        missing = [k for k in self._missing if k.startswith(OVSEG_PREFIX) and k not in _FREE]
+        if not missing or os.path.isfile(adapter.CLIP_MODEL_NAME):
+            return  # carried by MODEL.WEIGHTS, or read when the model was built
+        if not adapter.CLIP_PRETRAINED:
+            logger.warning("CLIP keeps its random weights: CLIP_PRETRAINED is empty")
+            return
+        if comm.is_main_process():
+            find_pretrained(adapter.CLIP_MODEL_NAME, adapter.CLIP_PRETRAINED)
+        comm.synchronize()
+        path = find_pretrained(adapter.CLIP_MODEL_NAME, adapter.CLIP_PRETRAINED)
+        weights, _ = read_clip_file(path)
+        load_clip_weights(self.model.clip_adapter.clip_model, weights, str(path))
+        logger.info("CLIP's weights come from %s", path)
+
+    def save(self, name: str, **kwargs: Any) -> None:
+        """Write ``<save_dir>/<name>.pth`` whole or not at all; arguments as in detectron2."""
+        if not self.save_dir or not self.save_to_disk:
+            return
+        data = {"model": self.model.state_dict()}
+        data |= {key: obj.state_dict() for key, obj in self.checkpointables.items()}
+        path = os.path.join(self.save_dir, f"{name}.pth")
+        logger.info("saving checkpoint to %s", path)
+        with atomic_path(path) as temporary:
+            torch.save({**data, **kwargs}, temporary)
+        self.tag_last_checkpoint(os.path.basename(path))
