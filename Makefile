@@ -14,8 +14,16 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 # PYTHONWARNINGS: setuptools warns of every editable installation
 EDITABLE := PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --editable
 
+# opencv-python needs libGL.so.1, which bare servers lack; its headless twin does not.
+define use_working_opencv
+@$(BIN)/python -c 'import cv2' 2>/dev/null || { \
+	echo "opencv-python does not load here: taking opencv-python-headless"; \
+	$(BIN)/python -m pip uninstall --quiet --yes opencv-python opencv-python-headless; \
+	$(BIN)/python -m pip install --quiet opencv-python-headless; }
+endef
+
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev demo test lint types check format clean distclean
+.PHONY: help install install-dev demo test lint types format clean distclean
 
 help:  ## say what the targets do
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,17 +67,14 @@ $(BIN)/pip:  # the last file that venv makes
 	$(PYTHON) -m venv $(VENV)
 
 # A new pip reads its cache about a third faster than the one that comes with Python.
-# opencv-python needs libGL.so.1, which bare servers lack; its headless twin does not.
-$(INSTALLED): setup.py pyproject.toml tools/install_detectron2.py | $(BIN)/pip
+$(INSTALLED): setup.py tools/install_detectron2.py | $(BIN)/pip
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(EDITABLE) .
-	@$(BIN)/python -c 'import cv2' 2>/dev/null || { \
-		echo "opencv-python does not load here: taking opencv-python-headless"; \
-		$(BIN)/python -m pip uninstall --quiet --yes opencv-python; \
-		$(BIN)/python -m pip install --quiet opencv-python-headless; }
+	$(use_working_opencv)
 	$(BIN)/python tools/install_detectron2.py
 	@touch $@
 
 $(INSTALLED_DEV): $(INSTALLED)
 	$(EDITABLE) '.[dev]'
+	$(use_working_opencv)
 	@touch $@
