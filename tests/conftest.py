@@ -64,7 +64,8 @@ def load_config(name: str, *opts: str) -> CfgNode:
 def seeded() -> ModuleType:
     """Weights, images and masks on which the published implementation was run."""
     spec = importlib.util.spec_from_file_location("seeded", PARITY / "seeded.py")
-    assert spec and spec.loader
+    assert spec
+    assert spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -104,9 +105,7 @@ def small_config(clip_file: Path) -> Callable[..., CfgNode]:
 
 
 @pytest.fixture(scope="session")
-def small_model(
-    small_config: Callable[..., CfgNode], seeded: ModuleType
-) -> Callable[..., OVSeg]:
+def small_model(small_config: Callable[..., CfgNode], seeded: ModuleType) -> Callable[..., OVSeg]:
     """Builds small models with seeded weights in evaluation mode; arguments as the config's."""
 
     def make(*opts: str, **kwargs: str) -> OVSeg:

@@ -49,7 +49,7 @@ PathManager.register_handler(_ResourceHandler(), allow_override=True)
 class _ArrayUnpickler(pickle.Unpickler):
     """Reads pickled NumPy arrays and tensors in plain containers, and nothing else."""
 
-    allowed = {
+    allowed = (
         ("collections", "OrderedDict"),
         ("numpy", "dtype"),
         ("numpy", "ndarray"),
@@ -58,7 +58,7 @@ class _ArrayUnpickler(pickle.Unpickler):
         ("numpy._core.multiarray", "_reconstruct"),
         ("numpy._core.multiarray", "scalar"),
         ("_codecs", "encode"),
-    }
+    )
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in self.allowed:
@@ -108,8 +108,8 @@ class OVSegCheckpointer(DetectionCheckpointer):
             local = PathManager.get_local_path(path)
         except Exception as error:
             raise UserError(
-                f"MODEL.WEIGHTS {path!r} could not be fetched ({type(error).__name__}): download the "
-                "file and give its path"
+                f"MODEL.WEIGHTS {path!r} could not be fetched ({type(error).__name__}): download "
+                "the file and give its path"
             ) from error
         if not os.path.isfile(local):
             raise UserError(

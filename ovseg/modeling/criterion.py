@@ -86,9 +86,7 @@ class SetCriterion(nn.Module):
         cross_entropy = F.cross_entropy(logits.transpose(1, 2), wanted, weight)
 
         predicted, truth = torch.cat(predicted_masks), torch.cat(target_masks)
-        if len(truth):
-            size = truth.shape[-2:]
-            predicted = F.interpolate(predicted[:, None], size=size, mode="bilinear")
+        predicted = F.interpolate(predicted[:, None], size=truth.shape[-2:], mode="bilinear")
         flat, truth = predicted.flatten(1), truth.flatten(1).to(predicted.dtype)
         return {
             "loss_ce": cross_entropy,

@@ -32,14 +32,17 @@ def ensemble(probs: Tensor, clip_probs: Tensor, valid: Tensor, weight: float) ->
     return Classified(combined, torch.arange(len(probs), device=probs.device))
 
 
-def best_proposal_per_word(classified: Classified, words: int) -> Classified:
+def best_proposal_per_word(classified: Classified, visible: Tensor, words: int) -> Classified:
     """Keep the masks that are the best of some word, as the published demo does.
 
     Args:
         classified: proposals with class probabilities [K, C].
+        visible: bool [Q]; masks without a pixel are nobody's best.
         words: how many of the C classes choose a mask; the first ones.
     """
-    if len(classified.queries) == 0:
-        return classified
-    chosen = classified.class_probs[:, :words].argmax(dim=0).unique()
-    return Classified(classified.class_probs[chosen], classified.queries[chosen])
+    kept = visible[classified.queries]
+    probs, queries = classified.class_probs[kept], classified.queries[kept]
+    if len(queries) == 0:
+        return Classified(probs, queries)
+    chosen = probs[:, :words].argmax(dim=0).unique()
+    return Classified(probs[chosen], queries[chosen])

@@ -193,8 +193,9 @@ class OVSeg(nn.Module):
         classified = self._classify(image, masks, embeddings, text)
         if self.best_proposals_only:
             choosing = 1 if len(asked) == 2 and asked[-1] == OTHERS else len(asked)
-            classified = best_proposal_per_word(classified, choosing)
             masks = (masks > self.mask_threshold).to(masks.dtype)
+            visible = masks.flatten(1).any(dim=1)
+            classified = best_proposal_per_word(classified, visible, choosing)
         masks = masks[classified.queries]
 
         size = (inputs.get("height", image.shape[-2]), inputs.get("width", image.shape[-1]))

@@ -32,7 +32,7 @@ def from_windows(windows: Tensor, size: int, height: int, width: int) -> Tensor:
     return x.permute(0, 1, 3, 2, 4, 5).reshape(-1, height, width, windows.shape[-1])
 
 
-def relative_position_index(size: int) -> Tensor:
+def position_pairs(size: int) -> Tensor:
     """Row of the bias table for each pair of places in a window, int64 [size^2, size^2]."""
     place = torch.stack(
         torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
@@ -59,6 +59,8 @@ def shift_mask(height: int, width: int, size: int, device: torch.device) -> Tens
 class WindowAttention(nn.Module):
     """Multi-head self-attention inside windows, with a learned relative position bias."""
 
+    relative_position_index: Tensor
+
     def __init__(
         self,
         dim: int,
@@ -74,7 +76,7 @@ class WindowAttention(nn.Module):
         self.scale = qk_scale or (dim // heads) ** -0.5
         self.relative_position_bias_table = nn.Parameter(torch.zeros((2 * window - 1) ** 2, heads))
         nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
-        self.register_buffer("relative_position_index", relative_position_index(window))
+        self.register_buffer("relative_position_index", position_pairs(window))
         self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
         self.proj = nn.Linear(dim, dim)
         self.attn_drop = nn.Dropout(attn_drop)
@@ -287,6 +289,7 @@ class D2SwinTransformer(Backbone):
         x = self.pos_drop(x)
         outputs = {}
         for i, stage in enumerate(self.layers):
+            assert isinstance(stage, SwinStage)
             x = stage(x, self.use_checkpoint)
             name = f"res{i + 2}"
             if name in self._out_features:

@@ -1,4 +1,4 @@
-"""CLIP over open_clip: architecture, weights, mask-prompted vision transformer, text, classifier."""
+"""CLIP over open_clip: architecture, weights, mask-prompted ViT, text, classifier."""
 
 from __future__ import annotations
 

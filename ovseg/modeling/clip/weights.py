@@ -62,8 +62,8 @@ def read_clip_file(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any] 
     weights = {key: value for key, value in weights.items() if key not in _NO_WEIGHTS}
     if "visual.conv1.weight" not in weights or "token_embedding.weight" not in weights:
         raise UserError(
-            f"{str(path)!r} holds no CLIP with a vision transformer; wanted is an OpenAI archive, a "
-            "state dict, an open_clip training checkpoint or an OVSeg checkpoint"
+            f"{str(path)!r} holds no CLIP with a vision transformer; wanted is an OpenAI archive, "
+            "a state dict, an open_clip training checkpoint or an OVSeg checkpoint"
         )
     return weights, model_cfg
 
@@ -96,9 +96,10 @@ def load_clip_weights(model: open_clip.CLIP, weights: dict[str, Tensor], source:
         logger.warning("%s carries no mask prompts: they keep their random values", source)
         weights[PROMPTS] = wanted[PROMPTS]
     if PROMPTS in weights and weights[PROMPTS].shape != wanted[PROMPTS].shape:
+        depth = len(weights[PROMPTS])
         raise UserError(
-            f"{source} has mask prompts of depth {len(weights[PROMPTS])}, the config asks for "
-            f"{len(wanted[PROMPTS])}: set MODEL.CLIP_ADAPTER.MASK_PROMPT_DEPTH {len(weights[PROMPTS])}"
+            f"{source} has mask prompts of depth {depth}, the config asks for "
+            f"{len(wanted[PROMPTS])}: set MODEL.CLIP_ADAPTER.MASK_PROMPT_DEPTH {depth}"
         )
     for key in [*wanted, *weights]:
         problem = (

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
 from detectron2.config import CfgNode, configurable
@@ -22,7 +24,7 @@ class Mlp(nn.Module):
         super().__init__()
         widths = [in_dim, *[hidden] * (layers - 1), out_dim]
         self.layers = nn.ModuleList(
-            nn.Linear(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True)
+            nn.Linear(before, after) for before, after in pairwise(widths)
         )
 
     def forward(self, x: Tensor) -> Tensor:

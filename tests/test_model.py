@@ -1,0 +1,203 @@
+"""The meta-architecture where the published code failed, and where its branches part."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from detectron2.data import MetadataCatalog
+from detectron2.modeling import META_ARCH_REGISTRY
+
+from ovseg import OVSeg, UserError
+from ovseg.modeling.ensemble import ensemble
+
+DEMO = "ovseg_swinB_vitL_demo.yaml"
+WORDS = ["wall", "sky", "traffic light"]
+WEIGHT = "MODEL.CLIP_ADAPTER.CLIP_ENSEMBLE_WEIGHT"
+THRESHOLD = "MODEL.CLIP_ADAPTER.MASK_THR"
+
+
+@pytest.fixture(scope="module")
+def model(small_model) -> OVSeg:
+    return small_model()
+
+
+def run(model: OVSeg, inputs: dict) -> dict:
+    with torch.inference_mode():
+        return model([inputs])[0]
+
+
+@pytest.fixture
+def image(seeded) -> torch.Tensor:
+    return seeded.image(64, 96, 1)
+
+
+def test_both_published_names_are_one_class(small_config):
+    cfg = small_config()
+    eval_model = META_ARCH_REGISTRY.get("OVSeg")(cfg)
+    demo_model = META_ARCH_REGISTRY.get("OVSegDEMO")(cfg)
+    assert type(eval_model) is type(demo_model) is OVSeg
+    assert demo_model.best_proposals_only
+    assert not eval_model.best_proposals_only
+
+
+@pytest.mark.parametrize("base", ["ovseg_swinB_vitL_bs32_120k.yaml", DEMO])
+@pytest.mark.parametrize("weight", ["0.0", "0.7", "1.0"])
+def test_no_valid_mask(small_model, image, base, weight):
+    model = small_model(WEIGHT, weight, THRESHOLD, "1.0", base=base)  # nothing exceeds 1
+    scores = run(model, {"image": image, "class_names": WORDS})["sem_seg"]
+    assert scores.shape == (3, 64, 96)
+    assert torch.isfinite(scores).all()
+    if base == DEMO or weight == "0.0":  # without a mask there is nothing to show
+        assert scores.abs().max() == 0
+        labels = run(model, {"image": image, "class_names": WORDS, "output": "labels"})["labels"]
+        assert (labels == -1).all()
+    else:
+        assert scores.min() > 0
+
+
+@pytest.mark.parametrize("base", ["ovseg_swinB_vitL_bs32_120k.yaml", DEMO])
+@pytest.mark.parametrize("weight", ["0.0", "0.7"])
+def test_exactly_one_valid_mask(small_model, image, base, weight):
+    model = small_model(WEIGHT, weight, "MODEL.MASK_FORMER.NUM_OBJECT_QUERIES", "2", base=base)
+    with torch.no_grad():  # the threshold between the two masks' highest probabilities
+        proposals = model._propose(model._normalised([{"image": image}]))
+        padded = (64, 96)
+        peaks = model._masks(proposals.mask_logits[0], image.shape[-2:], padded).amax(dim=(1, 2))
+    model.mask_threshold = peaks.mean().item()
+    assert (peaks > model.mask_threshold).sum() == 1
+    scores = run(model, {"image": image, "class_names": WORDS})["sem_seg"]
+    assert scores.shape == (3, 64, 96)
+    assert torch.isfinite(scores).all()
+    assert scores.max() > 0
+
+
+@pytest.mark.parametrize("base", ["ovseg_swinB_vitL_bs32_120k.yaml", DEMO])
+def test_one_word_has_company_and_the_callers_list_stays(small_model, image, base):
+    model = small_model(base=base)
+    words = ["dog"]
+    scores = run(model, {"image": image, "class_names": words})["sem_seg"]
+    assert words == ["dog"]
+    beside_others = run(model, {"image": image, "class_names": ["dog", "others"]})["sem_seg"]
+    torch.testing.assert_close(scores, beside_others)
+    labels = run(model, {"image": image, "class_names": words, "output": "labels"})["labels"]
+    assert set(labels.unique().tolist()) <= {-1, 0}
+    assert torch.equal(labels == 0, (scores.argmax(dim=0) == 0) & (scores.amax(dim=0) > 0))
+
+
+@pytest.mark.parametrize("ensemble_on", ["True", "False"])
+@pytest.mark.parametrize("weight", ["0.0", "0.5", "1.0"])
+def test_demo_takes_the_best_proposal_of_each_word(small_model, image, ensemble_on, weight):
+    on = "MODEL.CLIP_ADAPTER.CLIP_ENSEMBLE"
+    model = small_model(on, ensemble_on, WEIGHT, weight, THRESHOLD, "0.5", base=DEMO)
+    scores = run(model, {"image": image, "class_names": WORDS})["sem_seg"]
+
+    with torch.no_grad():  # the published arithmetic, spelled out
+        proposals = model._propose(model._normalised([{"image": image}]))
+        masks = model._masks(proposals.mask_logits[0], image.shape[-2:], (64, 96))
+        text = model._text_features(WORDS)
+        classified = model._classify(image, masks, proposals.embeddings[0], text)
+    expected = torch.zeros_like(scores)
+    best = {int(classified.class_probs[:, c].argmax()) for c in range(len(WORDS))}
+    for k in best:
+        binary = (masks[classified.queries[k]] > 0.5).float()
+        assert binary.any()  # else the next best would stand here
+        expected += classified.class_probs[k][:, None, None] * binary
+    torch.testing.assert_close(scores, expected)
+
+
+def test_weight_zero_is_clip_alone_and_ensemble_off_is_maskformer_alone():
+    probs = torch.tensor([[0.2, 0.8], [0.5, 0.5], [0.9, 0.1]])
+    clip = torch.tensor([[0.6, 0.4], [0.1, 0.9]])
+    valid = torch.tensor([True, False, True])
+    alone = ensemble(probs, clip, valid, 0.0)
+    assert alone.queries.tolist() == [0, 2]
+    torch.testing.assert_close(alone.class_probs, clip)
+    both = ensemble(probs, clip, valid, 0.25)
+    assert both.queries.tolist() == [0, 1, 2]
+    expected = [
+        [0.2**0.75 * 0.6**0.25, 0.8**0.75 * 0.4**0.25],
+        [0.5**0.75, 0.5**0.75],  # an invalid mask counts 1 for every class
+        [0.9**0.75 * 0.1**0.25, 0.1**0.75 * 0.9**0.25],
+    ]
+    torch.testing.assert_close(both.class_probs, torch.tensor(expected))
+
+
+def test_batch_of_several_sizes_equals_one_by_one(model, seeded):
+    # the same padded size, so that padding is equal too
+    batch = [
+        {"image": seeded.image(64, 96, 1), "class_names": WORDS, "height": 50, "width": 70},
+        {"image": seeded.image(80, 112, 2), "class_names": WORDS},
+        {"image": seeded.image(96, 128, 3), "class_names": WORDS},
+    ]
+    with torch.inference_mode():
+        together = model(batch)
+        last = model(batch[2:])
+    assert [tuple(r["sem_seg"].shape) for r in together] == [
+        (3, 50, 70),
+        (3, 80, 112),
+        (3, 96, 128),
+    ]
+    torch.testing.assert_close(together[2]["sem_seg"], last[0]["sem_seg"], rtol=1e-4, atol=1e-5)
+
+
+def test_labels_are_the_argmax_of_the_scores(model, image):
+    inputs = {"image": image, "class_names": WORDS, "height": 131, "width": 77}
+    scores = run(model, inputs)["sem_seg"]
+    labelled = run(model, {**inputs, "output": "labels"})
+    assert labelled["labels"].shape == (131, 77)
+    torch.testing.assert_close(labelled["scores"], scores.amax(dim=0))
+    assert (labelled["labels"] == scores.argmax(dim=0)).float().mean() > 0.999
+
+
+def test_words_come_from_the_input_or_from_its_dataset(model, image):
+    MetadataCatalog.get("three_words").stuff_classes = [f" {word} " for word in WORDS]
+    own = run(model, {"image": image, "class_names": WORDS})["sem_seg"]
+    datasets = run(model, {"image": image, "meta": {"dataset_name": "three_words"}})["sem_seg"]
+    torch.testing.assert_close(own, datasets)
+    with pytest.raises(UserError, match="class_names"):
+        run(model, {"image": image, "class_names": []})
+
+
+def test_bf16_agrees_on_labels(small_model, model, image):
+    inputs = {"image": image, "class_names": WORDS, "output": "labels"}
+    half = small_model("MODEL.PRECISION", "bf16")
+    same = run(half, inputs)["labels"] == run(model, inputs)["labels"]
+    assert same.float().mean() > 0.95
+    assert not torch.equal(run(half, inputs)["scores"], run(model, inputs)["scores"])
+
+
+def test_training_reaches_everything_but_clip(small_config, seeded):
+    from detectron2.modeling import build_model
+    from detectron2.structures import Instances
+
+    model = build_model(small_config())
+    masks = seeded.masks(2, 64, 64, 5) > 0.5
+    full = Instances((64, 64), gt_classes=torch.tensor([0, 2]), gt_masks=masks)
+    empty = Instances((64, 64), gt_classes=torch.tensor([], dtype=torch.int64), gt_masks=masks[:0])
+    batch = [{"image": seeded.image(64, 64, i), "class_names": WORDS} for i in range(2)]
+    sum(
+        model([{**batch[0], "instances": full}, {**batch[1], "instances": empty}]).values()
+    ).backward()
+    for name, parameter in model.named_parameters():
+        frozen = name.startswith("clip_adapter.clip_model.")
+        assert parameter.requires_grad != frozen, name
+        assert (parameter.grad is None) == frozen, name
+    # images without any mask alone are a normal case too
+    losses = model([{**inputs, "instances": empty} for inputs in batch])
+    assert all(torch.isfinite(loss) for loss in losses.values())
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("TEST.DENSE_CRF", "True"),
+        ("MODEL.PRECISION", "int3"),
+        (WEIGHT, "1.5"),
+        ("MODEL.CLIP_ADAPTER.MASK_FILL", "pink"),
+        ("MODEL.SEM_SEG_HEAD.EMBEDDING_DIM", "17"),
+    ],
+)
+def test_settings_that_cannot_be_are_named(small_model, key, value):
+    with pytest.raises(UserError, match=key.rsplit(".", 1)[1]) as error:
+        small_model(key, value)
+    assert value in str(error.value)
