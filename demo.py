@@ -1,0 +1,177 @@
+#!/usr/bin/env python3
+"""Segment pictures by any words.
+
+    python demo.py --config-file configs/ovseg_swinB_vitL_demo.yaml \\
+        --class-names 'Oculus' 'Ukulele' --input photo.jpg --output pred \\
+        --opts MODEL.WEIGHTS ovseg_swinbase_vitL14_ft_mpt.pth
+
+Without --config-file the small model that comes with the repository runs.
+
+The results for NAME.jpg are NAME_overlay.jpg, NAME_labels.png (value = position among the class
+names, from 0; 255 = no class, or 65535 in the 16-bit map of more than 254 classes) and NAME.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from ovseg.data.vocabulary import load_vocabulary
+from ovseg.engine.config import setup_cfg
+from ovseg.errors import UserError, cli_errors
+from ovseg.predictor import EMBEDDED_CONFIG, Predictor, clean_class_names
+from ovseg.results import ResultPaths, plan_outputs, save_result
+from ovseg.utils.images import find_images, read_image
+from ovseg.visualizer import draw_overlay
+
+WINDOW = "OVSeg"
+
+
+class Parser(argparse.ArgumentParser):
+    """Reports wrong usage in one line, like every other error."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; see --help")
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line; every published option under its name."""
+    usage, *details = (__doc__ or "").split("\n\n")
+    parser = Parser(
+        description=usage,
+        epilog="\n\n".join(details),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--config-file", metavar="FILE", help="model config; default: the embedded small model"
+    )
+    parser.add_argument(
+        "--class-names", nargs="*", metavar="WORD",
+        help="the words to look for, each quoted if it has blanks; commas belong to a word. "
+        "The embedded model without words looks for everything it was made for",
+    )  # fmt: skip
+    parser.add_argument(
+        "--input", nargs="*", default=[], metavar="PATH",
+        help="pictures: files, folders (the pictures directly in them) and quoted patterns",
+    )  # fmt: skip
+    parser.add_argument(
+        "--output", metavar="PATH",
+        help="folder for the results, made if missing; for a single picture also the overlay's "
+        "file name. Without it the overlays are shown in a window",
+    )  # fmt: skip
+    parser.add_argument(
+        "--opts", nargs=argparse.REMAINDER, default=[], metavar="KEY VALUE",
+        help="config overrides, last on the line, for instance MODEL.WEIGHTS model.pth",
+    )  # fmt: skip
+    return parser.parse_args(argv)
+
+
+def check_display() -> None:
+    """Raise a UserError where no window can be opened."""
+    if sys.platform.startswith("linux") and not (
+        os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    ):
+        raise UserError("no display to show a window on; give --output, for example --output pred")
+
+
+def show(overlay: np.ndarray) -> bool:
+    """Show an RGB picture until a key is pressed; False after Escape."""
+    try:
+        cv2.namedWindow(WINDOW, cv2.WINDOW_NORMAL)
+        cv2.imshow(WINDOW, cv2.cvtColor(overlay, cv2.COLOR_RGB2BGR))
+        return cv2.waitKey(0) != 27
+    except cv2.error as error:
+        raise UserError("this OpenCV cannot open windows; give --output") from error
+
+
+def about_model(predictor: Predictor, config_file: str) -> dict[str, object]:
+    """What the JSON says of the model."""
+    cfg = predictor.cfg
+    return {
+        "config": config_file,
+        "weights": cfg.MODEL.WEIGHTS,
+        "architecture": cfg.MODEL.META_ARCHITECTURE,
+        "clip": cfg.MODEL.CLIP_ADAPTER.CLIP_MODEL_NAME,
+        "ensemble": cfg.MODEL.CLIP_ADAPTER.CLIP_ENSEMBLE,
+        "ensemble_weight": cfg.MODEL.CLIP_ADAPTER.CLIP_ENSEMBLE_WEIGHT,
+        "device": cfg.MODEL.DEVICE,
+    }
+
+
+def run(
+    predictor: Predictor,
+    words: Sequence[str],
+    inputs: Sequence[Path],
+    outputs: Sequence[ResultPaths],
+    model: dict[str, object],
+) -> list[str]:
+    """Segment every picture, and save it or, without outputs, show it.
+
+    Returns:
+        the errors of pictures that failed, one line each.
+    """
+    errors: list[str] = []
+    done = 0
+    start = time.perf_counter()
+    for index, path in enumerate(tqdm(inputs, unit="picture", disable=None)):
+        try:
+            image = read_image(path)
+            began = time.perf_counter()
+            prediction = predictor.predict(image, words)
+            seconds = round(time.perf_counter() - began, 3)
+            if outputs:
+                entries = {"file": str(path), "seconds": seconds, "model": model}
+                save_result(image, prediction, outputs[index], entries)
+            elif not show(draw_overlay(image, prediction)):
+                break
+            done += 1
+        except UserError as error:
+            errors.append(str(error))
+    if done:
+        each = (time.perf_counter() - start) / done
+        where = f"; results in {outputs[0].overlay.parent}" if outputs else ""
+        print(f"{done} picture{'s' * (done > 1)}, {each:.2f} s a picture{where}")
+    return errors
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the demo; ends with exit code 2 on wrong usage, 1 when some of the inputs failed."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    args = parse_args(argv)
+    embedded = args.config_file is None
+    if embedded and args.class_names is None:
+        words = list(load_vocabulary("stickerscenes").names)
+    else:
+        words = clean_class_names(args.class_names or [])
+    inputs, errors = find_images(args.input)
+    several = len(inputs) + len(errors) > 1
+    if inputs:
+        # what can be checked at once, before the model is loaded
+        outputs = plan_outputs(inputs, args.output) if args.output else []
+        if not outputs:
+            check_display()
+        config_file = args.config_file or EMBEDDED_CONFIG
+        predictor = Predictor(setup_cfg(config_file, args.opts))
+        model = about_model(predictor, Path(config_file).name)
+        errors += run(predictor, words, inputs, outputs, model)
+    if errors and not several:
+        raise UserError(errors[0])
+    for error in errors:
+        print(f"error: {' '.join(error.split())}", file=sys.stderr)
+    if errors:
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    with cli_errors():
+        main()

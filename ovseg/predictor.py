@@ -1,0 +1,145 @@
+"""The Python API: a picture and words in, a segmentation out.
+
+    from ovseg.predictor import Predictor
+
+    predictor = Predictor.from_embedded()
+    prediction = predictor.predict(image, ["dog", "grass", "blue sky"])
+
+``image`` is uint8 (H, W, 3) RGB, as :func:`ovseg.utils.images.read_image` gives it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import transforms as T
+from detectron2.modeling import build_model
+from torch import nn
+
+from ovseg.engine.checkpoint import OVSegCheckpointer
+from ovseg.engine.config import setup_cfg
+from ovseg.errors import UserError
+from ovseg.structures import Prediction
+
+#: the demo of the small model whose weights lie in the repository
+EMBEDDED_CONFIG = Path(__file__).resolve().parents[1] / "configs" / "ovseg_tiny_demo.yaml"
+
+
+def clean_class_names(class_names: Sequence[str]) -> list[str]:
+    """Strip the words and check that they can be told apart.
+
+    Runs of white space become one blank. Case is kept, but words that differ in nothing else count
+    as the same, since CLIP reads lower case only.
+
+    Raises:
+        UserError: no word, an empty word, or the same word twice.
+    """
+    if isinstance(class_names, str):
+        raise UserError(f"class names must be a list of words, not the text {class_names!r}")
+    words = [" ".join(name.split()) for name in class_names]
+    if not words:
+        raise UserError(
+            "no class names; give at least one word, for example --class-names dog grass"
+        )
+    seen: dict[str, int] = {}
+    for position, word in enumerate(words, start=1):
+        if not word:
+            raise UserError(f"class name {position} of {len(words)} is empty; leave it out")
+        first = seen.setdefault(word.casefold(), position)
+        if first != position:
+            raise UserError(
+                f"class name {word!r} is given twice (positions {first} and {position}); "
+                "give every word once (case makes no difference)"
+            )
+    return words
+
+
+class Predictor:
+    """A model with its weights, ready for pictures."""
+
+    def __init__(self, cfg: CfgNode, model: nn.Module | None = None) -> None:
+        """Build the model of ``cfg`` and load ``cfg.MODEL.WEIGHTS``.
+
+        Args:
+            cfg: as from :func:`ovseg.engine.config.setup_cfg`.
+            model: a model that is built and loaded already, in place of ``cfg``'s.
+
+        Raises:
+            UserError: the weights are missing or do not belong to this model.
+        """
+        self.cfg = cfg
+        if model is None:
+            if not cfg.MODEL.WEIGHTS:
+                raise UserError("MODEL.WEIGHTS is empty; give the path of a trained checkpoint")
+            model = build_model(cfg)
+            OVSegCheckpointer(model, cfg=cfg, trained=True).load(cfg.MODEL.WEIGHTS)
+        self.model = model.eval()
+
+    @classmethod
+    def from_embedded(cls, opts: Sequence[str] = ()) -> Predictor:
+        """The small model that comes with the repository, in its demo setting.
+
+        Args:
+            opts: pairs of config key and value that override its config, for instance
+                ``["MODEL.DEVICE", "cpu"]``.
+        """
+        return cls(setup_cfg(str(EMBEDDED_CONFIG), list(opts)))
+
+    @torch.inference_mode()
+    def predict(self, image: np.ndarray, class_names: Sequence[str]) -> Prediction:
+        """Segment one picture by any words.
+
+        Args:
+            image: uint8 (H, W, 3), RGB, 0..255.
+            class_names: the words; each is one class, commas and blanks included.
+
+        Returns:
+            labels and scores at the picture's own size, on the CPU. Where nothing has a score, or
+            the internal word "others" wins (it joins a word that stands alone), the label is -1 and
+            the score 0.
+
+        Raises:
+            UserError: see :func:`clean_class_names`.
+            ValueError: the image has another shape or type.
+        """
+        words = clean_class_names(class_names)
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+            raise ValueError(f"image must be uint8 (H, W, 3), not {image.dtype} {image.shape}")
+        result = self.model([self._model_input(image, words)])[0]
+        labels = result["labels"].to("cpu", torch.int64)
+        scores = result["scores"].to("cpu", torch.float32)
+        nothing = (labels < 0) | (labels >= len(words))
+        return Prediction(
+            labels=labels.masked_fill(nothing, -1),
+            scores=scores.masked_fill(nothing, 0.0),
+            class_names=words,
+        )
+
+    def _model_input(self, image: np.ndarray, words: list[str]) -> dict[str, Any]:
+        resized = self._resized(image)
+        if self.cfg.INPUT.FORMAT == "BGR":  # the order that the model was trained with
+            resized = resized[:, :, ::-1]
+        return {
+            "image": torch.from_numpy(resized.transpose(2, 0, 1).copy()),
+            "height": image.shape[0],
+            "width": image.shape[1],
+            "class_names": list(words),
+            "output": "labels",
+        }
+
+    def _resized(self, image: np.ndarray) -> np.ndarray:
+        """As in evaluation: the shorter side to ``MIN_SIZE_TEST``, 0 leaving it as it is."""
+        sizes = self.cfg.INPUT
+        if sizes.MIN_SIZE_TEST == 0:
+            return image
+        height, width = T.ResizeShortestEdge.get_output_shape(
+            *image.shape[:2], sizes.MIN_SIZE_TEST, sizes.MAX_SIZE_TEST
+        )
+        # a very long and narrow picture would vanish
+        transform = T.ResizeTransform(*image.shape[:2], max(height, 1), max(width, 1))
+        return transform.apply_image(image)

@@ -1,0 +1,183 @@
+"""A prediction as files: the overlay, the label map, and a JSON with what was found where."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from ovseg.errors import UserError
+from ovseg.structures import Prediction
+from ovseg.utils.images import IMAGE_SUFFIXES
+from ovseg.utils.io import atomic_path
+from ovseg.visualizer import draw_overlay, palette
+
+#: label maps with more classes than this have 16 bits
+_MOST_CLASSES_IN_8_BITS = 254
+
+
+@dataclass(frozen=True)
+class ResultPaths:
+    """Where the three files of one picture go."""
+
+    overlay: Path
+    labels: Path
+    summary: Path
+
+    @classmethod
+    def beside(cls, overlay: Path, name: str) -> ResultPaths:
+        """``NAME_labels.png`` and ``NAME.json`` in the overlay's folder."""
+        return cls(overlay, overlay.parent / f"{name}_labels.png", overlay.parent / f"{name}.json")
+
+    def all(self) -> tuple[Path, Path, Path]:
+        """The three paths."""
+        return self.overlay, self.labels, self.summary
+
+
+def plan_outputs(inputs: Sequence[Path], output: str) -> list[ResultPaths]:
+    """Where the results of every input go; no two share a file and no input is overwritten.
+
+    Raises:
+        UserError: ``output`` cannot be used.
+    """
+    target = Path(output).expanduser()
+    taken = {path.resolve() for path in inputs}
+    if not target.is_dir() and target.suffix.lower() in IMAGE_SUFFIXES:
+        if len(inputs) > 1:
+            raise UserError(
+                f"--output {output!r} is one file name for {len(inputs)} pictures; give a folder"
+            )
+        paths = [ResultPaths.beside(target, target.stem)]
+        if any(path.resolve() in taken for path in paths[0].all()):
+            raise UserError(f"--output {output!r} would overwrite the input; give another name")
+    else:
+        paths = []
+        for path in inputs:
+            paths.append(_free_paths(target, path, taken))
+            taken.update(result.resolve() for result in paths[-1].all())
+    folder = paths[0].overlay.parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"--output {output!r}: cannot make the folder {str(folder)!r} ({error.strerror}); "
+            "give another"
+        ) from error
+    return paths
+
+
+def _free_paths(folder: Path, picture: Path, taken: set[Path]) -> ResultPaths:
+    # photographs stay JPEG; drawings and everything else would show its artefacts
+    suffix = ".jpg" if picture.suffix.lower() in {".jpg", ".jpeg"} else ".png"
+    lower = {str(path).casefold() for path in taken}  # some file systems ignore case
+    name, number = picture.stem, 1
+    while True:
+        paths = ResultPaths.beside(folder / f"{name}_overlay{suffix}", name)
+        if not any(str(path.resolve()).casefold() in lower for path in paths.all()):
+            return paths
+        number += 1
+        name = f"{picture.stem}_{number}"
+
+
+def none_label(n_classes: int) -> int:
+    """The value of pixels without a class in a label map's file: 255, or 65535 in 16 bits."""
+    return 255 if n_classes <= _MOST_CLASSES_IN_8_BITS else 65535
+
+
+def save_result(
+    image: np.ndarray, prediction: Prediction, paths: ResultPaths, about: dict[str, Any]
+) -> None:
+    """Write the three files, each whole or not at all; the JSON comes last.
+
+    Args:
+        image: uint8 (H, W, 3), RGB.
+        prediction: of that picture.
+        paths: where to; missing folders are made, existing files replaced.
+        about: further entries of the JSON (the picture's file, the model).
+
+    Raises:
+        UserError: a file cannot be written.
+    """
+    summary = {
+        **about,
+        **describe(prediction),
+        "overlay": paths.overlay.name,
+        "label_map": paths.labels.name,
+    }
+    try:
+        with atomic_path(paths.overlay) as path:
+            options: dict[str, Any] = {"quality": 92} if _is_lossy(path) else {}
+            Image.fromarray(draw_overlay(image, prediction)).save(path, **options)
+        with atomic_path(paths.labels) as path:
+            _label_image(prediction).save(path)
+        with atomic_path(paths.summary) as path:
+            path.write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    except OSError as error:
+        folder = str(paths.overlay.parent)
+        reason = error.strerror or str(error)
+        raise UserError(
+            f"cannot write results to {folder!r} ({reason}); give another --output"
+        ) from error
+
+
+def describe(prediction: Prediction) -> dict[str, Any]:
+    """What a prediction says, ready for JSON.
+
+    ``classes`` has one entry for every word, in the order of the label map's values: ``pixels``,
+    ``share`` of the picture (0..1), ``mean_score`` over its pixels (``None`` without any), and the
+    RGB ``color`` of overlay and label map.
+    """
+    labels, scores = prediction.labels.flatten(), prediction.scores.flatten()
+    areas = prediction.areas()
+    found = labels >= 0
+    sums = torch.zeros(len(areas), dtype=torch.float64)
+    sums.index_add_(0, labels[found], scores[found].double())
+    total = max(labels.numel(), 1)
+    classes = [
+        {
+            "label": index,
+            "name": name,
+            "pixels": pixels,
+            "share": round(pixels / total, 6),
+            "mean_score": round(float(sums[index]) / pixels, 6) if pixels else None,
+            "color": colour,
+        }
+        for index, (name, pixels, colour) in enumerate(
+            zip(prediction.class_names, areas, palette(len(areas)).tolist(), strict=True)
+        )
+    ]
+    height, width = prediction.labels.shape
+    nothing = labels.numel() - sum(areas)
+    return {
+        "width": width,
+        "height": height,
+        "classes": classes,
+        "no_class": {
+            "label": none_label(len(areas)),
+            "pixels": nothing,
+            "share": round(nothing / total, 6),
+        },
+    }
+
+
+def _label_image(prediction: Prediction) -> Image.Image:
+    n_classes = len(prediction.class_names)
+    none = none_label(n_classes)
+    labels = prediction.labels.numpy()
+    values = np.where(labels < 0, none, labels).astype(np.uint8 if none == 255 else np.uint16)
+    image = Image.fromarray(values)
+    if none == 255:
+        colours = np.zeros((256, 3), np.uint8)
+        colours[:n_classes] = palette(n_classes)
+        image.putpalette(colours.tobytes())
+    return image
+
+
+def _is_lossy(path: Path) -> bool:
+    return path.suffix.lower() in {".jpg", ".jpeg", ".webp"}
