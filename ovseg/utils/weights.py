@@ -1,0 +1,77 @@
+"""Reading state dicts that others trained, and writing them for detectron2."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ovseg.errors import UserError
+from ovseg.utils.io import atomic_path
+
+
+def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """Read the tensors of a PyTorch checkpoint without running code from it.
+
+    They may be the file itself or its entry ``model`` or ``state_dict``; the prefix ``module.`` of
+    parallel training is taken off.
+
+    Raises:
+        UserError: the file is missing, no PyTorch checkpoint, or holds no tensors by name.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"checkpoint {str(path)!r} does not exist; check the path")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a broken archive raises nearly anything
+        raise UserError(
+            f"checkpoint {str(path)!r} cannot be read as PyTorch weights "
+            f"({type(error).__name__}); give an intact file that holds tensors only"
+        ) from error
+    for key in ("model", "state_dict"):
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+            break
+    tensors = content if isinstance(content, Mapping) else {}
+    weights = {
+        str(name).removeprefix("module."): value
+        for name, value in tensors.items()
+        if isinstance(value, Tensor)
+    }
+    if not weights:
+        raise UserError(f"checkpoint {str(path)!r} holds no weights; give a state dict")
+    return weights
+
+
+def write_detectron2_pickle(
+    path: str | os.PathLike[str], weights: Mapping[str, Tensor], author: str
+) -> None:
+    """Write weights as detectron2 reads them: a pickle of NumPy arrays.
+
+    ``matching_heuristics`` lets detectron2 find the place of each weight by the end of its name, so
+    that backbone weights fit a whole model.
+
+    Raises:
+        UserError: the suffix is not ``.pkl``, by which detectron2 knows the format, or the file
+            cannot be written.
+    """
+    path = Path(path)
+    if path.suffix != ".pkl":
+        raise UserError(
+            f"output {str(path)!r} must end in .pkl, by which detectron2 knows the format"
+        )
+    content = {
+        "model": {name: value.detach().cpu().numpy() for name, value in weights.items()},
+        "__author__": author,
+        "matching_heuristics": True,
+    }
+    try:
+        with atomic_path(path) as temporary, temporary.open("wb") as file:
+            pickle.dump(content, file)
+    except OSError as error:
+        raise UserError(f"cannot write {str(path)!r} ({error.strerror}); give another") from error
