@@ -11,10 +11,11 @@ from typing import Any
 
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.checkpoint.c2_model_loading import align_and_update_state_dicts
 from detectron2.config import CfgNode
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathHandler, PathManager
-from torch import nn
+from torch import Tensor, nn
 
 from ovseg.errors import UserError
 from ovseg.modeling.clip import OVSEG_PREFIX, find_pretrained, load_clip_weights, read_clip_file
@@ -135,6 +136,8 @@ class OVSegCheckpointer(DetectionCheckpointer):
         return content if "model" in content else {"model": content}
 
     def _load_model(self, checkpoint: Any) -> Any:
+        if checkpoint.pop("matching_heuristics", False):
+            checkpoint["model"] = self._match_backbone(checkpoint)
         held = {key.removeprefix("module.") for key in checkpoint["model"]}
         incompatible = super()._load_model(checkpoint)
         wanted = self.model.state_dict().keys()
@@ -152,6 +155,22 @@ class OVSegCheckpointer(DetectionCheckpointer):
         elif len(set(self._missing)) == len(wanted):
             raise UserError("MODEL.WEIGHTS holds no weight of this model: give another file")
         return incompatible
+
+    def _match_backbone(self, checkpoint: dict[str, Any]) -> dict[str, Tensor]:
+        """Give a backbone's weights the names they have here.
+
+        detectron2 matches names by their ends over the whole model, where ``norm1.weight`` of a
+        backbone also fits layers of the decoder; only the backbone is meant.
+        """
+        self._convert_ndarray_to_tensor(checkpoint["model"])
+        backbone = {
+            key: value
+            for key, value in self.model.state_dict().items()
+            if key.startswith("backbone.")
+        }
+        from_caffe2 = checkpoint.get("__author__") == "Caffe2"
+        matched = align_and_update_state_dicts(backbone, checkpoint["model"], from_caffe2)
+        return {key: value for key, value in matched.items() if key in backbone}
 
     def _refuse_misfit(self, incompatible: Any) -> None:
         problems = [
