@@ -130,8 +130,8 @@ def describe(prediction: Prediction) -> dict[str, Any]:
     """What a prediction says, ready for JSON.
 
     ``classes`` has one entry for every word, in the order of the label map's values: ``pixels``,
-    ``share`` of the picture (0..1), ``mean_score`` over its pixels (``None`` without any), and the
-    RGB ``color`` of overlay and label map.
+    ``share`` of the picture (0..1), ``mean_score`` over its pixels (``None`` without any; a score
+    is a sum over proposals and may exceed 1), and the ``color`` of overlay and label map.
     """
     labels, scores = prediction.labels.flatten(), prediction.scores.flatten()
     areas = prediction.areas()
@@ -146,7 +146,7 @@ def describe(prediction: Prediction) -> dict[str, Any]:
             "pixels": pixels,
             "share": round(pixels / total, 6),
             "mean_score": round(float(sums[index]) / pixels, 6) if pixels else None,
-            "color": colour,
+            "color": "#{:02x}{:02x}{:02x}".format(*colour),
         }
         for index, (name, pixels, colour) in enumerate(
             zip(prediction.class_names, areas, palette(len(areas)).tolist(), strict=True)

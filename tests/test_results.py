@@ -30,7 +30,7 @@ def test_description_by_hand() -> None:
     first, second, third = about["classes"]
     assert first == {
         "label": 0, "name": "word 0", "pixels": 3, "share": 0.5, "mean_score": 0.5,
-        "color": palette(3)[0].tolist(),
+        "color": "#ff6348",
     }  # fmt: skip
     assert (second["pixels"], second["share"], second["mean_score"]) == (0, 0.0, None)
     assert (third["pixels"], third["share"], third["mean_score"]) == (2, 0.333333, 0.2)
