@@ -1,0 +1,1 @@
+"""Training of CLIP: pretraining of the embedded model, adaptation to masks."""

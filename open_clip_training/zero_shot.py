@@ -1,0 +1,133 @@
+"""Zero-shot accuracy on regions with perfect masks, the quick check during CLIP training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ovseg.data.stickerscenes.captions import TEMPLATES
+from ovseg.data.stickerscenes.vocabulary import load_vocabulary
+from ovseg.errors import UserError
+
+MEAN = (0.48145466, 0.4578275, 0.40821073)
+STD = (0.26862954, 0.26130258, 0.27577711)
+MIN_PIXELS = 64
+
+
+@dataclass
+class Regions:
+    """Tight crops of regions: RGB uint8 ``(N, 3, S, S)`` with and without their surroundings.
+
+    ``masked`` has the surroundings filled with CLIP's mean colour; ``labels`` int64 ``(N,)``;
+    ``alone`` bool ``(N,)`` is true for objects that have their picture for themselves.
+    """
+
+    masked: Tensor
+    whole: Tensor
+    labels: Tensor
+    alone: Tensor
+
+
+def load_regions(root: Path, split: str, size: int, limit: int) -> Regions:
+    """Cut every object and stuff region out of the first ``limit`` pictures of ``split``.
+
+    Raises:
+        UserError: the split is not there.
+    """
+    paths = sorted((root / "images" / split).glob("*.png"))[:limit]
+    if not paths:
+        raise UserError(
+            f"no pictures in {root / 'images' / split}: run datasets/prepare_stickerscenes.py"
+        )
+    fill = np.round(255 * np.asarray(MEAN)).astype(np.uint8)
+    masked, whole, labels, alone = [], [], [], []
+    for path in paths:
+        image = cv2.imread(str(path))[..., ::-1]
+        classes = cv2.imread(str(root / "annotations" / split / path.name), cv2.IMREAD_UNCHANGED)
+        instances = cv2.imread(str(root / "instances" / split / path.name), cv2.IMREAD_UNCHANGED)
+        regions = instances.astype(np.int32) * 256 + classes
+        objects = len(np.unique(instances)) - 1
+        for value in np.unique(regions):
+            mask = regions == value
+            if mask.sum() < MIN_PIXELS:
+                continue
+            rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+            box = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+            crop = image[box]
+            filled = np.where(mask[box][..., None], crop, fill)
+            masked.append(cv2.resize(filled, (size, size), interpolation=cv2.INTER_CUBIC))
+            whole.append(cv2.resize(crop, (size, size), interpolation=cv2.INTER_CUBIC))
+            labels.append(int(value % 256))
+            alone.append(objects == 1 and value >= 256)
+    return Regions(
+        masked=torch.from_numpy(np.stack(masked)).permute(0, 3, 1, 2).contiguous(),
+        whole=torch.from_numpy(np.stack(whole)).permute(0, 3, 1, 2).contiguous(),
+        labels=torch.tensor(labels),
+        alone=torch.tensor(alone),
+    )
+
+
+def normalise(images: Tensor) -> Tensor:
+    """RGB ``(N, 3, S, S)`` in 0..255 to CLIP's standardised values."""
+    mean = torch.tensor(MEAN, device=images.device).view(3, 1, 1)
+    std = torch.tensor(STD, device=images.device).view(3, 1, 1)
+    return (images.float() / 255 - mean) / std
+
+
+def encode_text(model: nn.Module, tokens: Tensor) -> Tensor:
+    """Features of token ids ``(N, 77)``, not normalised, over the longest text only.
+
+    The tower is causal and pooled at the end token, so what follows it cannot matter.
+    """
+    length = int(tokens.argmax(dim=-1).max()) + 1
+    tokens = tokens[:, :length]
+    x = model.token_embedding(tokens) + model.positional_embedding[:length]
+    x = model.transformer(x, attn_mask=model.attn_mask[:length, :length])
+    ends = model.ln_final(x[torch.arange(len(x)), tokens.argmax(dim=-1)])
+    return ends @ model.text_projection
+
+
+@torch.no_grad()
+def class_features(model: nn.Module, names: Sequence[str], tokenizer: object) -> Tensor:
+    """Mean feature over the ViLD templates, normalised, ``(len(names), D)``."""
+    total = torch.zeros(())
+    for template in TEMPLATES:
+        texts = tokenizer([template.format(name) for name in names])  # type: ignore[operator]
+        total = total + nn.functional.normalize(encode_text(model, texts), dim=-1)
+    return nn.functional.normalize(total, dim=-1)
+
+
+@torch.no_grad()
+def zero_shot(model: nn.Module, regions: Regions, tokenizer: object) -> dict[str, float]:
+    """Accuracies in percent: objects among 168 names, and all regions among 186."""
+    training = model.training
+    model.eval()
+    vocabulary = load_vocabulary()
+    text = class_features(model, [concept.name for concept in vocabulary], tokenizer)
+    stuff = torch.tensor([concept.is_stuff for concept in vocabulary])
+    unseen = torch.tensor([concept.split == "unseen" for concept in vocabulary])
+    labels = regions.labels
+    objects = ~stuff[labels]
+    result = {}
+    for kind, images in (("masked", regions.masked), ("whole", regions.whole)):
+        parts = [model.encode_image(normalise(part)) for part in images.split(64)]
+        scores = nn.functional.normalize(torch.cat(parts), dim=-1) @ text.T
+        hit = scores.masked_fill(stuff, -2).argmax(dim=-1) == labels
+        result[f"objects_{kind}"] = _percent(hit[objects])
+        result[f"alone_{kind}"] = _percent(hit[regions.alone])
+        result[f"unseen_{kind}"] = _percent(hit[unseen[labels]])
+        everything = scores.argmax(dim=-1) == labels
+        result[f"all_{kind}"] = _percent(everything)
+        result[f"stuff_{kind}"] = _percent(everything[~objects])
+    model.train(training)
+    return result
+
+
+def _percent(hits: Tensor) -> float:
+    return round(100 * float(hits.float().mean()), 1) if len(hits) else float("nan")
