@@ -196,7 +196,9 @@ def _places(mask: np.ndarray, box: tuple[int, int], scale: float) -> list[tuple[
         if not fits.any():
             continue
         depth = cv2.distanceTransform(inside, cv2.DIST_L2, 3) * fits
-        y, x = np.unravel_index(int(depth.argmax()), depth.shape)
+        # of the deepest places the most central one
+        deepest = np.argwhere(depth > 0.95 * depth.max())
+        y, x = deepest[np.linalg.norm(deepest - deepest.mean(axis=0), axis=1).argmin()]
         places.append(((float(x) - 0.5) / scale, (float(y) - 0.5) / scale))
     return places
 
