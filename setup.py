@@ -4,9 +4,14 @@ detectron2 is not in the list below: the package index has no release of it unde
 ``tools/install_detectron2.py`` installs it, or an official build does.
 """
 
+import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+README = ROOT / "README.md"
+VERSION = re.findall(r'^__version__ = "(.+)"$', (ROOT / "ovseg/__init__.py").read_text(), re.M)[0]
 
 REQUIRES = [
     "torch>=2.9",  # the network; 2.9 brought torch.optim.Muon, which trains the small CLIP
@@ -41,11 +46,9 @@ EXTRAS = {
 
 setup(
     name="ovseg",
-    version="0.1.0",
+    version=VERSION,
     description="Open-vocabulary semantic segmentation with mask-adapted CLIP",
-    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8")
-    if Path(__file__).with_name("README.md").is_file()
-    else "",
+    long_description=README.read_text(encoding="utf-8") if README.is_file() else "",
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.10",
