@@ -1,6 +1,6 @@
 """Make StickerScenes: fetch the artwork with npm, render it, and compose every split.
 
-    python datasets/prepare_stickerscenes.py                   # everything, about 9 minutes on 2 cores
+    python datasets/prepare_stickerscenes.py             # everything: 9 minutes, 2 cores
     python datasets/prepare_stickerscenes.py --only seg --scale 0.02   # a quick look
 
 Needs npm (once, for the artwork) and ``pip install resvg_py``. The result is the same on every

@@ -15,237 +15,22 @@ import json
 import logging
 import math
 import os
-import random
 import sys
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import open_clip
-import torch
-from open_clip.transformer import PatchDropout
-from torch import Tensor, nn
-from torch.nn import functional
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from open_clip_training.muon import Muon
-from open_clip_training.pretrain_data import CaptionedPictures, augment, load_pictures
-from open_clip_training.zero_shot import encode_text, load_regions, normalise, zero_shot
-from ovseg.data.stickerscenes.captions import TEMPLATES
-from ovseg.data.stickerscenes.vocabulary import load_vocabulary
+from open_clip_training.pretrain_data import load_pictures
+from open_clip_training.pretrain_run import Run, Settings, tokens_in_use
+from open_clip_training.zero_shot import load_regions, zero_shot
 from ovseg.errors import UserError, cli_errors
-from ovseg.modeling.clip.compact_embedding import CompactTokenEmbedding
-from ovseg.utils.io import atomic_path
 
 logger = logging.getLogger("pretrain")
 MODEL_CONFIG = Path(__file__).parent / "model_configs" / "ovseg-tiny-clip.json"
-# the name of the class that stands for everything else when a user gives a single word
-EXTRA_WORDS = ("others", "other", "background")
-MAX_LOGIT_SCALE = 100.0
-IMAGE_CHUNK = 64  # pictures a forward pass: activations of more do not fit a CPU's cache
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Everything a run depends on besides its data."""
-
-    steps: int = 1100
-    batch: int = 256
-    warmup: int = 60
-    lr: float = 1.5e-3
-    muon_lr: float = 5e-3
-    weight_decay: float = 0.1
-    patch_dropout: float = 0.5
-    full_steps: float = 0.08
-    unknown_tokens: float = 0.01
-    seed: int = 0
-
-
-def build_model(config: dict[str, Any], token_ids: set[int]) -> open_clip.CLIP:
-    """A fresh CLIP whose token embedding holds ``token_ids`` only."""
-    model = open_clip.CLIP(**config)
-    width = config["text_cfg"]["width"]
-    model.token_embedding = CompactTokenEmbedding.from_ids(token_ids, width)
-    return model
-
-
-def tokens_in_use(tokenizer: open_clip.SimpleTokenizer, captions: list[str]) -> set[int]:
-    """Ids of all tokens of the captions, the names and synonyms, and the ViLD templates."""
-    texts = {*captions, *EXTRA_WORDS, *(template.format("") for template in TEMPLATES)}
-    for concept in load_vocabulary():
-        texts.update([concept.name, *concept.synonyms])
-    ids = {token for text in texts for token in tokenizer.encode(text)}
-    return ids | {tokenizer.sot_token_id, tokenizer.eot_token_id}
-
-
-def build_optimizers(model: nn.Module, settings: Settings) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices of transformer blocks, AdamW for everything else."""
-    blocks, decayed, plain = [], [], []
-    for name, parameter in model.named_parameters():
-        if name == "logit_scale":
-            continue
-        if "resblocks" in name and parameter.ndim == 2:
-            blocks.append(parameter)
-        elif parameter.ndim >= 2 and "embedding" not in name:
-            decayed.append(parameter)
-        else:
-            plain.append(parameter)
-    groups = [
-        {"params": decayed, "weight_decay": settings.weight_decay},
-        {"params": plain, "weight_decay": 0.0},
-        # a short run would end before the temperature arrives at the common rate
-        {"params": [model.logit_scale], "weight_decay": 0.0, "lr": 3 * settings.lr},
-    ]
-    return [
-        Muon(blocks, lr=settings.muon_lr, weight_decay=settings.weight_decay),
-        torch.optim.AdamW(groups, lr=settings.lr, betas=(0.9, 0.98), eps=1e-6),
-    ]
-
-
-def learning_rate(step: int, settings: Settings) -> float:
-    """Factor on all learning rates: linear warm-up, then half a cosine to zero."""
-    if step < settings.warmup:
-        return (step + 1) / settings.warmup
-    progress = (step - settings.warmup) / max(1, settings.steps - settings.warmup)
-    return 0.5 * (1 + math.cos(math.pi * progress))
-
-
-def contrastive_loss(images: Tensor, texts: Tensor, owners: Tensor, scale: Tensor) -> Tensor:
-    """CLIP's symmetric loss when several pictures share a caption.
-
-    Args:
-        images: features ``(B, D)``.
-        texts: features of the *distinct* captions ``(U, D)``.
-        owners: int64 ``(B,)``, the caption of every picture.
-        scale: factor on cosine similarities.
-
-    A caption occurs once among the candidates of a picture, and every picture that has it counts
-    as a positive of the caption, so equal captions never are each other's negatives.
-    """
-    logits = scale * functional.normalize(images, dim=-1) @ functional.normalize(texts, dim=-1).T
-    to_text = functional.cross_entropy(logits, owners)
-    to_image = -logits.log_softmax(dim=0)[torch.arange(len(owners)), owners].mean()
-    return (to_text + to_image) / 2
-
-
-def encode_texts(model: nn.Module, tokens: Tensor, chunks: int = 4) -> Tensor:
-    """Text features in the given order; texts are sorted by length so that each chunk is short."""
-    order = tokens.argmax(dim=-1).argsort()
-    features = torch.cat([encode_text(model, part) for part in tokens[order].chunk(chunks)])
-    return features[order.argsort()]
-
-
-def batch_indices(step: int, total: int, settings: Settings) -> Tensor:
-    """Pictures of a step: every epoch is a permutation of its own, its last part is dropped."""
-    per_epoch = max(1, total // settings.batch)
-    generator = torch.Generator().manual_seed(settings.seed * 100_003 + step // per_epoch)
-    order = torch.randperm(total, generator=generator)
-    start = step % per_epoch * settings.batch
-    return order[start : start + settings.batch]
-
-
-def train_step(
-    model: nn.Module, data: CaptionedPictures, indices: Tensor, settings: Settings
-) -> Tensor:
-    """Loss of one batch."""
-    images = normalise(augment(data.images[indices]))
-    captions, owners = torch.unique(data.caption_ids[indices], return_inverse=True)
-    tokens = data.tokens[captions]
-    # now and then a word is one the model does not know, so that row 0 learns to say nothing
-    inside = (tokens > 0) & (tokens < data.first_special_token)
-    unknown = inside & (torch.rand(tokens.shape) < settings.unknown_tokens)
-    tokens = torch.where(unknown, data.unknown_token, tokens)
-    features = torch.cat([model.encode_image(part) for part in images.split(IMAGE_CHUNK)])
-    return contrastive_loss(features, encode_texts(model, tokens), owners, model.logit_scale.exp())
-
-
-class Run:
-    """A training run that can be saved and continued."""
-
-    def __init__(self, data: CaptionedPictures, config: dict[str, Any], settings: Settings) -> None:
-        seed_everything(settings.seed)
-        self.data, self.config, self.settings = data, config, settings
-        self.model = build_model(config, data.token_ids)
-        self.dropout = PatchDropout(settings.patch_dropout)
-        self.model.visual.patch_dropout = self.dropout
-        self.optimizers = build_optimizers(self.model, settings)
-        self.rates = [[group["lr"] for group in o.param_groups] for o in self.optimizers]
-        self.step = 0
-
-    def advance(self) -> float:
-        """Do one step and return its loss; it depends on the state and the step's number only."""
-        settings = self.settings
-        seed_everything(settings.seed * 1_000_003 + self.step + 1)
-        self.model.train()
-        last_part = self.step >= settings.steps * (1 - settings.full_steps)
-        self.dropout.prob = 0.0 if last_part else settings.patch_dropout
-        factor = learning_rate(self.step, settings)
-        for optimizer, rates in zip(self.optimizers, self.rates, strict=True):
-            for group, rate in zip(optimizer.param_groups, rates, strict=True):
-                group["lr"] = factor * rate
-            optimizer.zero_grad(set_to_none=True)
-        indices = batch_indices(self.step, len(self.data.images), settings)
-        loss = train_step(self.model, self.data, indices, settings)
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-        for optimizer in self.optimizers:
-            optimizer.step()
-        with torch.no_grad():
-            self.model.logit_scale.clamp_(0, math.log(MAX_LOGIT_SCALE))
-        self.step += 1
-        return float(loss.detach())
-
-    def save(self, output: Path) -> None:
-        """Write ``output`` (half precision, for use) and its neighbour to resume from."""
-        state = {
-            name: value.half() if value.is_floating_point() else value.clone()
-            for name, value in self.model.state_dict().items()
-        }
-        checkpoint = {"state_dict": state, "model_cfg": self.config, "step": self.step}
-        with atomic_path(output) as path:
-            torch.save(checkpoint, path)
-        with atomic_path(resume_path(output)) as path:
-            torch.save(
-                {
-                    "model": self.model.state_dict(),
-                    "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
-                    "settings": asdict(self.settings),
-                    "step": self.step,
-                },
-                path,
-            )
-
-    def resume(self, output: Path) -> None:
-        """Continue from what :meth:`save` left beside ``output``.
-
-        Raises:
-            UserError: nothing is there, or it was made with other settings.
-        """
-        path = resume_path(output)
-        if not path.is_file():
-            raise UserError(f"--resume: {path} is not there; run without --resume to start")
-        saved = torch.load(path, weights_only=True)
-        if saved["settings"] != asdict(self.settings):
-            raise UserError(f"--resume: {path} was made with other settings: {saved['settings']}")
-        self.model.load_state_dict(saved["model"])
-        for optimizer, state in zip(self.optimizers, saved["optimizers"], strict=True):
-            optimizer.load_state_dict(state)
-        self.step = saved["step"]
-
-
-def resume_path(output: Path) -> Path:
-    """Where the full training state of a run is kept."""
-    return output.with_name(f"{output.stem}_resume.pt")
-
-
-def seed_everything(seed: int) -> None:
-    """Seed Python's, NumPy's and torch's generators."""
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -287,9 +72,13 @@ def main(arguments: list[str] | None = None) -> None:
     size = config["vision_cfg"]["image_size"]
     tokenizer = open_clip.SimpleTokenizer(context_length=config["text_cfg"]["context_length"])
     table = options.train_data or options.root / "clip_train.csv"
-    data = load_pictures(table, size, tokenizer, lambda captions: tokens_in_use(tokenizer, captions))
+    data = load_pictures(
+        table, size, tokenizer, lambda captions: tokens_in_use(tokenizer, captions)
+    )
     if len(data.images) < settings.batch:
-        raise UserError(f"--batch-size {settings.batch} is more than the {len(data.images)} pictures")
+        raise UserError(
+            f"--batch-size {settings.batch} is more than the {len(data.images)} pictures"
+        )
     run = Run(data, config, settings)
     if options.resume:
         run.resume(options.output)
@@ -312,7 +101,9 @@ def main(arguments: list[str] | None = None) -> None:
         last = run.step == settings.steps
         if last or run.step % options.save_every == 0:
             run.save(options.output)
-        if regions is not None and (last or (options.eval_every and run.step % options.eval_every == 0)):
+        if regions is not None and (
+            last or (options.eval_every and run.step % options.eval_every == 0)
+        ):
             logger.info("step %d zero-shot %s", run.step, zero_shot(run.model, regions, tokenizer))
     logger.info("done in %.0f s: %s", time.monotonic() - started, options.output)
 

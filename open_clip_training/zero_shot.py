@@ -8,6 +8,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import open_clip
 import torch
 from torch import Tensor, nn
 
@@ -48,9 +49,9 @@ def load_regions(root: Path, split: str, size: int, limit: int) -> Regions:
     fill = np.round(255 * np.asarray(MEAN)).astype(np.uint8)
     masked, whole, labels, alone = [], [], [], []
     for path in paths:
-        image = cv2.imread(str(path))[..., ::-1]
-        classes = cv2.imread(str(root / "annotations" / split / path.name), cv2.IMREAD_UNCHANGED)
-        instances = cv2.imread(str(root / "instances" / split / path.name), cv2.IMREAD_UNCHANGED)
+        image = _read(path)[..., ::-1]
+        classes = _read(root / "annotations" / split / path.name)
+        instances = _read(root / "instances" / split / path.name)
         regions = instances.astype(np.int32) * 256 + classes
         objects = len(np.unique(instances)) - 1
         for value in np.unique(regions):
@@ -73,6 +74,13 @@ def load_regions(root: Path, split: str, size: int, limit: int) -> Regions:
     )
 
 
+def _read(path: Path) -> np.ndarray:
+    picture = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    if picture is None:
+        raise UserError(f"{path} cannot be read: run datasets/prepare_stickerscenes.py --overwrite")
+    return picture
+
+
 def normalise(images: Tensor) -> Tensor:
     """RGB ``(N, 3, S, S)`` in 0..255 to CLIP's standardised values."""
     mean = torch.tensor(MEAN, device=images.device).view(3, 1, 1)
@@ -80,7 +88,7 @@ def normalise(images: Tensor) -> Tensor:
     return (images.float() / 255 - mean) / std
 
 
-def encode_text(model: nn.Module, tokens: Tensor) -> Tensor:
+def encode_text(model: open_clip.CLIP, tokens: Tensor) -> Tensor:
     """Features of token ids ``(N, 77)``, not normalised, over the longest text only.
 
     The tower is causal and pooled at the end token, so what follows it cannot matter.
@@ -94,17 +102,21 @@ def encode_text(model: nn.Module, tokens: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def class_features(model: nn.Module, names: Sequence[str], tokenizer: object) -> Tensor:
+def class_features(
+    model: open_clip.CLIP, names: Sequence[str], tokenizer: open_clip.SimpleTokenizer
+) -> Tensor:
     """Mean feature over the ViLD templates, normalised, ``(len(names), D)``."""
     total = torch.zeros(())
     for template in TEMPLATES:
-        texts = tokenizer([template.format(name) for name in names])  # type: ignore[operator]
+        texts = tokenizer([template.format(name) for name in names])
         total = total + nn.functional.normalize(encode_text(model, texts), dim=-1)
     return nn.functional.normalize(total, dim=-1)
 
 
 @torch.no_grad()
-def zero_shot(model: nn.Module, regions: Regions, tokenizer: object) -> dict[str, float]:
+def zero_shot(
+    model: open_clip.CLIP, regions: Regions, tokenizer: open_clip.SimpleTokenizer
+) -> dict[str, float]:
     """Accuracies in percent: objects among 168 names, and all regions among 186."""
     training = model.training
     model.eval()

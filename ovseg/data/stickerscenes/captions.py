@@ -28,7 +28,7 @@ TEMPLATES = (
 JUST_A_NAME = 0.4
 SYNONYM = 0.15
 _ON = {"water": "in", "forest": "in front of", "painted wall": "in front of"}
-_BACKGROUND = ("{} with {}", "{} with {} behind", "{} in front of {}", "{} and {}")
+_BACKGROUND = ("{} with {}", "{} with {} behind", "{} in front of {}")
 _STUFF = ("{}", "only {}", "a view of {}", "nothing but {}")
 
 
@@ -43,10 +43,9 @@ def make_caption(
         stuff: the ground and, where there is one, the background.
     """
     if rng.random() < JUST_A_NAME:
-        # a crowded picture is named by one thing less often: the rest of it would be unsaid
         if objects:
             return _name_only(rng, objects[0])
-        return _name_only(rng, stuff[rng.integers(len(stuff))])
+        return _name_only(rng, stuff[int(rng.integers(len(stuff)))])
     grounds = [_word(rng, concept) for concept in stuff]
     if not objects:
         sentence = _STUFF[rng.integers(len(_STUFF))].format(_join(grounds))
@@ -57,9 +56,9 @@ def make_caption(
             preposition = _ON.get(stuff[0].name, "on")
             if len(stuff) == 1 and stuff[0].name.endswith(("sky", "wall", "fence")):
                 preposition = "in front of"
-            sentence = f"{things} {preposition} {_the(grounds[0])}"
+            sentence = f"{things} {preposition} the {grounds[0]}"
             if len(stuff) == 2 and rng.random() < 0.6:
-                pattern = _BACKGROUND[rng.integers(3)]
+                pattern = _BACKGROUND[rng.integers(len(_BACKGROUND))]
                 sentence = pattern.format(sentence, _a(stuff[1], grounds[1]))
     return f"{sentence}." if rng.random() < 0.2 else sentence
 
@@ -75,10 +74,6 @@ def _word(rng: np.random.Generator, concept: Concept) -> str:
     if concept.synonyms and rng.random() < SYNONYM:
         return concept.synonyms[rng.integers(len(concept.synonyms))]
     return concept.name
-
-
-def _the(ground: str) -> str:
-    return f"the {ground}"
 
 
 def _a(concept: Concept, word: str) -> str:

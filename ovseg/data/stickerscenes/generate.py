@@ -16,7 +16,8 @@ from tqdm import tqdm
 
 from ovseg.data.stickerscenes.artwork import HELD_OUT_STYLES, TRAIN_STYLES, SpriteBook
 from ovseg.data.stickerscenes.render import render_scene
-from ovseg.data.stickerscenes.scenes import Recipe, Scene, SceneSampler
+from ovseg.data.stickerscenes.sampler import Recipe, SceneSampler
+from ovseg.data.stickerscenes.scenes import Scene
 from ovseg.data.stickerscenes.vocabulary import IGNORE_LABEL, unseen_labels
 from ovseg.utils.io import atomic_path
 
@@ -94,7 +95,12 @@ def write_clip_split(
 
 
 def write_segmentation_split(
-    split: Split, root: Path, book: SpriteBook, count: int, num_workers: int, overwrite: bool = False
+    split: Split,
+    root: Path,
+    book: SpriteBook,
+    count: int,
+    num_workers: int,
+    overwrite: bool = False,
 ) -> int:
     """Write images, label maps, instance maps and captions of ``split`` under ``root``.
 

@@ -58,9 +58,7 @@ def render_scene(scene: Scene, size: int, book: SpriteBook) -> Rendering:
     return Rendering(image, labels, instances)
 
 
-def place_sticker(
-    sticker: Sticker, sprite: np.ndarray, full: int
-) -> tuple[np.ndarray, np.ndarray]:
+def place_sticker(sticker: Sticker, sprite: np.ndarray, full: int) -> tuple[np.ndarray, np.ndarray]:
     """Scale, mirror, turn and tint a drawing (RGBA uint8) on an empty canvas.
 
     Returns:

@@ -36,7 +36,7 @@ class Concept:
 
 def with_article(name: str, mass: bool = False) -> str:
     """``a cat``, ``an owl``; mass and plural nouns stay bare."""
-    if mass or (name.endswith("s") and not name.endswith(("ss", "us", "cactus"))):
+    if mass or (name.endswith("s") and not name.endswith(("ss", "us"))):
         return name
     return f"{'an' if name[0] in _VOWELS and not name.startswith('uni') else 'a'} {name}"
 
