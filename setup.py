@@ -14,7 +14,7 @@ README = ROOT / "README.md"
 VERSION = re.findall(r'^__version__ = "(.+)"$', (ROOT / "ovseg/__init__.py").read_text(), re.M)[0]
 
 REQUIRES = [
-    "torch>=2.9",  # the network; 2.9 brought torch.optim.Muon, which trains the small CLIP
+    "torch>=2.9",  # the network and its training; the oldest release tested
     "torchvision>=0.24",  # image operations; the release that goes with torch 2.9
     "open_clip_torch>=3.0",  # CLIP: its model classes, its tokenizer, its pretrained weights
     "fvcore>=0.1.5.post20221221",  # detectron2's helpers: weight init, checkpoints, transforms
@@ -28,6 +28,7 @@ REQUIRES = [
     "matplotlib>=3.8",  # text and legends in the overlay pictures
     "tqdm>=4.66",  # progress bars
     "pyyaml>=6.0.1",  # configuration files
+    "tabulate>=0.9",  # tables in logs
     "tensorboard>=2.15",  # the training curves that detectron2 writes
 ]
 
