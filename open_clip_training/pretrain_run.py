@@ -186,7 +186,11 @@ class Run:
             name: value.half() if value.is_floating_point() else value.clone()
             for name, value in self.model.state_dict().items()
         }
-        checkpoint = {"state_dict": state, "model_cfg": self.config, "step": self.step}
+        # readers make the token embedding as large as the config says
+        rows = len(self.model.token_embedding.token_ids)
+        text = {**self.config["text_cfg"], "vocab_size": rows}
+        config = {**self.config, "text_cfg": text}
+        checkpoint = {"state_dict": state, "model_cfg": config, "step": self.step}
         with atomic_path(output) as path:
             torch.save(checkpoint, path)
         with atomic_path(resume_path(output)) as path:
