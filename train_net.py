@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -53,12 +54,27 @@ def run(cfg: CfgNode, args: argparse.Namespace) -> dict[str, Any] | None:
 def evaluate(cfg: CfgNode, resume: bool) -> dict[str, Any]:
     """Evaluate ``MODEL.WEIGHTS``, or with ``resume`` the last checkpoint in ``OUTPUT_DIR``."""
     model = Trainer.build_model(cfg)
-    checkpointer = OVSegCheckpointer(model, cfg.OUTPUT_DIR, cfg=cfg)
+    checkpointer = OVSegCheckpointer(model, cfg.OUTPUT_DIR, cfg=cfg, trained=True)
+    if not cfg.MODEL.WEIGHTS and not (resume and checkpointer.has_checkpoint()):
+        raise UserError(
+            "config key MODEL.WEIGHTS: empty; give the checkpoint to evaluate at the end of the "
+            "command, MODEL.WEIGHTS checkpoint.pth"
+        )
     checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
     results = Trainer.test(cfg, model)
     if comm.is_main_process():
         verify_results(cfg, results)
     return results
+
+
+def _make_folder(path: str) -> None:
+    try:
+        os.makedirs(path, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"config key OUTPUT_DIR: {path!r} cannot be made ({error.strerror}); "
+            "give another folder"
+        ) from error
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -70,6 +86,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         # here once, before processes start, so that a mistake is reported once
         cfg = setup_cfg(args.config_file, args.opts)
         processes = count_processes(args.num_gpus, cfg, args.num_machines)
+        _make_folder(cfg.OUTPUT_DIR)
         if args.eval_only and not cfg.DATASETS.TEST:
             raise UserError("config key DATASETS.TEST: empty; name a data set to evaluate on")
         check_datasets(cfg.DATASETS.TEST)

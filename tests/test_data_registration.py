@@ -87,7 +87,7 @@ def test_stickerscenes_groups_cover_the_classes_once() -> None:
         "stuff": 18,
         "unseen": 42,
     }
-    assert sorted(sum(full.values(), [])) == list(range(186))
+    assert sorted(label for labels in full.values() for label in labels) == list(range(186))
     train = MetadataCatalog.get("stickerscenes_train")
     assert "unseen" not in train.class_groups
     assert train.stuff_classes == MetadataCatalog.get("stickerscenes_dev").stuff_classes[:144]

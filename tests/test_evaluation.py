@@ -63,7 +63,7 @@ def test_four_by_four() -> None:
     assert result.iou[:2].tolist() == pytest.approx([4 / 6, 4 / 8])
     assert np.isnan(result.iou[2])
     assert result.acc[:2].tolist() == pytest.approx([4 / 6, 4 / 6])
-    # the boat is nowhere in the truth: the published mean counts it as 0, detectron2's leaves it out
+    # the boat is nowhere in the truth: 0 in the published mean, left out by detectron2's
     assert result.miou == pytest.approx((4 / 6 + 4 / 8) / 3)
     assert result.miou_truth == pytest.approx((4 / 6 + 4 / 8) / 2)
     assert result.pacc == pytest.approx(8 / 12)

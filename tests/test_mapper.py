@@ -9,12 +9,12 @@ import pytest
 import torch
 from detectron2.data import transforms as T
 from PIL import Image
+from tiny_world import CONFIGS
 
 from ovseg.data.loader import SeededStream, TrainLoader, build_test_loader
 from ovseg.data.mapper import EvaluationMapper, TrainingMapper, build_train_augmentation
 from ovseg.engine.config import setup_cfg
 from ovseg.errors import UserError
-from tiny_world import CONFIGS
 
 SWIN = CONFIGS / "ovseg_swinB_vitL_bs32_120k.yaml"
 WORDS = ["left", "right", "third"]

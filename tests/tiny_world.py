@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import open_clip
 import torch
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
+
+from ovseg.data.datasets import SPLITS, register_split
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 TINY_CLIP = {
@@ -90,7 +96,25 @@ def write_split(root: Path, split: str, num_classes: int, count: int = 5, size: 
         edge = int(rng.integers(10, size - 10))
         labels[:edge], labels[edge:] = rng.integers(0, num_classes, 2)
         labels[:2] = 255
-        image = np.stack([labels * k % 256 for k in (1, 37, 101)], axis=-1).astype(np.uint8)
+        image = np.stack([labels.astype(int) * k % 256 for k in (1, 37, 101)], axis=-1).astype(
+            np.uint8
+        )
         name = f"{split}/{index:03d}.png"
         Image.fromarray(image).save(root / "stickerscenes" / "images" / name)
         Image.fromarray(labels).save(root / "stickerscenes" / "annotations" / name)
+
+
+@contextmanager
+def tiny_world(root: Path) -> Iterator[Path]:
+    """Data sets ``tiny_train``, ``tiny_dev`` and ``tiny_test`` under ``root``, and its CLIP."""
+    names = []
+    for split in SPLITS:
+        if split.name in {"stickerscenes_train", "stickerscenes_dev", "stickerscenes_test"}:
+            kind = split.name.removeprefix("stickerscenes_")
+            write_split(root, kind, num_classes=len(split.classes()))
+            names.append(f"tiny_{kind}")
+            register_split(replace(split, name=names[-1]), root)
+    yield write_clip(root / "clip.pt")
+    for name in names:
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+import torch
 from detectron2.data import DatasetFromList, MapDataset
 from detectron2.data.samplers import InferenceSampler
 from detectron2.utils import comm
@@ -105,6 +106,8 @@ class TrainLoader:
             sampler=_Positions(start, step=world),
             num_workers=self._num_workers,
             collate_fn=_as_list,
+            # else starting the loader draws from the generator that the model draws from
+            generator=torch.Generator(),
         )
 
 

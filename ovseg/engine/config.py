@@ -52,6 +52,8 @@ def setup_cfg(config_file: str | os.PathLike[str], opts: Sequence[str] = ()) -> 
     """
     cfg = default_cfg()
     known = dict(_flatten(cfg))
+    if not str(config_file):
+        raise UserError("no config; give --config-file, for example configs/ovseg_tiny.yaml")
     _merge_file(cfg, Path(config_file), known)
     _merge_opts(cfg, opts, known)
     _check_available(cfg)

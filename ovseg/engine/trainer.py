@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import weakref
 from collections.abc import Iterable
@@ -24,6 +25,8 @@ from ovseg.engine.optimizer import build_optimizer
 from ovseg.engine.writers import WandbWriter
 from ovseg.errors import UserError
 from ovseg.evaluation import SemSegEvaluator
+
+logger = logging.getLogger(__name__)
 
 
 def check_datasets(names: Iterable[str], key: str = "DATASETS.TEST") -> None:
@@ -87,8 +90,24 @@ class Trainer(DefaultTrainer):
 
     def resume_or_load(self, resume: bool = True) -> None:
         """Load ``MODEL.WEIGHTS``; with ``resume`` the last checkpoint, and go on from there."""
+        if resume and not self.checkpointer.has_checkpoint():
+            logger.warning("No checkpoint in %s: starting anew.", self.cfg.OUTPUT_DIR)
         super().resume_or_load(resume=resume)
         self.data_loader.start_iter = self.start_iter
+
+    def state_dict(self) -> dict[str, Any]:
+        """Iteration, hooks and, which detectron2 0.6 forgets, the optimizer."""
+        return {**super().state_dict(), "_trainer": self._trainer.state_dict()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """The reverse of :meth:`state_dict`; takes checkpoints without an optimizer too."""
+        super().load_state_dict(state_dict)
+        if "_trainer" in state_dict:
+            fused = [group.get("fused") for group in self.optimizer.param_groups]
+            self._trainer.load_state_dict(state_dict["_trainer"])
+            # how to compute depends on this machine, not on the one that wrote the checkpoint
+            for group, value in zip(self.optimizer.param_groups, fused, strict=True):
+                group["fused"] = value
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
