@@ -30,7 +30,9 @@ from open_clip_training.zero_shot import load_regions, zero_shot
 from ovseg.errors import UserError, cli_errors
 
 logger = logging.getLogger("pretrain")
-MODEL_CONFIG = Path(__file__).parent / "model_configs" / "ovseg-tiny-clip.json"
+MODEL_CONFIG = (
+    Path(__file__).resolve().parents[1] / "ovseg/modeling/clip/model_configs/ovseg-tiny-clip.json"
+)
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:

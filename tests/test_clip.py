@@ -269,7 +269,7 @@ def test_templates():
 def test_compact_vocabulary_keeps_the_ids_of_the_tokenizer():
     tokens = open_clip.tokenize(["a dog", "zyzzyva"])
     used = open_clip.tokenize(["a dog"]).flatten().tolist()
-    embedding = CompactTokenEmbedding.of_tokens(used, 4)
+    embedding = CompactTokenEmbedding.from_ids(used, 4)
     assert len(embedding.weight) == len(set(used)) + 1
     out = embedding(tokens)
     for place, token in zip(out[0], tokens[0].tolist(), strict=True):

@@ -42,6 +42,10 @@ def build_clip(name: str, pretrained: str, mask_prompt_depth: int) -> open_clip.
             read_clip_file(name)  # says that there is no such file
         return build_untrained_clip(architecture_of_name(name, pretrained), mask_prompt_depth)
     weights, model_cfg = read_clip_file(name)
-    model = build_untrained_clip(model_cfg or architecture_of_weights(weights), mask_prompt_depth)
+    architecture = model_cfg or architecture_of_weights(weights)
+    # a file may hold fewer tokens than its model_cfg, which then describes the training
+    rows = len(weights["token_embedding.weight"])
+    architecture["text_cfg"] = {**architecture["text_cfg"], "vocab_size": rows}
+    model = build_untrained_clip(architecture, mask_prompt_depth)
     load_clip_weights(model, weights, name)
     return model

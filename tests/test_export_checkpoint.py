@@ -1,0 +1,44 @@
+"""The exported checkpoint holds the same weights, and only these."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import torch
+from conftest import ROOT
+from detectron2.modeling import build_model
+
+from ovseg.engine.checkpoint import OVSegCheckpointer
+
+SCRIPT = [sys.executable, str(ROOT / "tools" / "export_checkpoint.py")]
+
+
+def test_export_loads_again_in_half_the_size(small_model, small_config, tmp_path):
+    model, cfg = small_model(), small_config()
+    optimizer = torch.optim.AdamW(p for p in model.parameters() if p.requires_grad)
+    sum(p.sum() for p in model.parameters() if p.requires_grad).backward()
+    optimizer.step()
+    OVSegCheckpointer(model, str(tmp_path), cfg=cfg, optimizer=optimizer).save("model_final")
+    source, target = tmp_path / "model_final.pth", tmp_path / "small.pth"
+    done = subprocess.run([*SCRIPT, source, target], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert target.stat().st_size < 0.55 * source.stat().st_size
+    again = build_model(cfg)
+    OVSegCheckpointer(again, cfg=cfg, trained=True).load(str(target))
+    for key, value in model.state_dict().items():
+        torch.testing.assert_close(again.state_dict()[key], value, rtol=1e-3, atol=1e-4)
+
+
+def test_wrong_files_are_named(tmp_path):
+    for content in (None, b"noise"):
+        source = tmp_path / "source.pth"
+        if content:
+            source.write_bytes(content)
+        done = subprocess.run(
+            [*SCRIPT, source, tmp_path / "out.pth"], capture_output=True, text=True, cwd=ROOT
+        )
+        assert done.returncode == 2
+        assert done.stderr.startswith("error: ")
+        assert "source.pth" in done.stderr
+        assert not (tmp_path / "out.pth").exists()
