@@ -7,10 +7,15 @@ The pipeline, each stage a file of :mod:`ovseg.modeling`::
 
 from __future__ import annotations
 
-from .config import add_ovseg_config
-from .errors import UserError
-from .modeling import OVSeg
-from .structures import Prediction
+import warnings
+
+with warnings.catch_warnings():
+    # fvcore scripts two losses when it is imported, which PyTorch announces to end one day
+    warnings.filterwarnings("ignore", message=".*torch.jit.script.*", category=FutureWarning)
+    from .config import add_ovseg_config
+    from .errors import UserError
+    from .modeling import OVSeg
+    from .structures import Prediction
 
 __version__ = "0.1.0"
 

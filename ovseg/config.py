@@ -11,9 +11,36 @@ Call after ``detectron2.projects.deeplab.add_deeplab_config``::
 
 from __future__ import annotations
 
+import re
+
+import yaml
 from detectron2.config import CfgNode as CN
 
 from ovseg.errors import UserError
+
+# how the published yaml files write their training sizes: an expression for eval
+_EVAL_TAG = "tag:yaml.org,2002:python/object/apply:eval"
+_SIZES = re.compile(
+    r"\[\s*int\(\s*x\s*\*\s*([\d.]+)\s*\*\s*(\d+)\s*\)\s*for\s+x\s+in\s+range\("
+    r"\s*(\d+)\s*,\s*(\d+)\s*\)\s*\]"
+)
+
+
+def _construct_sizes(loader: yaml.SafeLoader, node: yaml.Node) -> list[int]:
+    """Work out ``[int(x * 0.1 * 640) for x in range(5, 21)]`` without evaluating code."""
+    value = (
+        loader.construct_sequence(node, deep=True) if isinstance(node, yaml.SequenceNode) else []
+    )
+    match = _SIZES.fullmatch(str(value[0]).strip()) if len(value) == 1 else None
+    if match is None:
+        raise UserError(
+            f"the config asks to evaluate {value}, which is refused: write the numbers themselves"
+        )
+    step, size, first, last = match.groups()
+    return [int(x * float(step) * int(size)) for x in range(int(first), int(last))]
+
+
+yaml.SafeLoader.add_constructor(_EVAL_TAG, _construct_sizes)
 
 
 def add_ovseg_config(cfg: CN) -> None:

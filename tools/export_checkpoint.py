@@ -3,8 +3,8 @@
 
     python tools/export_checkpoint.py output/ovseg_tiny/model_final.pth resources/ovseg_tiny.pth
 
-The result has the released format, ``{"model": state_dict}``, a fifth of the training checkpoint's size
-or less; it loads as ``MODEL.WEIGHTS``, where weights become float32 again.
+The result has the released format, ``{"model": state_dict}``; it loads as ``MODEL.WEIGHTS``,
+where the weights become float32 again.
 """
 
 from __future__ import annotations
