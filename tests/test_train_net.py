@@ -95,6 +95,10 @@ def test_resuming_goes_on_to_the_new_end(clip: Path, trained: Path) -> None:
     train_net.main(argv)
     assert torch.load(trained / "model_final.pth", weights_only=True)["iteration"] == 2
     assert "Starting training from iteration 2" in (trained / "log.txt").read_text()
+    lines = [json.loads(line) for line in (trained / "metrics.json").read_text().splitlines()]
+    # the schedule of three iterations, not that of two, which ended in 0
+    last = [line["lr"] for line in lines if line["iteration"] == 2 and "lr" in line]
+    assert last == [pytest.approx(0.001 * (1 - 2 / 3) ** 0.9)]
 
 
 def test_published_abbreviation_of_num_gpus(
@@ -147,10 +151,14 @@ def test_broken_training_image_is_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], workers: int
 ) -> None:
     (tmp_path / "world").mkdir()
-    with tiny_world(tmp_path / "world") as clip:
+    with tiny_world(tmp_path / "world", prefix="broken") as clip:
         for path in (tmp_path / "world/stickerscenes/images/train").iterdir():
             path.write_bytes(path.read_bytes()[:80])
-        said = answer(capsys, command(clip, tmp_path / "out", DATALOADER__NUM_WORKERS=workers))
+        overrides: dict[str, object] = {
+            "DATASETS__TRAIN": "broken_train",
+            "DATALOADER__NUM_WORKERS": workers,
+        }
+        said = answer(capsys, command(clip, tmp_path / "out", **overrides))
     assert ".png" in said
     assert "Traceback" not in said
 

@@ -105,14 +105,14 @@ def write_split(root: Path, split: str, num_classes: int, count: int = 5, size: 
 
 
 @contextmanager
-def tiny_world(root: Path) -> Iterator[Path]:
+def tiny_world(root: Path, prefix: str = "tiny") -> Iterator[Path]:
     """Data sets ``tiny_train``, ``tiny_dev`` and ``tiny_test`` under ``root``, and its CLIP."""
     names = []
     for split in SPLITS:
         if split.name in {"stickerscenes_train", "stickerscenes_dev", "stickerscenes_test"}:
             kind = split.name.removeprefix("stickerscenes_")
             write_split(root, kind, num_classes=len(split.classes()))
-            names.append(f"tiny_{kind}")
+            names.append(f"{prefix}_{kind}")
             register_split(replace(split, name=names[-1]), root)
     yield write_clip(root / "clip.pt")
     for name in names:

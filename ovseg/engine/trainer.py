@@ -28,6 +28,11 @@ from ovseg.evaluation import SemSegEvaluator
 
 logger = logging.getLogger(__name__)
 
+# what WarmupPolyLR is made with; it counts them among its state
+_CURVE = frozenset(
+    {"max_iters", "warmup_factor", "warmup_iters", "warmup_method", "power", "constant_ending"}
+)
+
 
 def check_datasets(names: Iterable[str], key: str = "DATASETS.TEST") -> None:
     """Find out before any work whether all data sets are there.
@@ -100,14 +105,24 @@ class Trainer(DefaultTrainer):
         return {**super().state_dict(), "_trainer": self._trainer.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """The reverse of :meth:`state_dict`; takes checkpoints without an optimizer too."""
+        """The reverse of :meth:`state_dict`; takes checkpoints without an optimizer too.
+
+        The schedule goes on from its place, but along the curve of this run's config: a run may be
+        resumed with a larger ``MAX_ITER``.
+        """
+        curve = {name: value for name, value in vars(self.scheduler).items() if name in _CURVE}
         super().load_state_dict(state_dict)
+        self.scheduler.__dict__.update(curve)
         if "_trainer" in state_dict:
             fused = [group.get("fused") for group in self.optimizer.param_groups]
             self._trainer.load_state_dict(state_dict["_trainer"])
             # how to compute depends on this machine, not on the one that wrote the checkpoint
             for group, value in zip(self.optimizer.param_groups, fused, strict=True):
                 group["fused"] = value
+        if curve:
+            rates = self.scheduler.get_lr()
+            for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
