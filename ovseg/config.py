@@ -62,6 +62,9 @@ def _add_input(cfg: CN) -> None:
     cfg.INPUT.CROP.SINGLE_CATEGORY_MAX_AREA = 1.0
     # training images are padded to this size (both sides); < 1: only to the batch's largest
     cfg.INPUT.SIZE_DIVISIBILITY = -1
+    # published keys that thin out the training images of each class; all are used, others refused
+    cfg.DATASETS.SAMPLE_PER_CLASS = -1
+    cfg.DATASETS.SAMPLE_SEED = 0
 
 
 def _add_backbone(cfg: CN) -> None:
@@ -147,25 +150,27 @@ def _add_clip(cfg: CN) -> None:
     # "vild", "imagenet" or "predefined"
     adapter.TEXT_TEMPLATES = "vild"
     # read for "predefined"; {} stands for the word
-    adapter.PREDEFINED_PROMPT_TEMPLATES = ["a sculpture of a {}."]
+    adapter.PREDEFINED_PROMPT_TEMPLATES = ["a photo of a {}."]
+    # published key of learned text prompts, which OVSeg does not have; a path is refused
+    adapter.PROMPT_CHECKPOINT = ""
     # background of a crop: "mean" (CLIP's mean colour) or "zero" (black)
     adapter.MASK_FILL = "mean"
     adapter.MASK_EXPAND_RATIO = 1.0
     # a pixel belongs to a crop's mask when the mask's probability exceeds this
-    adapter.MASK_THR = 0.5
+    adapter.MASK_THR = 0.4
     # fade the background by the mask's probability instead of cutting at the threshold
     adapter.MASK_MATTING = False
     # published key; crops always have CLIP's input size, False is refused
     adapter.REGION_RESIZED = True
     # layers whose background tokens are replaced by learned mask prompts; 0: no prompts in CLIP
-    adapter.MASK_PROMPT_DEPTH = 0
+    adapter.MASK_PROMPT_DEPTH = 3
     # use the mask prompts in the forward pass
-    adapter.MASK_PROMPT_FWD = False
+    adapter.MASK_PROMPT_FWD = True
     # classify by MaskFormer and CLIP together; False: MaskFormer alone
-    adapter.CLIP_ENSEMBLE = False
+    adapter.CLIP_ENSEMBLE = True
     # w of p = p_maskformer^(1-w) * p_clip^w; 0 has the published meaning "CLIP alone, over valid
     # masks"
-    adapter.CLIP_ENSEMBLE_WEIGHT = 0.0
+    adapter.CLIP_ENSEMBLE_WEIGHT = 0.7
 
     # "fp32", or "bf16": autocast for backbone and CLIP on hardware that has it
     cfg.MODEL.PRECISION = "fp32"
@@ -207,6 +212,10 @@ def check_config(cfg: CN) -> None:
     for key, (value, unsupported) in refused.items():
         if value == unsupported:
             raise UserError(f"{key} {value} is not supported: set it to {not value}")
+    if cfg.DATASETS.SAMPLE_PER_CLASS != -1:
+        raise UserError("DATASETS.SAMPLE_PER_CLASS is not supported: set it to -1")
+    if cfg.MODEL.CLIP_ADAPTER.PROMPT_CHECKPOINT:
+        raise UserError("MODEL.CLIP_ADAPTER.PROMPT_CHECKPOINT is not supported: leave it empty")
     _check_choice("MODEL.PRECISION", cfg.MODEL.PRECISION, ("fp32", "bf16"))
     _check_choice(
         "MODEL.CLIP_ADAPTER.MASK_FILL", cfg.MODEL.CLIP_ADAPTER.MASK_FILL, ("mean", "zero")
