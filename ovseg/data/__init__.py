@@ -1,0 +1,1 @@
+"""Vocabularies, data sets and mappers."""
