@@ -1,0 +1,97 @@
+"""The checkpoint that comes with the repository, on a frozen sample of test scenes."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from conftest import ROOT
+from detectron2.modeling import build_model
+
+from ovseg import OVSeg
+from ovseg.data.vocabulary import load_vocabulary
+from ovseg.engine.checkpoint import OVSegCheckpointer
+from ovseg.engine.config import setup_cfg
+from ovseg.engine.trainer import Trainer
+from ovseg.predictor import Predictor
+from ovseg.utils.images import read_image
+
+CHECKPOINT = ROOT / "resources" / "ovseg_tiny.pth"
+SAMPLE = ROOT / "tests" / "data" / "stickerscenes"
+FIGURES = json.loads((SAMPLE / "figures.json").read_text())["mIoU"]
+OPTS = ["MODEL.WEIGHTS", "ovseg://ovseg_tiny.pth", "DATASETS.TEST", "stickerscenes_frozen"]
+# what each branch is called, and how the model is set to it
+BRANCHES = {
+    "ensemble": {},
+    "maskformer": {"clip_ensemble": False},
+    "clip": {"clip_ensemble_weight": 0.0},
+}
+
+
+@pytest.fixture(scope="module")
+def cfg(tmp_path_factory):
+    output = str(tmp_path_factory.mktemp("output"))
+    opts = [*OPTS, "OUTPUT_DIR", output, "MODEL.DEVICE", "cpu"]
+    return setup_cfg(ROOT / "configs" / "ovseg_tiny.yaml", opts)
+
+
+@pytest.fixture(scope="module")
+def model(cfg) -> OVSeg:
+    model = build_model(cfg)
+    checkpointer = OVSegCheckpointer(model, cfg=cfg, trained=True)
+    checkpointer.load(cfg.MODEL.WEIGHTS)
+    assert not list(checkpointer._missing)
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def measured(cfg, model) -> dict[str, float]:
+    """mIoU of the ensemble and of each branch alone."""
+    result = {}
+    for branch, settings in BRANCHES.items():
+        before = {name: getattr(model, name) for name in settings}
+        for name, value in settings.items():
+            setattr(model, name, value)
+        result[branch] = Trainer.test(cfg, model)["sem_seg"]["mIoU"]
+        for name, value in before.items():
+            setattr(model, name, value)
+    return result
+
+
+@pytest.mark.parametrize("branch", BRANCHES)
+def test_miou_is_the_committed_figure(measured, branch):
+    assert measured[branch] == pytest.approx(FIGURES[branch], abs=1.0)
+
+
+def test_ensemble_is_better_than_each_branch_alone(measured):
+    assert measured["ensemble"] > measured["maskformer"]
+    assert measured["ensemble"] > measured["clip"]
+
+
+def test_files_stay_small():
+    assert CHECKPOINT.stat().st_size <= 20e6
+    assert sum(file.stat().st_size for file in SAMPLE.rglob("*") if file.is_file()) <= 3e6
+
+
+@torch.no_grad()
+def test_synonyms_mean_what_they_stand_for(model):
+    vocabulary = load_vocabulary("stickerscenes")
+    synonyms = {"automobile": "car", "aubergine": "eggplant", "honeybee": "bee"}
+    text = model.clip_adapter.text_features([*vocabulary.names, *synonyms])[:-1]
+    names, asked = text[: len(vocabulary.names)], text[len(vocabulary.names) :]
+    best = (asked @ names.T).argmax(dim=1).tolist()
+    assert [vocabulary.names[i] for i in best] == list(synonyms.values())
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["zyzzyva"], ["крокодил", "鳄鱼", "🐊"], ["word " * 200, "dog"], ["!", "?"]],
+    ids=["unknown", "other scripts", "too long", "marks"],
+)
+def test_any_word_may_be_asked_for(words):
+    predictor = Predictor.from_embedded(["MODEL.DEVICE", "cpu"])
+    image = read_image(sorted((SAMPLE / "images").iterdir())[0])
+    prediction = predictor.predict(image, words)
+    assert prediction.labels.shape == image.shape[:2]
+    assert torch.isfinite(prediction.scores).all()
