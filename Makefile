@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-DEMO_INPUT ?= $(wildcard resources/*.jpg resources/*.jpeg resources/*.png)
+DEMO_INPUT ?= resources/samples
 DEMO_OUTPUT ?= output/demo
 PYTEST_ARGS ?=
 
@@ -32,7 +32,7 @@ install: $(INSTALLED)  ## create .venv and install OVSeg and detectron2 into it
 
 install-dev: $(INSTALLED_DEV)  ## the same, with what lint and tests need
 
-demo: $(INSTALLED)  ## segment the pictures in resources/ with the embedded model
+demo: $(INSTALLED)  ## segment the sample pictures with the embedded model
 	$(BIN)/python demo.py --input $(DEMO_INPUT) --output $(DEMO_OUTPUT)
 	@echo "The results are in $(DEMO_OUTPUT)"
 

@@ -116,7 +116,7 @@ FROZEN = Split(
     "images",
     "annotations",
     "stickerscenes",
-    image_ext="png",
+    image_ext="jpg",
     hint="it is part of the repository; run from a complete checkout",
 )
 
