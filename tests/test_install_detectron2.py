@@ -6,6 +6,7 @@ import csv
 import hashlib
 import importlib.util
 import io
+import os
 import subprocess
 import sys
 import tarfile
@@ -106,6 +107,43 @@ def test_a_missing_archive_is_named(tmp_path: Path, capsys: pytest.CaptureFixtur
     path = tmp_path / "absent.tar.gz"
     assert tool.main(["--sdist", str(path), "--wheel-dir", str(tmp_path)]) == 2
     assert capsys.readouterr().err == f"error: --sdist {path}: no such file\n"
+
+
+@pytest.fixture
+def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that is all pip looks at, whatever this machine's settings."""
+    folder = tmp_path / "links"
+    folder.mkdir()
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
+    return folder
+
+
+def test_the_download_follows_pips_settings(offline: Path, tmp_path: Path) -> None:
+    (offline / tool.SDIST).write_bytes(b"an archive")
+    tool.download(tmp_path / "got")
+    assert (tmp_path / "got").read_bytes() == b"an archive"
+
+
+def test_a_download_is_tried_again_and_its_failure_explained(
+    offline: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO"), pytest.raises(tool.InstallError) as caught:
+        tool.download(tmp_path / "got", pauses=[0.0])
+    assert caplog.text.count("downloading") == 2
+    assert f"pip finds no {tool.SDIST}" in str(caught.value)
+    assert "--sdist FILE" in str(caught.value)
+
+
+def test_an_index_that_does_not_answer_is_named(
+    offline: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PIP_NO_INDEX")
+    monkeypatch.setenv("PIP_RETRIES", "0")
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")  # the discard port
+    with pytest.raises(tool.InstallError, match=r"Could not fetch .*127\.0\.0\.1.*--sdist"):
+        tool.download(tmp_path / "got", pauses=[])
 
 
 @pytest.mark.parametrize("has_filter", [True, False])

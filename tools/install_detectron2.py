@@ -26,6 +26,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import time
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -138,17 +139,18 @@ PROBE = (
 # certificates, credentials), but stops before pip asks the source for its metadata: that would run
 # its setup.py, and pip rejects what it says. pip has no public interface for this.
 FETCH = """
-import sys
+import logging, sys
 from pip._internal.commands import create_command
+logging.basicConfig(level=logging.DEBUG, format="%(message)s")  # for pip's "Could not fetch"
 project, filename, target = sys.argv[1:]
 command = create_command("download")
-options, _ = command.parse_args(["--quiet"])
+options, _ = command.parse_args([])
 with command.main_context():
     session = command.get_default_session(options)
     finder = command._build_package_finder(options=options, session=session)
     links = [c.link for c in finder.find_all_candidates(project) if c.link.filename == filename]
     if not links:
-        sys.exit(f"the package index has no {filename}")
+        sys.exit(f"pip finds no {filename}")
     if links[0].is_file:
         data = open(links[0].file_path, "rb").read()
     else:
@@ -177,16 +179,27 @@ def working_version() -> tuple[str | None, str]:
     return None, last_line(probe.stderr)
 
 
-def download(target: Path) -> None:
-    """Download the source archive to ``target`` from the package index that pip is set up for."""
-    log.info("downloading %s", SDIST)
+def download(target: Path, pauses: Sequence[float] = (5.0, 20.0)) -> None:
+    """Download the source archive to ``target`` from where pip is set up to look.
+
+    An index that is busy now may answer after one of the ``pauses`` (seconds). Raises
+    :class:`InstallError` with pip's reason when it never does.
+    """
     command = [sys.executable, "-c", FETCH, "pb1-detectron2", SDIST, str(target)]
-    result = subprocess.run(command, capture_output=True, text=True)
-    if result.returncode != 0:
-        raise InstallError(
-            f"cannot download {SDIST}: {last_line(result.stderr or result.stdout)}; check pip's "
-            "index settings, or get the file elsewhere and give it with --sdist FILE"
-        )
+    for pause in (*pauses, None):
+        log.info("downloading %s", SDIST)
+        result = subprocess.run(command, capture_output=True, text=True)
+        if result.returncode == 0:
+            return
+        if pause is not None:
+            time.sleep(pause)
+    # pip passes over an index that fails, and says so only in its debug messages
+    failures = [line for line in result.stderr.splitlines() if line.startswith("Could not fetch")]
+    reason = failures[0].removesuffix(" - skipping") if failures else last_line(result.stderr)
+    raise InstallError(
+        f"cannot download {SDIST}: {reason}; check the network and pip's index settings, or get "
+        "the file elsewhere and give it with --sdist FILE"
+    )
 
 
 def check_hash(path: Path, sha256: str = SDIST_SHA256) -> None:
