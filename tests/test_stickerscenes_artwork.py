@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import importlib.util
 import io
 import json
 import tarfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from datasets.prepare_stickerscenes import main
 from ovseg.data.stickerscenes.artwork import render_svg
 from ovseg.data.stickerscenes.icons import IconSet
 from ovseg.data.stickerscenes.packages import PACKAGES, NpmPackage, fetch_package
@@ -24,6 +25,16 @@ ICONS = {
     "width": 36,
     "height": 36,
 }
+
+
+@pytest.fixture(scope="module")
+def prepare():
+    """The script, by its path: ``datasets`` may be the name of an installed package."""
+    path = Path(__file__).resolve().parent.parent / "datasets" / "prepare_stickerscenes.py"
+    spec = importlib.util.spec_from_file_location("prepare_stickerscenes", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def concept(name):
@@ -102,9 +113,9 @@ def test_render_cuts_to_the_drawn_part():
 @pytest.mark.parametrize(
     "arguments", [["--scale", "0"], ["--scale", "1.5"], ["--num-workers", "0"]]
 )
-def test_bad_arguments_are_named(arguments, tmp_path):
+def test_bad_arguments_are_named(prepare, arguments, tmp_path):
     with pytest.raises(UserError, match=arguments[0]):
-        main(["--root", str(tmp_path), *arguments])
+        prepare.main(["--root", str(tmp_path), *arguments])
 
 
 def test_pinned_packages_are_sha512():
