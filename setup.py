@@ -20,7 +20,7 @@ REQUIRES = [
     "fvcore>=0.1.5.post20221221",  # detectron2's helpers: weight init, checkpoints, transforms
     "numpy>=1.26",  # arrays outside the network: images, label maps, confusion matrices
     "scipy>=1.11",  # the Hungarian matching of queries and masks
-    "pillow>=10.1",  # reads and writes pictures and label maps
+    "pillow>=10.4",  # reads and writes pictures; before 10.4 rounded boxes could fail
     # colour conversions and drawing. On a machine without libGL.so.1 take opencv-python-headless
     # in its place (`make install` does so by itself): it is the same module without windows.
     "opencv-python>=4.8",
