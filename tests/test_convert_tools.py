@@ -45,7 +45,7 @@ def load_tool(name: str) -> ModuleType:
 def run_tool(name: str, *args: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(ROOT / "tools" / name), *map(str, args)]
     # deprecations inside the libraries are not the tool's lines
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore::FutureWarning"}
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.run(command, capture_output=True, text=True, env=env, check=False)
 
 

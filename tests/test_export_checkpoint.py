@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import torch
 from conftest import ROOT
@@ -11,7 +13,12 @@ from detectron2.modeling import build_model
 
 from ovseg.engine.checkpoint import OVSegCheckpointer
 
+ENV = {**os.environ, "PYTHONPATH": str(ROOT)}
 SCRIPT = [sys.executable, str(ROOT / "tools" / "export_checkpoint.py")]
+
+
+def run(source: Path, target: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*SCRIPT, source, target], capture_output=True, text=True, env=ENV)
 
 
 def test_export_loads_again_in_half_the_size(small_model, small_config, tmp_path):
@@ -21,7 +28,7 @@ def test_export_loads_again_in_half_the_size(small_model, small_config, tmp_path
     optimizer.step()
     OVSegCheckpointer(model, str(tmp_path), cfg=cfg, optimizer=optimizer).save("model_final")
     source, target = tmp_path / "model_final.pth", tmp_path / "small.pth"
-    done = subprocess.run([*SCRIPT, source, target], capture_output=True, text=True, cwd=ROOT)
+    done = run(source, target)
     assert done.returncode == 0, done.stderr
     assert target.stat().st_size < 0.55 * source.stat().st_size
     again = build_model(cfg)
@@ -35,9 +42,7 @@ def test_wrong_files_are_named(tmp_path):
         source = tmp_path / "source.pth"
         if content:
             source.write_bytes(content)
-        done = subprocess.run(
-            [*SCRIPT, source, tmp_path / "out.pth"], capture_output=True, text=True, cwd=ROOT
-        )
+        done = run(source, tmp_path / "out.pth")
         assert done.returncode == 2
         assert done.stderr.startswith("error: ")
         assert "source.pth" in done.stderr
