@@ -23,9 +23,7 @@ class Mlp(nn.Module):
     def __init__(self, in_dim: int, hidden: int, out_dim: int, layers: int) -> None:
         super().__init__()
         widths = [in_dim, *[hidden] * (layers - 1), out_dim]
-        self.layers = nn.ModuleList(
-            nn.Linear(before, after) for before, after in pairwise(widths)
-        )
+        self.layers = nn.ModuleList(nn.Linear(before, after) for before, after in pairwise(widths))
 
     def forward(self, x: Tensor) -> Tensor:
         for layer in self.layers[:-1]:
