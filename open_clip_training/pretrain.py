@@ -111,7 +111,7 @@ def main(arguments: list[str] | None = None) -> None:
         if regions is not None and (
             last or (options.eval_every and run.step % options.eval_every == 0)
         ):
-            logger.info("step %d zero-shot %s", run.step, zero_shot(run.model, regions, tokenizer))
+            logger.info("step %d zero-shot %s", run.step, zero_shot(run.model, regions))
     logger.info("done in %.0f s: %s", time.monotonic() - started, options.output)
 
 

@@ -17,10 +17,11 @@ from torch.nn import functional
 
 from open_clip_training.muon import Muon
 from open_clip_training.pretrain_data import CaptionedPictures, augment
-from open_clip_training.zero_shot import encode_text, normalise
+from open_clip_training.zero_shot import normalise
 from ovseg.data.stickerscenes.captions import TEMPLATES
 from ovseg.data.stickerscenes.vocabulary import load_vocabulary
 from ovseg.errors import UserError
+from ovseg.modeling.clip import encode_tokens
 from ovseg.modeling.clip.compact_embedding import CompactTokenEmbedding
 from ovseg.utils.io import atomic_path
 
@@ -116,7 +117,7 @@ def contrastive_loss(images: Tensor, texts: Tensor, owners: Tensor, scale: Tenso
 def encode_texts(model: open_clip.CLIP, tokens: Tensor, chunks: int = 4) -> Tensor:
     """Text features in the given order; texts are sorted by length so that each chunk is short."""
     order = tokens.argmax(dim=-1).argsort()
-    features = torch.cat([encode_text(model, part) for part in tokens[order].chunk(chunks)])
+    features = torch.cat([encode_tokens(model, part) for part in tokens[order].chunk(chunks)])
     return features[order.argsort()]
 
 

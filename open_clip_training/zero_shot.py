@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,12 +11,11 @@ import open_clip
 import torch
 from torch import Tensor, nn
 
-from ovseg.data.stickerscenes.captions import TEMPLATES
 from ovseg.data.stickerscenes.vocabulary import load_vocabulary
 from ovseg.errors import UserError
+from ovseg.modeling.clip import text_templates, word_features
 
-MEAN = (0.48145466, 0.4578275, 0.40821073)
-STD = (0.26862954, 0.26130258, 0.27577711)
+MEAN, STD = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
 MIN_PIXELS = 64
 
 
@@ -88,40 +86,14 @@ def normalise(images: Tensor) -> Tensor:
     return (images.float() / 255 - mean) / std
 
 
-def encode_text(model: open_clip.CLIP, tokens: Tensor) -> Tensor:
-    """Features of token ids ``(N, 77)``, not normalised, over the longest text only.
-
-    The tower is causal and pooled at the end token, so what follows it cannot matter.
-    """
-    length = int(tokens.argmax(dim=-1).max()) + 1
-    tokens = tokens[:, :length]
-    x = model.token_embedding(tokens) + model.positional_embedding[:length]
-    x = model.transformer(x, attn_mask=model.attn_mask[:length, :length])
-    ends = model.ln_final(x[torch.arange(len(x)), tokens.argmax(dim=-1)])
-    return ends @ model.text_projection
-
-
 @torch.no_grad()
-def class_features(
-    model: open_clip.CLIP, names: Sequence[str], tokenizer: open_clip.SimpleTokenizer
-) -> Tensor:
-    """Mean feature over the ViLD templates, normalised, ``(len(names), D)``."""
-    total = torch.zeros(())
-    for template in TEMPLATES:
-        texts = tokenizer([template.format(name) for name in names])
-        total = total + nn.functional.normalize(encode_text(model, texts), dim=-1)
-    return nn.functional.normalize(total, dim=-1)
-
-
-@torch.no_grad()
-def zero_shot(
-    model: open_clip.CLIP, regions: Regions, tokenizer: open_clip.SimpleTokenizer
-) -> dict[str, float]:
+def zero_shot(model: open_clip.CLIP, regions: Regions) -> dict[str, float]:
     """Accuracies in percent: objects among 168 names, and all regions among 186."""
     training = model.training
     model.eval()
     vocabulary = load_vocabulary()
-    text = class_features(model, [concept.name for concept in vocabulary], tokenizer)
+    names = [concept.name for concept in vocabulary]
+    text = word_features(model, names, text_templates("vild", []))
     stuff = torch.tensor([concept.is_stuff for concept in vocabulary])
     unseen = torch.tensor([concept.split == "unseen" for concept in vocabulary])
     labels = regions.labels

@@ -25,9 +25,9 @@ from open_clip_training.pretrain_run import (
     learning_rate,
     tokens_in_use,
 )
-from open_clip_training.zero_shot import encode_text, load_regions, zero_shot
+from open_clip_training.zero_shot import load_regions, zero_shot
 from ovseg.errors import UserError
-from ovseg.modeling.clip import build_clip
+from ovseg.modeling.clip import build_clip, encode_tokens
 from ovseg.modeling.clip.compact_embedding import CompactTokenEmbedding
 
 TINY = {
@@ -112,7 +112,9 @@ def test_any_text_can_be_encoded(tokenizer):
     assert torch.isfinite(features).all()
     # a batch cut to its longest text gives the features of the full length
     torch.testing.assert_close(short, features, atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(encode_text(model, tokenizer(texts)), features, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        encode_tokens(model, tokenizer(texts)), features, atol=1e-5, rtol=1e-4
+    )
 
 
 def test_equal_captions_are_no_negatives_of_each_other():
@@ -227,7 +229,7 @@ def test_regions_are_cut_and_filled(root):
 def test_zero_shot_reports_every_kind(root, tokenizer):
     regions = load_regions(root, "dev", 16, limit=10)
     model = build_model(TINY, tokens_in_use(tokenizer, []))
-    result = zero_shot(model, regions, tokenizer)
+    result = zero_shot(model, regions)
     assert set(result) == {
         f"{kind}_{crop}"
         for kind in ("objects", "alone", "unseen", "all", "stuff")

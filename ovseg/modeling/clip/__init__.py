@@ -8,7 +8,7 @@ import open_clip
 
 from .adapter import ClipAdapter
 from .architecture import architecture_of_name, architecture_of_weights, build_untrained_clip
-from .text import text_templates, word_features
+from .text import encode_tokens, text_templates, word_features
 from .visual import MaskPromptedViT
 from .weights import OVSEG_PREFIX, find_pretrained, load_clip_weights, read_clip_file
 
@@ -20,6 +20,7 @@ __all__ = [
     "architecture_of_weights",
     "build_clip",
     "build_untrained_clip",
+    "encode_tokens",
     "find_pretrained",
     "load_clip_weights",
     "read_clip_file",

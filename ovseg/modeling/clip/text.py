@@ -70,7 +70,7 @@ def encode_texts(model: open_clip.CLIP, texts: Sequence[str]) -> Tensor:
     ends = tokens.argmax(dim=1)  # the end token has the largest id
     features = None
     for batch in ends.argsort(stable=True).split(BATCH):
-        encoded = _encode(model, tokens[batch], ends[batch]).float()
+        encoded = encode_tokens(model, tokens[batch]).float()
         if features is None:
             features = encoded.new_empty((len(texts), encoded.shape[1]))
         features[batch.to(features.device)] = encoded
@@ -79,8 +79,10 @@ def encode_texts(model: open_clip.CLIP, texts: Sequence[str]) -> Tensor:
     return features
 
 
-def _encode(model: open_clip.CLIP, tokens: Tensor, ends: Tensor) -> Tensor:
+def encode_tokens(model: open_clip.CLIP, tokens: Tensor) -> Tensor:
+    """Encode one batch of token ids [B, 77], cut to its longest text; [B, embed_dim]."""
     device = model.positional_embedding.device
+    ends = tokens.argmax(dim=1)
     length = int(ends.max()) + 1
     tokens, ends = tokens[:, :length].to(device), ends.to(device)
     x = model.token_embedding(tokens) + model.positional_embedding[:length]
