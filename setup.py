@@ -39,6 +39,7 @@ EXTRAS = {
         "pytest>=8.0",  # tests
         "pre-commit>=4.0",  # runs ruff before a commit
         "types-PyYAML",  # type information for mypy
+        "types-tabulate",
         "types-tqdm",
     ],
     "stickerscenes": ["resvg_py>=0.2"],  # renders the artwork of StickerScenes from SVG
