@@ -4,6 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO_INPUT ?= resources/samples
 DEMO_OUTPUT ?= output/demo
+DEMO_WORDS ?= 'maple leaf' 'french fries' eggplant mouse 'soccer ball' teapot flamingo peacock \
+	'blue sky' 'sunset sky' 'night sky' 'brick wall' 'painted wall' 'stone wall' 'wooden fence' \
+	forest grass water sand snow 'wood floor' 'tiled floor' road dirt gravel carpet
 PYTEST_ARGS ?=
 
 # Stamps: an installation is done again only when what it depends on is newer.
@@ -33,7 +36,7 @@ install: $(INSTALLED)  ## create .venv and install OVSeg and detectron2 into it
 install-dev: $(INSTALLED_DEV)  ## the same, with what lint and tests need
 
 demo: $(INSTALLED)  ## segment the sample pictures with the embedded model
-	$(BIN)/python demo.py --input $(DEMO_INPUT) --output $(DEMO_OUTPUT)
+	$(BIN)/python demo.py --class-names $(DEMO_WORDS) --input $(DEMO_INPUT) --output $(DEMO_OUTPUT)
 	@echo "The results are in $(DEMO_OUTPUT)"
 
 test: lint types  ## lint, types and tests
