@@ -191,10 +191,5 @@ def _map(job: _Job, count: int, num_workers: int) -> Iterator[tuple[str, bool]]:
     if num_workers <= 1:
         yield from map(job, range(count))
         return
-    with ProcessPoolExecutor(
-        num_workers,
-        mp_context=__import__("multiprocessing").get_context("spawn"),
-        initializer=_start_worker,
-        initargs=(job,),
-    ) as pool:
+    with ProcessPoolExecutor(num_workers, initializer=_start_worker, initargs=(job,)) as pool:
         yield from pool.map(_run_in_worker, range(count), chunksize=16)
