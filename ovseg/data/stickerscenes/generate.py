@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import logging
+import multiprocessing
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -121,7 +122,7 @@ def write_segmentation_split(
 
 def _files(split: Split, root: Path, index: int) -> dict[str, Path]:
     name = f"{index:05d}.png"
-    if split is CLIP_SPLIT:
+    if split.name == CLIP_SPLIT.name:  # a worker has a copy
         return {"image": root / split.name / name}
     return {
         "instances": root / "instances" / split.name / name,
@@ -191,5 +192,7 @@ def _map(job: _Job, count: int, num_workers: int) -> Iterator[tuple[str, bool]]:
     if num_workers <= 1:
         yield from map(job, range(count))
         return
-    with ProcessPoolExecutor(num_workers, initializer=_start_worker, initargs=(job,)) as pool:
+    # a forked process may wait for ever for threads that only its parent has
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(num_workers, context, _start_worker, (job,)) as pool:
         yield from pool.map(_run_in_worker, range(count), chunksize=16)
