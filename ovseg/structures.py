@@ -1,4 +1,4 @@
-"""What the stages hand to each other: proposals, crops, prediction."""
+"""What the stages hand to each other: proposals, regions, crops, prediction."""
 
 from __future__ import annotations
 
@@ -23,6 +23,39 @@ class Proposals:
     embeddings: Tensor
     mask_logits: Tensor
     auxiliary: list[Proposals]
+
+
+@dataclass
+class Regions:
+    """The proposals of one image.
+
+    Attributes:
+        image: (3, H, W), 0..255, channels in the order that the model was given.
+        words: the user's W words.
+        text: float (C + 1, D); unit text features of the C classes, the last row standing for "no
+            object". C is W, or 2 when an internal "others" keeps a single word company.
+        masks: float (Q, H, W); probability of every pixel, 0..1.
+        class_probs: float (Q, C); MaskFormer's class probabilities, rows summing to at most one.
+    """
+
+    image: Tensor
+    words: list[str]
+    text: Tensor
+    masks: Tensor
+    class_probs: Tensor
+
+
+@dataclass
+class ClipClasses:
+    """CLIP's classification of an image's regions.
+
+    Attributes:
+        class_probs: float (V, C); class probabilities of the V valid masks, rows summing to one.
+        valid: bool (Q,); which of the Q masks are valid: have a pixel above the threshold.
+    """
+
+    class_probs: Tensor
+    valid: Tensor
 
 
 @dataclass

@@ -60,9 +60,8 @@ def test_no_valid_mask(small_model, image, base, weight):
 def test_exactly_one_valid_mask(small_model, image, base, weight):
     model = small_model(WEIGHT, weight, "MODEL.MASK_FORMER.NUM_OBJECT_QUERIES", "2", base=base)
     with torch.no_grad():  # the threshold between the two masks' highest probabilities
-        proposals = model._propose(model._normalised([{"image": image}]))
-        padded = (64, 96)
-        peaks = model._masks(proposals.mask_logits[0], image.shape[-2:], padded).amax(dim=(1, 2))
+        regions = model.propose([{"image": image, "class_names": WORDS}])[0]
+        peaks = regions.masks.amax(dim=(1, 2))
     model.mask_threshold = peaks.mean().item()
     assert (peaks > model.mask_threshold).sum() == 1
     scores = run(model, {"image": image, "class_names": WORDS})["sem_seg"]
@@ -92,10 +91,9 @@ def test_demo_takes_the_best_proposal_of_each_word(small_model, image, ensemble_
     scores = run(model, {"image": image, "class_names": WORDS})["sem_seg"]
 
     with torch.no_grad():  # the published arithmetic, spelled out
-        proposals = model._propose(model._normalised([{"image": image}]))
-        masks = model._masks(proposals.mask_logits[0], image.shape[-2:], (64, 96))
-        text = model._text_features(WORDS)
-        classified = model._classify(image, masks, proposals.embeddings[0], text)
+        regions = model.propose([{"image": image, "class_names": WORDS}])[0]
+        clip = model.classify(regions) if ensemble_on == "True" else None
+        classified, masks = model.combine(regions, clip), regions.masks
     expected = torch.zeros_like(scores)
     best = {int(classified.class_probs[:, c].argmax()) for c in range(len(WORDS))}
     for k in best:

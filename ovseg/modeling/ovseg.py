@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ovseg.config import check_config
 from ovseg.errors import UserError
-from ovseg.structures import Classified, Proposals
+from ovseg.structures import Classified, ClipClasses, Proposals, Regions
 
 from .clip import ClipAdapter, build_clip, text_templates
 from .criterion import SetCriterion
@@ -158,23 +158,91 @@ class OVSeg(nn.Module):
             for "labels", ``labels`` int64 [height, width], -1 where no word scores, and ``scores``
             float32 [height, width] of these labels.
         """
-        images = self._normalised(batched_inputs)
-        proposals = self._propose(images)
         if self.training:
-            return self._losses(proposals, images, batched_inputs)
+            return self._losses(batched_inputs)
+        results = []
+        for inputs, regions in zip(batched_inputs, self.propose(batched_inputs), strict=True):
+            clip = self.classify(regions) if self.clip_ensemble else None
+            classified = self.combine(regions, clip)
+            results.append(self.assemble(inputs, regions, classified))
+        return results
+
+    def propose(self, batched_inputs: list[Inputs]) -> list[Regions]:
+        """The proposals of each image, with MaskFormer's classification (paper section 3.1)."""
+        images = self._normalised(batched_inputs)
+        proposals = self._proposals(images)
         return [
-            self._segment(inputs, embeddings, mask_logits, images)
+            self._regions(inputs, embeddings, mask_logits, images.tensor.shape[-2:])
             for inputs, embeddings, mask_logits in zip(
                 batched_inputs, proposals.embeddings, proposals.mask_logits, strict=True
             )
         ]
+
+    def classify(self, regions: Regions, mask_threshold: float | None = None) -> ClipClasses:
+        """CLIP's classification of the crops of an image's regions (paper section 3.2).
+
+        Args:
+            regions: of one image.
+            mask_threshold: in place of the model's own.
+        """
+        crops = cut_crops(
+            regions.image,
+            regions.masks,
+            size=self.clip_adapter.input_size,
+            threshold=self.mask_threshold if mask_threshold is None else mask_threshold,
+            fill=self._fill_colour(),
+            expand_ratio=self.mask_expand_ratio,
+            matting=self.mask_matting,
+        )
+        with self._autocast():
+            logits = self.clip_adapter.classify(crops, regions.text)
+        return ClipClasses(logits.float()[:, :-1].softmax(dim=-1), crops.valid)
+
+    def combine(
+        self, regions: Regions, clip: ClipClasses | None, weight: float | None = None
+    ) -> Classified:
+        """The ensemble of both classifications; without CLIP's, MaskFormer's alone.
+
+        Args:
+            regions: of one image.
+            clip: of the same regions.
+            weight: in place of the model's own ``clip_ensemble_weight``.
+        """
+        if clip is None:
+            return proposals_alone(regions.class_probs)
+        weight = self.clip_ensemble_weight if weight is None else weight
+        return ensemble(regions.class_probs, clip.class_probs, clip.valid, weight)
+
+    def assemble(
+        self, inputs: Inputs, regions: Regions, classified: Classified
+    ) -> dict[str, Tensor]:
+        """The segmentation of one image, as :meth:`forward` returns it."""
+        masks = regions.masks
+        words, classes = len(regions.words), classified.class_probs.shape[1]
+        if self.best_proposals_only:
+            masks = (masks > self.mask_threshold).to(masks.dtype)
+            visible = masks.flatten(1).any(dim=1)
+            company = classes == 2 and (words == 1 or regions.words[-1] == OTHERS)
+            choosing = 1 if company else classes
+            classified = best_proposal_per_word(classified, visible, choosing)
+        masks = masks[classified.queries]
+        size = (
+            inputs.get("height", regions.image.shape[-2]),
+            inputs.get("width", regions.image.shape[-1]),
+        )
+        if inputs.get("output", "scores") == "scores":
+            return {"sem_seg": class_scores(classified.class_probs, masks, size)}
+        labels, scores = label_map(classified.class_probs, masks, size)
+        if words < classes:
+            labels[labels >= words] = -1
+        return {"labels": labels, "scores": scores.where(labels >= 0, 0)}
 
     def _normalised(self, batched_inputs: list[Inputs]) -> ImageList:
         images = [inputs["image"].to(self.device) for inputs in batched_inputs]
         normalised = [(image - self.pixel_mean) / self.pixel_std for image in images]
         return ImageList.from_tensors(normalised, self.size_divisibility)
 
-    def _propose(self, images: ImageList) -> Proposals:
+    def _proposals(self, images: ImageList) -> Proposals:
         with self._autocast():
             features = self.backbone(images.tensor)
         return self.sem_seg_head({name: x.float() for name, x in features.items()})
@@ -182,29 +250,16 @@ class OVSeg(nn.Module):
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
 
-    def _segment(
-        self, inputs: Inputs, embeddings: Tensor, mask_logits: Tensor, images: ImageList
-    ) -> dict[str, Tensor]:
+    def _regions(
+        self, inputs: Inputs, embeddings: Tensor, mask_logits: Tensor, padded: torch.Size
+    ) -> Regions:
         words = words_of(inputs)
-        asked = [*words, OTHERS] if len(words) == 1 else words
-        text = self._text_features(asked)
+        text = self._text_features([*words, OTHERS] if len(words) == 1 else words)
         image = inputs["image"].to(self.device)
-        masks = self._masks(mask_logits, image.shape[-2:], images.tensor.shape[-2:])
-        classified = self._classify(image, masks, embeddings, text)
-        if self.best_proposals_only:
-            choosing = 1 if len(asked) == 2 and asked[-1] == OTHERS else len(asked)
-            masks = (masks > self.mask_threshold).to(masks.dtype)
-            visible = masks.flatten(1).any(dim=1)
-            classified = best_proposal_per_word(classified, visible, choosing)
-        masks = masks[classified.queries]
-
-        size = (inputs.get("height", image.shape[-2]), inputs.get("width", image.shape[-1]))
-        if inputs.get("output", "scores") == "scores":
-            return {"sem_seg": class_scores(classified.class_probs, masks, size)}
-        labels, scores = label_map(classified.class_probs, masks, size)
-        if len(words) < len(asked):
-            labels[labels >= len(words)] = -1
-        return {"labels": labels, "scores": scores.where(labels >= 0, 0)}
+        # "no object" is dropped after the softmax here, and before it in CLIP's branch
+        probs = self.clip_adapter.similarity(embeddings, text).softmax(dim=-1)[:, :-1]
+        masks = self._masks(mask_logits, image.shape[-2:], padded)
+        return Regions(image, words, text, masks, probs)
 
     def _text_features(self, words: list[str]) -> Tensor:
         with self._autocast():
@@ -216,36 +271,14 @@ class OVSeg(nn.Module):
         enlarged = F.interpolate(logits[None].float(), size=padded, mode="bilinear")[0]
         return enlarged[:, : size[0], : size[1]].sigmoid()
 
-    def _classify(
-        self, image: Tensor, masks: Tensor, embeddings: Tensor, text: Tensor
-    ) -> Classified:
-        """Class probabilities of the proposals: MaskFormer's, or with CLIP's."""
-        # "no object" is dropped after the softmax here, and before it in CLIP's branch
-        probs = self.clip_adapter.similarity(embeddings, text).softmax(dim=-1)[:, :-1]
-        if not self.clip_ensemble:
-            return proposals_alone(probs)
-        crops = cut_crops(
-            image,
-            masks,
-            size=self.clip_adapter.input_size,
-            threshold=self.mask_threshold,
-            fill=self._fill_colour(),
-            expand_ratio=self.mask_expand_ratio,
-            matting=self.mask_matting,
-        )
-        with self._autocast():
-            logits = self.clip_adapter.classify(crops, text)
-        clip_probs = logits.float()[:, :-1].softmax(dim=-1)
-        return ensemble(probs, clip_probs, crops.valid, self.clip_ensemble_weight)
-
     def _fill_colour(self) -> list[float]:
         if self.mask_fill == "zero":
             return [0.0, 0.0, 0.0]
         return self.clip_adapter.pixel_mean.flatten().tolist()
 
-    def _losses(
-        self, proposals: Proposals, images: ImageList, batched_inputs: list[Inputs]
-    ) -> dict[str, Tensor]:
+    def _losses(self, batched_inputs: list[Inputs]) -> dict[str, Tensor]:
+        images = self._normalised(batched_inputs)
+        proposals = self._proposals(images)
         text = self._text_features(words_of(batched_inputs[0]))
         layers = [
             (self.clip_adapter.similarity(layer.embeddings, text), layer.mask_logits)
