@@ -65,6 +65,9 @@ def _add_input(cfg: CN) -> None:
     # published keys that thin out the training images of each class; all are used, others refused
     cfg.DATASETS.SAMPLE_PER_CLASS = -1
     cfg.DATASETS.SAMPLE_SEED = 0
+    # yaml files that describe data sets of one's own (ovseg/data/custom.py); DATASETS.TRAIN and
+    # DATASETS.TEST may then name them
+    cfg.DATASETS.CUSTOM = ()
 
 
 def _add_backbone(cfg: CN) -> None:
@@ -190,6 +193,8 @@ def _add_solver(cfg: CN) -> None:
 
 
 def _add_test(cfg: CN) -> None:
+    # pictures of so many worst and so many best images are saved with the results
+    cfg.TEST.VISUALIZE = 0
     # published keys; True is refused until the method is there
     cfg.TEST.SLIDING_WINDOW = False
     cfg.TEST.SLIDING_TILE_SIZE = 224
@@ -224,6 +229,8 @@ def check_config(cfg: CN) -> None:
         value = cfg.MODEL.CLIP_ADAPTER[key]
         if not 0 <= value <= 1:
             raise UserError(f"MODEL.CLIP_ADAPTER.{key} {value} must lie in 0..1")
+    if cfg.TEST.VISUALIZE < 0:
+        raise UserError(f"TEST.VISUALIZE {cfg.TEST.VISUALIZE} is negative; set 0 for no pictures")
 
 
 def _check_choice(key: str, value: str, choices: tuple[str, ...]) -> None:

@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 
 # keys that hold several names; on the command line one bare name or a comma-separated list will do
 _NAME_LISTS = frozenset({"DATASETS.TRAIN", "DATASETS.TEST"})
+# the same for files, whose names may hold blanks
+_FILE_LISTS = frozenset({"DATASETS.CUSTOM"})
 
 
 def default_cfg() -> CfgNode:
@@ -133,6 +135,8 @@ def _readable(key: str, text: str, current: Any) -> Any:
         return text if text[:1] in {"'", '"'} else repr(text)
     if key in _NAME_LISTS:
         return tuple(name for name in re.split(r"[\s,()\[\]'\"]+", text) if name)
+    if key in _FILE_LISTS and text[:1] not in {"(", "["}:
+        return tuple(file.strip() for file in text.split(",") if file.strip())
     return text
 
 
