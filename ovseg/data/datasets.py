@@ -156,6 +156,12 @@ def _load(split: Split, images: Path, labels: Path) -> list[dict[str, Any]]:
         raise UserError(
             f"data set {split.name}: no file in {labels} has the name of one in {images}; {hint}"
         )
+    for pair in pairs:  # with as many files in both folders load_sem_seg does not compare names
+        if Path(pair["file_name"]).stem != Path(pair["sem_seg_file_name"]).stem:
+            raise UserError(
+                f"data set {split.name}: {pair['file_name']} and {pair['sem_seg_file_name']} have "
+                "different names; remove what has no counterpart, or add that"
+            )
     return pairs
 
 

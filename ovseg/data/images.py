@@ -3,11 +3,43 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from ovseg.errors import UserError
+
+
+def read_truth(example: Mapping[str, Any]) -> np.ndarray:
+    """The label map of a dataset dict.
+
+    Args:
+        example: with ``sem_seg_file_name``. Of a COCO panoptic data set also ``segments``, the
+            label of each segment's id, and ``ignore_label`` for pixels of no segment.
+
+    Returns:
+        (H, W) of uint8, uint16 or int32.
+
+    Raises:
+        UserError: the file is missing or broken, has the wrong number of channels, or a segment
+            that is not listed.
+    """
+    path = example["sem_seg_file_name"]
+    if "segments" not in example:
+        return read_labels(path)
+    colours = _read(path)
+    if colours.ndim != 3 or colours.shape[2] < 3:
+        raise UserError(f"panoptic map {path} has no colours; it needs red, green and blue")
+    red, green, blue = np.moveaxis(colours[:, :, :3].astype(np.int32), -1, 0)
+    ids, places = np.unique(red + 256 * green + 65536 * blue, return_inverse=True)
+    labels = {0: example["ignore_label"], **example["segments"]}
+    for segment in ids.tolist():
+        if segment not in labels:
+            raise UserError(f"panoptic map {path}: segment {segment} is not in its json; add it")
+    table = np.array([labels[segment] for segment in ids.tolist()], np.int32)
+    return table[places].reshape(red.shape)
 
 
 def read_labels(path: str | os.PathLike[str]) -> np.ndarray:
@@ -19,9 +51,19 @@ def read_labels(path: str | os.PathLike[str]) -> np.ndarray:
     Raises:
         UserError: the file is missing or broken, or has several channels.
     """
+    labels = _read(path)
+    if labels.ndim != 2:
+        raise UserError(
+            f"label map {os.fspath(path)} has {labels.shape[-1]} channels; "
+            "it needs one, whose values are class labels"
+        )
+    return labels.astype(np.uint8) if labels.dtype == bool else labels
+
+
+def _read(path: str | os.PathLike[str]) -> np.ndarray:
     try:
         with Image.open(path) as file:
-            labels = np.asarray(file)
+            return np.asarray(file)
     except FileNotFoundError as error:
         raise UserError(
             f"label map {os.fspath(path)} is missing; prepare the data set again"
@@ -30,9 +72,3 @@ def read_labels(path: str | os.PathLike[str]) -> np.ndarray:
         raise UserError(
             f"label map {os.fspath(path)} cannot be read ({error}); prepare it again"
         ) from error
-    if labels.ndim != 2:
-        raise UserError(
-            f"label map {os.fspath(path)} has {labels.shape[-1]} channels; "
-            "it needs one, whose values are class labels"
-        )
-    return labels.astype(np.uint8) if labels.dtype == bool else labels

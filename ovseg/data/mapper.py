@@ -17,8 +17,9 @@ from detectron2.projects.point_rend import ColorAugSSDTransform
 from detectron2.structures import Instances
 from torch.nn import functional as F
 
+from ovseg.data.custom import dataset_words
 from ovseg.data.datasets import dataset_classes
-from ovseg.data.images import read_labels
+from ovseg.data.images import read_truth
 from ovseg.errors import UserError
 from ovseg.utils.images import read_image
 
@@ -184,7 +185,7 @@ class EvaluationMapper:
                 [cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MIN_SIZE_TEST], cfg.INPUT.MAX_SIZE_TEST
             ),
             "image_format": cfg.INPUT.FORMAT,
-            "class_names": dataset_classes([dataset_name]),
+            "class_names": dataset_words(dataset_name),
             "dataset_name": dataset_name,
         }
 
@@ -193,8 +194,9 @@ class EvaluationMapper:
 
         Returns:
             The dict's entries, ``image`` (uint8 tensor (3, H, W), 0..255), ``height`` and ``width``
-            of the file, ``class_names``, ``meta``, and ``output: "labels"``, which asks the model
-            for a label map in place of scores for every class.
+            of the file, ``class_names`` (with synonyms, see ``dataset_words``), ``meta``, and
+            ``output: "labels"``, which asks the model for a label map in place of scores for every
+            class.
 
         Raises:
             UserError: the image is missing or broken.
@@ -220,7 +222,7 @@ def _read(path: str, image_format: str) -> np.ndarray:
 
 def _read_pair(dataset_dict: dict[str, Any], image_format: str) -> tuple[np.ndarray, np.ndarray]:
     image = _read(dataset_dict["file_name"], image_format)
-    labels = read_labels(dataset_dict["sem_seg_file_name"])
+    labels = read_truth(dataset_dict)
     if image.shape[:2] != labels.shape:
         raise UserError(
             f"label map {dataset_dict['sem_seg_file_name']} is {labels.shape[1]} x "
