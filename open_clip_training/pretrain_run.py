@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import math
-import random
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import open_clip
 import torch
 from open_clip.transformer import PatchDropout
 from torch import Tensor, nn
-from torch.nn import functional
 
+from open_clip_training.contrastive import contrastive_loss
 from open_clip_training.muon import Muon
 from open_clip_training.pretrain_data import CaptionedPictures, augment
+from open_clip_training.run_state import learning_rate, resume_path, seed_everything
 from open_clip_training.zero_shot import normalise
 from ovseg.data.stickerscenes.captions import TEMPLATES
 from ovseg.data.stickerscenes.vocabulary import load_vocabulary
@@ -88,32 +87,6 @@ def build_optimizers(model: open_clip.CLIP, settings: Settings) -> list[torch.op
     ]
 
 
-def learning_rate(step: int, settings: Settings) -> float:
-    """Factor on all learning rates: linear warm-up, then half a cosine to zero."""
-    if step < settings.warmup:
-        return (step + 1) / settings.warmup
-    progress = (step - settings.warmup) / max(1, settings.steps - settings.warmup)
-    return 0.5 * (1 + math.cos(math.pi * progress))
-
-
-def contrastive_loss(images: Tensor, texts: Tensor, owners: Tensor, scale: Tensor) -> Tensor:
-    """CLIP's symmetric loss when several pictures share a caption.
-
-    Args:
-        images: features ``(B, D)``.
-        texts: features of the *distinct* captions ``(U, D)``.
-        owners: int64 ``(B,)``, the caption of every picture.
-        scale: factor on cosine similarities.
-
-    A caption occurs once among the candidates of a picture, and every picture that has it counts
-    as a positive of the caption, so equal captions never are each other's negatives.
-    """
-    logits = scale * functional.normalize(images, dim=-1) @ functional.normalize(texts, dim=-1).T
-    to_text = functional.cross_entropy(logits, owners)
-    to_image = -logits.log_softmax(dim=0)[torch.arange(len(owners)), owners].mean()
-    return (to_text + to_image) / 2
-
-
 def encode_texts(model: open_clip.CLIP, tokens: Tensor, chunks: int = 4) -> Tensor:
     """Text features in the given order; texts are sorted by length so that each chunk is short."""
     order = tokens.argmax(dim=-1).argsort()
@@ -165,7 +138,7 @@ class Run:
         self.model.train()
         last_part = self.step >= settings.steps * (1 - settings.full_steps)
         self.dropout.prob = 0.0 if last_part else settings.patch_dropout
-        factor = learning_rate(self.step, settings)
+        factor = learning_rate(self.step, settings.warmup, settings.steps)
         for optimizer, rates in zip(self.optimizers, self.rates, strict=True):
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = factor * rate
@@ -221,15 +194,3 @@ class Run:
         for optimizer, state in zip(self.optimizers, saved["optimizers"], strict=True):
             optimizer.load_state_dict(state)
         self.step = saved["step"]
-
-
-def resume_path(output: Path) -> Path:
-    """Where the full training state of a run is kept."""
-    return output.with_name(f"{output.stem}_resume.pt")
-
-
-def seed_everything(seed: int) -> None:
-    """Seed Python's, NumPy's and torch's generators."""
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)

@@ -12,6 +12,7 @@ import open_clip
 import pytest
 import torch
 
+from open_clip_training.contrastive import contrastive_loss
 from open_clip_training.muon import Muon, orthogonalise
 from open_clip_training.pretrain import main
 from open_clip_training.pretrain_data import augment, load_pictures
@@ -20,11 +21,10 @@ from open_clip_training.pretrain_run import (
     Settings,
     batch_indices,
     build_model,
-    contrastive_loss,
     encode_texts,
-    learning_rate,
     tokens_in_use,
 )
+from open_clip_training.run_state import learning_rate
 from open_clip_training.zero_shot import load_regions, zero_shot
 from ovseg.errors import UserError
 from ovseg.modeling.clip import build_clip, encode_tokens
@@ -168,8 +168,7 @@ def test_batches_go_through_the_whole_set_in_new_orders():
 
 
 def test_learning_rate_rises_and_falls():
-    settings = Settings(steps=100, warmup=10)
-    rates = [learning_rate(step, settings) for step in range(100)]
+    rates = [learning_rate(step, 10, 100) for step in range(100)]
     assert rates[0] == pytest.approx(0.1)
     assert max(rates) == pytest.approx(1.0)
     assert rates[99] < 0.001

@@ -1,0 +1,36 @@
+"""CLIP's contrastive loss when several pictures of a batch share a text."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+def contrastive_loss(images: Tensor, texts: Tensor, owners: Tensor, scale: Tensor) -> Tensor:
+    """CLIP's symmetric loss in which pictures of one text are not each other's negatives.
+
+    Args:
+        images: features ``(B, D)``.
+        texts: features of the *distinct* texts ``(U, D)``.
+        owners: int64 ``(B,)``, the text of every picture.
+        scale: factor on cosine similarities.
+
+    A text occurs once among the candidates of a picture, and every picture that has it counts as a
+    positive of the text.
+    """
+    logits = scale * functional.normalize(images, dim=-1) @ functional.normalize(texts, dim=-1).T
+    to_text = functional.cross_entropy(logits, owners)
+    to_image = -logits.log_softmax(dim=0)[torch.arange(len(owners)), owners].mean()
+    return (to_text + to_image) / 2
+
+
+def plain_contrastive_loss(images: Tensor, texts: Tensor, owners: Tensor, scale: Tensor) -> Tensor:
+    """The published loss: of a batch only a picture's own text is right, equal ones are wrong.
+
+    Arguments as of :func:`contrastive_loss`.
+    """
+    logits = scale * functional.normalize(images, dim=-1) @ functional.normalize(texts, dim=-1).T
+    logits = logits[:, owners]
+    own = torch.arange(len(owners), device=logits.device)
+    return (functional.cross_entropy(logits, own) + functional.cross_entropy(logits.T, own)) / 2
