@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import pickle
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 from ovseg.errors import UserError
 from ovseg.modeling.clip import OVSEG_PREFIX, find_pretrained, load_clip_weights, read_clip_file
 from ovseg.utils.io import atomic_path
+from ovseg.utils.pickles import ArrayUnpickler
 
 logger = logging.getLogger(__name__)
 
@@ -45,26 +45,6 @@ class _ResourceHandler(PathHandler):
 
 
 PathManager.register_handler(_ResourceHandler(), allow_override=True)
-
-
-class _ArrayUnpickler(pickle.Unpickler):
-    """Reads pickled NumPy arrays and tensors in plain containers, and nothing else."""
-
-    allowed = (
-        ("collections", "OrderedDict"),
-        ("numpy", "dtype"),
-        ("numpy", "ndarray"),
-        ("numpy.core.multiarray", "_reconstruct"),
-        ("numpy.core.multiarray", "scalar"),
-        ("numpy._core.multiarray", "_reconstruct"),
-        ("numpy._core.multiarray", "scalar"),
-        ("_codecs", "encode"),
-    )
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in self.allowed:
-            raise pickle.UnpicklingError(f"{module}.{name} is not allowed in a weights file")
-        return super().find_class(module, name)
 
 
 class OVSegCheckpointer(DetectionCheckpointer):
@@ -123,7 +103,7 @@ class OVSegCheckpointer(DetectionCheckpointer):
         try:
             if filename.endswith(".pkl"):
                 with open(filename, "rb") as file:
-                    content = _ArrayUnpickler(file, encoding="latin1").load()
+                    content = ArrayUnpickler(file, encoding="latin1").load()
                 if not (isinstance(content, dict) and "model" in content):
                     raise ValueError("not a detectron2 .pkl: it has no entry 'model'")
             else:
