@@ -159,7 +159,8 @@ def _font_size(image: np.ndarray) -> int:
 
 
 @functools.lru_cache(maxsize=16)
-def _font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
+def text_font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
+    """The font of all words in pictures; ``size`` in pixels."""
     # matplotlib brings a font that covers Latin, Greek and Cyrillic, so none has to be installed
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
     return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name), size)
@@ -171,7 +172,7 @@ def _draw_words(panel: Image.Image, labels: np.ndarray, names: list[str], size: 
     small = (max(1, round(labels.shape[1] * scale)), max(1, round(labels.shape[0] * scale)))
     reduced = cv2.resize(labels.astype(np.int32), small, interpolation=cv2.INTER_NEAREST)
     draw = ImageDraw.Draw(panel, "RGBA")
-    font = _font(size, bold=True)
+    font = text_font(size, bold=True)
     height = round(1.6 * size)
     for index in np.unique(reduced[reduced >= 0]):
         name = _short(names[index])
@@ -221,7 +222,7 @@ def _legend_rows(names: list[str], shares: np.ndarray, colours: np.ndarray) -> l
 
 def _draw_legend(rows: list[_Row], size: int, height: int) -> Image.Image:
     """Swatch, word and share of the picture for every row, in columns of about ``height``."""
-    font, line = _font(size), round(size * 1.75)
+    font, line = text_font(size), round(size * 1.75)
     per_column = max(8, (height - size) // line)
     columns = [rows[i : i + per_column] for i in range(0, len(rows), per_column)]
     share_width = font.getlength("100.0 %")

@@ -22,6 +22,7 @@ from ovseg.data.loader import SeededStream, TrainLoader, build_test_loader
 from ovseg.data.mapper import EvaluationMapper, TrainingMapper
 from ovseg.engine.checkpoint import OVSegCheckpointer
 from ovseg.engine.optimizer import build_optimizer
+from ovseg.engine.tolerance import TolerantMapper, TolerantModel
 from ovseg.engine.writers import WandbWriter
 from ovseg.errors import UserError
 from ovseg.evaluation import SemSegEvaluator
@@ -146,17 +147,29 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Iterable[list[dict[str, Any]]]:
-        """One pass over a data set."""
+        """One pass over a data set; an image that cannot be read is a dict with ``error``."""
         return build_test_loader(
             load_dataset(dataset_name),
-            EvaluationMapper(cfg, dataset_name),
+            TolerantMapper(EvaluationMapper(cfg, dataset_name)),
             cfg.SOLVER.TEST_IMS_PER_BATCH,
             cfg.DATALOADER.NUM_WORKERS,
         )
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> SemSegEvaluator:
-        """Writes to ``OUTPUT_DIR/inference/<data set>/results.json``."""
+        """Writes into ``OUTPUT_DIR/inference/<data set>``."""
         return SemSegEvaluator(
-            dataset_name, os.path.join(cfg.OUTPUT_DIR, "inference", dataset_name)
+            dataset_name,
+            os.path.join(cfg.OUTPUT_DIR, "inference", dataset_name),
+            cfg.TEST.VISUALIZE,
         )
+
+    @classmethod
+    def test(cls, cfg: CfgNode, model: nn.Module, evaluators: Any = None) -> dict[str, Any]:
+        """Evaluate on ``DATASETS.TEST``; images that cannot be read are left out.
+
+        Returns:
+            ``{"sem_seg": {name: percent}}``, with ``failed_images`` when some were left out; of
+            several data sets one such dict each, by name. Empty but on the main process.
+        """
+        return super().test(cfg, TolerantModel(model), evaluators)

@@ -138,5 +138,40 @@ def group_miou(result: Scores, groups: Mapping[str, Sequence[int]]) -> dict[str,
     return means
 
 
+@dataclass(frozen=True)
+class Mistake:
+    """Pixels of one class that got another.
+
+    Attributes:
+        truth, predicted: labels; ``predicted`` is ``NO_CLASS`` where no class was predicted.
+        pixels: how many.
+        share: of the true class's pixels, 0..1.
+    """
+
+    truth: int
+    predicted: int
+    pixels: int
+    share: float
+
+
+def most_confused(confusion: np.ndarray, count: int) -> list[Mistake]:
+    """The up to ``count`` pairs of classes with the most wrong pixels, the largest first."""
+    wrong = confusion.copy()
+    np.fill_diagonal(wrong, 0)
+    totals = confusion.sum(axis=1)
+    order = np.argsort(-wrong, axis=None, kind="stable")[:count]
+    pairs = zip(*np.unravel_index(order, wrong.shape), strict=True)
+    return [
+        Mistake(
+            int(truth),
+            NO_CLASS if predicted == len(confusion) else int(predicted),
+            int(wrong[truth, predicted]),
+            float(wrong[truth, predicted] / totals[truth]),
+        )
+        for truth, predicted in pairs
+        if wrong[truth, predicted]
+    ]
+
+
 def _ratio(numerator: float, denominator: float) -> float:
     return float(numerator) / float(denominator) if denominator else float("nan")
