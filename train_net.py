@@ -5,7 +5,8 @@
     python train_net.py --eval-only --config-file configs/ovseg_swinB_vitL_bs32_120k.yaml \\
         MODEL.WEIGHTS checkpoint.pth DATASETS.TEST ade20k_sem_seg_val,pascalvoc20_sem_seg_val
 
-Without a GPU it runs in one process on the CPU. Results are logged and written to OUTPUT_DIR.
+Without a GPU it runs in one process on the CPU. Results are logged and written to OUTPUT_DIR. Exit
+code: 1 when images could not be evaluated (the others are), 2 for a mistake in the command.
 """
 
 from __future__ import annotations
@@ -13,20 +14,24 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import sys
 from collections.abc import Sequence
 from typing import Any
 
 from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
 from detectron2.engine import default_argument_parser, default_setup, launch
 from detectron2.evaluation import verify_results
+from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
 import ovseg  # noqa: F401  registers architectures and data sets
+from ovseg.data.custom import register_custom
 from ovseg.engine.checkpoint import OVSegCheckpointer
 from ovseg.engine.config import setup_cfg
 from ovseg.engine.launch import count_processes, plain_errors
-from ovseg.engine.trainer import Trainer, check_datasets
+from ovseg.engine.trainer import Trainer, check_datasets, check_ignore_value
 from ovseg.errors import UserError, cli_errors
 
 logger = logging.getLogger("ovseg.train_net")
@@ -40,6 +45,7 @@ def run(cfg: CfgNode, args: argparse.Namespace) -> dict[str, Any] | None:
         there was none.
     """
     with cli_errors(), plain_errors():
+        register_custom(cfg.DATASETS.CUSTOM)  # again: this may be a new process
         default_setup(cfg, args)
         setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="ovseg")
         logger.info("Running on %s, %d process(es)", cfg.MODEL.DEVICE, comm.get_world_size())
@@ -52,7 +58,10 @@ def run(cfg: CfgNode, args: argparse.Namespace) -> dict[str, Any] | None:
 
 
 def evaluate(cfg: CfgNode, resume: bool) -> dict[str, Any]:
-    """Evaluate ``MODEL.WEIGHTS``, or with ``resume`` the last checkpoint in ``OUTPUT_DIR``."""
+    """Evaluate ``MODEL.WEIGHTS``, or with ``resume`` the last checkpoint in ``OUTPUT_DIR``.
+
+    Ends the process with code 1 when images had to be left out.
+    """
     model = Trainer.build_model(cfg)
     checkpointer = OVSegCheckpointer(model, cfg.OUTPUT_DIR, cfg=cfg, trained=True)
     if not cfg.MODEL.WEIGHTS and not (resume and checkpointer.has_checkpoint()):
@@ -64,6 +73,11 @@ def evaluate(cfg: CfgNode, resume: bool) -> dict[str, Any]:
     results = Trainer.test(cfg, model)
     if comm.is_main_process():
         verify_results(cfg, results)
+        counts = flatten_results_dict(results)
+        failed = sum(counts[key] for key in counts if key.split("/")[-1] == "failed_images")
+        if failed:
+            print(f"error: {failed} images were left out; the log names them", file=sys.stderr)
+            raise SystemExit(1)
     return results
 
 
@@ -77,14 +91,48 @@ def _make_folder(path: str) -> None:
         ) from error
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """The command line."""
+def build_parser() -> argparse.ArgumentParser:
+    """detectron2's options, and OVSeg's."""
     parser = default_argument_parser()
     parser.description = __doc__
-    args = parser.parse_args(argv)
+    parser.add_argument(
+        "--dataset",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="yaml file of your own data set (see GETTING_STARTED.md): evaluated with --eval-only, "
+        "else trained on; may be given several times",
+    )
+    return parser
+
+
+def setup(args: argparse.Namespace) -> CfgNode:
+    """The frozen config that a command line asks for, its data sets registered.
+
+    ``--dataset`` stands for ``DATASETS.CUSTOM`` and the keys that use its data sets; what is given
+    at the end of the command goes before.
+    """
+    opts: list[Any] = []
+    if args.dataset:
+        if "DATASETS.CUSTOM" in args.opts:
+            raise UserError("--dataset and DATASETS.CUSTOM are both given; give one of them")
+        names = tuple(register_custom(args.dataset))
+        opts = ["DATASETS.CUSTOM", tuple(args.dataset), "DATASETS.TEST", names]
+        if not args.eval_only:
+            ignored = MetadataCatalog.get(names[0]).ignore_label
+            opts = [*opts[:3], (), "DATASETS.TRAIN", names]
+            opts += ["MODEL.SEM_SEG_HEAD.IGNORE_VALUE", ignored]
+    cfg = setup_cfg(args.config_file, [*opts, *args.opts])
+    register_custom(cfg.DATASETS.CUSTOM)
+    return cfg
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command line."""
+    args = build_parser().parse_args(argv)
     with cli_errors(), plain_errors():
         # here once, before processes start, so that a mistake is reported once
-        cfg = setup_cfg(args.config_file, args.opts)
+        cfg = setup(args)
         processes = count_processes(args.num_gpus, cfg, args.num_machines)
         _make_folder(cfg.OUTPUT_DIR)
         if args.eval_only and not cfg.DATASETS.TEST:
@@ -92,6 +140,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         check_datasets(cfg.DATASETS.TEST)
         if not args.eval_only:
             check_datasets(cfg.DATASETS.TRAIN, key="DATASETS.TRAIN")
+            check_ignore_value(cfg)
         launch(
             run,
             processes,

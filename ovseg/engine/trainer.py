@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
 from detectron2.engine import DefaultTrainer, HookBase
 from detectron2.projects.deeplab import build_lr_scheduler
 from detectron2.utils import comm
@@ -47,6 +48,22 @@ def check_datasets(names: Iterable[str], key: str = "DATASETS.TEST") -> None:
         except UserError as error:
             raise UserError(f"{error} (or leave it out of {key})") from error
         dataset_classes([name])
+
+
+def check_ignore_value(cfg: CfgNode) -> None:
+    """Find out whether training ignores the pixels that its data sets mean.
+
+    Raises:
+        UserError: ``MODEL.SEM_SEG_HEAD.IGNORE_VALUE`` is not a data set's own.
+    """
+    value = cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE
+    for name in cfg.DATASETS.TRAIN:
+        ignored = MetadataCatalog.get(name).get("ignore_label", value)
+        if ignored != value:
+            raise UserError(
+                f"config key MODEL.SEM_SEG_HEAD.IGNORE_VALUE: {value}, but data set {name} "
+                f"ignores {ignored}; give MODEL.SEM_SEG_HEAD.IGNORE_VALUE {ignored}"
+            )
 
 
 class SeedHook(HookBase):
