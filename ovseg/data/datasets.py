@@ -53,6 +53,58 @@ class Split:
         return vocabulary if self.num_classes is None else vocabulary.first(self.num_classes)
 
 
+def _prepared(script: str, **columns: Any) -> Split:
+    """A split whose label maps ``datasets/<script>`` writes."""
+    return Split(hint=f"unpack it as datasets/README.md says, then: python {script}", **columns)
+
+
+def _coco(split: str) -> Split:
+    return _prepared(
+        "datasets/prepare_coco_stuff_sem_seg.py",
+        name=f"coco_2017_{split}_stuff_sem_seg",
+        images=f"coco/{split}2017",
+        labels=f"coco/stuffthingmaps_detectron2/{split}2017",
+        vocabulary="coco_stuff_171",
+    )
+
+
+def _ade20k_full(split: str, folder: str) -> Split:
+    root = "ADE20K_2021_17_01"
+    return _prepared(
+        "datasets/prepare_ade20k_full_sem_seg.py",
+        name=f"ade20k_full_sem_seg_{split}",
+        images=f"{root}/images_detectron2/{folder}",
+        labels=f"{root}/annotations_detectron2/{folder}",
+        vocabulary="ade20k_full_847",
+        ignore_label=65535,
+        label_ext="tif",
+    )
+
+
+def _pascal_context(classes: int, split: str, ignore_label: int, label_ext: str) -> Split:
+    root = "VOCdevkit/VOC2010"
+    return _prepared(
+        "datasets/prepare_pascal_context.py",
+        name=f"pascal_context_{classes}_sem_seg_{split}",
+        images=f"{root}/JPEGImages",
+        labels=f"{root}/annotations_detectron2/pc{classes}_{split}",
+        vocabulary=f"pascal_context_{classes}",
+        ignore_label=ignore_label,
+        label_ext=label_ext,
+    )
+
+
+def _pascal_voc(split: str) -> Split:
+    root = "VOCdevkit/VOC2012"
+    return _prepared(
+        "datasets/prepare_voc_sem_seg.py",
+        name=f"pascalvoc20_sem_seg_{split}",
+        images=f"{root}/JPEGImages",
+        labels=f"{root}/annotations_detectron2/{split}",
+        vocabulary="pascal_voc_20",
+    )
+
+
 def _stickerscenes(split: str, num_classes: int | None = None) -> Split:
     return Split(
         name=f"stickerscenes_{split}",
@@ -65,44 +117,18 @@ def _stickerscenes(split: str, num_classes: int | None = None) -> Split:
     )
 
 
-_VOC2010, _VOC2012 = "VOCdevkit/VOC2010", "VOCdevkit/VOC2012"
-_ADE_FULL = "ADE20K_2021_17_01"
-
+#: ade20k_sem_seg_train and ade20k_sem_seg_val are registered by detectron2
 SPLITS: tuple[Split, ...] = (
-    Split(
-        "coco_2017_train_stuff_sem_seg",
-        "coco/train2017",
-        "coco/stuffthingmaps_detectron2/train2017",
-        "coco_stuff_171",
-    ),
-    Split(
-        "ade20k_full_sem_seg_val",
-        f"{_ADE_FULL}/images_detectron2/validation",
-        f"{_ADE_FULL}/annotations_detectron2/validation",
-        "ade20k_full_847",
-        ignore_label=65535,
-        label_ext="tif",
-    ),
-    Split(
-        "pascal_context_59_sem_seg_val",
-        f"{_VOC2010}/JPEGImages",
-        f"{_VOC2010}/annotations_detectron2/pc59_val",
-        "pascal_context_59",
-    ),
-    Split(
-        "pascal_context_459_sem_seg_val",
-        f"{_VOC2010}/JPEGImages",
-        f"{_VOC2010}/annotations_detectron2/pc459_val",
-        "pascal_context_459",
-        ignore_label=65535,
-        label_ext="tif",
-    ),
-    Split(
-        "pascalvoc20_sem_seg_val",
-        f"{_VOC2012}/JPEGImages",
-        f"{_VOC2012}/annotations_detectron2/val",
-        "pascal_voc_20",
-    ),
+    _coco("train"),
+    _coco("val"),
+    _ade20k_full("train", "training"),
+    _ade20k_full("val", "validation"),
+    _pascal_context(59, "train", 255, "png"),
+    _pascal_context(59, "val", 255, "png"),
+    _pascal_context(459, "train", 65535, "tif"),
+    _pascal_context(459, "val", 65535, "tif"),
+    _pascal_voc("train"),
+    _pascal_voc("val"),
     # labels 0..143 are what training sees (objects, then stuff); 144.. are the unseen objects
     _stickerscenes("train", num_classes=144),
     _stickerscenes("dev"),
@@ -119,6 +145,15 @@ FROZEN = Split(
     image_ext="jpg",
     hint="it is part of the repository; run from a complete checkout",
 )
+
+
+def find_split(name: str) -> Split:
+    """The row of the table for the data set ``name``.
+
+    Raises:
+        KeyError: there is none.
+    """
+    return {split.name: split for split in SPLITS}[name]
 
 
 def register_split(split: Split, root: str | os.PathLike[str]) -> None:
