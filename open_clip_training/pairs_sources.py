@@ -1,0 +1,169 @@
+"""Where pairs come from: images with captions and a trained OVSeg, or label maps."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+from collections import Counter
+from functools import cached_property
+from typing import Protocol
+
+from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
+
+from open_clip_training.pairs_input import Captioned, read_captions
+from open_clip_training.pairs_mining import Pair, Rules, fill_colour, ground_truth, mine, resize
+from open_clip_training.pairs_nouns import frequent, load_tagger, nouns_of_captions
+from open_clip_training.pairs_output import write_json
+from ovseg.data.datasets import dataset_classes, load_dataset
+from ovseg.data.images import read_labels
+from ovseg.errors import UserError
+from ovseg.modeling import OVSeg
+from ovseg.predictor import Predictor
+from ovseg.utils.images import read_image
+
+logger = logging.getLogger("collect_pairs")
+
+
+class Source(Protocol):
+    """Images and what makes pairs of them.
+
+    Attributes:
+        kind: the column ``source``.
+        fill: colour outside the regions, RGB 0..255.
+        counts: of what was seen and left out before any image was looked at.
+    """
+
+    kind: str
+    fill: tuple[int, int, int]
+    counts: Counter[str]
+
+    def __len__(self) -> int:
+        """The number of images."""
+
+    def image_id(self, index: int) -> str:
+        """What the image is called."""
+
+    def pairs(self, index: int, counts: Counter[str]) -> list[Pair]:
+        """The pairs of an image; reasons for less are added to ``counts``.
+
+        Raises:
+            UserError: the image or its label map cannot be read.
+        """
+
+
+class CaptionSource:
+    """Mined pairs: proposals of a trained OVSeg, nouns of the captions."""
+
+    kind = "proposal"
+
+    def __init__(self, options: argparse.Namespace, cfg: CfgNode) -> None:
+        """Read captions, find their nouns; the model is built when the first image needs it.
+
+        Raises:
+            UserError: the captions cannot be used, or hold no noun.
+        """
+        self.cfg, self.fill, self.rules = cfg, fill_colour(cfg), _rules(options)
+        self.counts: Counter[str] = Counter()
+        self._images = read_captions(
+            options.captions,
+            options.images,
+            options.captions_per_image,
+            options.seed,
+            options.limit,
+            self.counts,
+        )
+        self._nouns = self._find_nouns(options)
+        flat = [nouns for of_image in self._nouns for nouns in of_image]
+        self.counts["captions without nouns"] = sum(not nouns for nouns in flat)
+        excluded = {noun.lower() for noun in options.exclude_nouns}
+        self.words = [n for n in frequent(flat, options.min_noun_count) if n not in excluded]
+        if not self.words:
+            raise UserError(
+                f"--captions {str(options.captions)!r}: no caption holds a noun that is not left "
+                "out; look at the captions, --min-noun-count and --exclude-nouns"
+            )
+        logger.info("%d captions, %d distinct nouns", len(flat), len(self.words))
+        self._known = set(self.words)
+
+    def _find_nouns(self, options: argparse.Namespace) -> list[list[list[str]]]:
+        """Nouns of every caption of every image; kept in a file, since a run may be resumed."""
+        path = options.output / "nouns.json"
+        if not path.is_file():
+            captions = [caption for image in self._images for caption in image.captions]
+            nouns = iter(
+                nouns_of_captions(captions, load_tagger(options.spacy_model), options.adjectives)
+            )
+            write_json(path, [[next(nouns) for _ in image.captions] for image in self._images])
+        return json.loads(path.read_text(encoding="utf-8"))
+
+    @cached_property
+    def _model(self) -> OVSeg:
+        model = Predictor(self.cfg).model
+        assert isinstance(model, OVSeg)
+        return model
+
+    def __len__(self) -> int:
+        """The number of images."""
+        return len(self._images)
+
+    def image_id(self, index: int) -> str:
+        """What the captions' file calls the image."""
+        return self._images[index].image_id
+
+    def pairs(self, index: int, counts: Counter[str]) -> list[Pair]:
+        """See :class:`Source`."""
+        item: Captioned = self._images[index]
+        found = list(dict.fromkeys(noun for nouns in self._nouns[index] for noun in nouns))
+        nouns = [noun for noun in found if noun in self._known]
+        counts["nouns"] += len(found)
+        counts["nouns left out by the filters"] += len(found) - len(nouns)
+        if not nouns:
+            counts["images without nouns"] += 1
+            return []
+        image = resize(read_image(item.path), None, self.cfg)[0]
+        return mine(self._model, image, nouns, self.words, self.rules, counts)
+
+
+class LabelSource:
+    """Pairs of ground-truth regions and class names."""
+
+    kind = "ground-truth"
+
+    def __init__(self, options: argparse.Namespace, cfg: CfgNode) -> None:
+        """Find the images of a registered data set.
+
+        Raises:
+            UserError: it is not registered or its files are missing.
+        """
+        self.cfg, self.fill, self.rules = cfg, fill_colour(cfg), _rules(options)
+        self._dicts = load_dataset(options.ground_truth)[: options.limit]
+        self._names = dataset_classes([options.ground_truth])
+        self._ignore = int(MetadataCatalog.get(options.ground_truth).get("ignore_label", 255))
+        self.counts: Counter[str] = Counter(images=len(self._dicts))
+
+    def __len__(self) -> int:
+        """The number of images."""
+        return len(self._dicts)
+
+    def image_id(self, index: int) -> str:
+        """The image's file name."""
+        return str(self._dicts[index]["file_name"]).rsplit("/", 1)[-1]
+
+    def pairs(self, index: int, counts: Counter[str]) -> list[Pair]:
+        """See :class:`Source`."""
+        image = read_image(self._dicts[index]["file_name"])
+        labels = read_labels(self._dicts[index]["sem_seg_file_name"])
+        if labels.shape != image.shape[:2]:
+            raise UserError(
+                f"{self._dicts[index]['sem_seg_file_name']} is {labels.shape[1]} x "
+                f"{labels.shape[0]} pixels, its image {image.shape[1]} x {image.shape[0]}"
+            )
+        image, labels = resize(image, labels, self.cfg)
+        ratio = self.cfg.MODEL.CLIP_ADAPTER.MASK_EXPAND_RATIO
+        return ground_truth(image, labels, self._names, self._ignore, self.rules, counts, ratio)
+
+
+def _rules(options: argparse.Namespace) -> Rules:
+    return Rules(options.min_area, options.min_score, options.min_objectness)
