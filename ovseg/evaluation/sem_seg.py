@@ -86,21 +86,9 @@ class SemSegEvaluator(DatasetEvaluator):
                 self.failures.append(line)
 
     def _count(self, example: Mapping[str, Any], labels: np.ndarray) -> None:
-        truth = read_truth(example)
-        file = example["sem_seg_file_name"]
-        if truth.shape != labels.shape:
-            raise UserError(
-                f"label map {file} is {truth.shape[1]} x {truth.shape[0]} pixels, its image "
-                f"{labels.shape[1]} x {labels.shape[0]}; prepare the data set again"
-            )
+        truth = matching_truth(example, labels.shape)
         confusion = new_confusion(len(self.class_names)) if self.num_pictures else self.confusion
-        try:
-            update_confusion(confusion, labels, truth, self.ignore_label)
-        except ValueError as error:
-            raise UserError(
-                f"label map {file}: {error}, and not the ignored {self.ignore_label}; "
-                "prepare the data set again, or correct its list of classes"
-            ) from error
+        count_labels(confusion, labels, truth, example, self.ignore_label)
         if self.num_pictures:
             self.confusion += confusion
             self._extremes.offer(scores(confusion).miou, example, labels)
@@ -143,3 +131,39 @@ class SemSegEvaluator(DatasetEvaluator):
         if report.failures:
             results["failed_images"] = len(report.failures)
         return results
+
+
+def matching_truth(example: Mapping[str, Any], size: Sequence[int]) -> np.ndarray:
+    """The label map (H, W) of a dataset dict whose image has ``size`` H, W.
+
+    Raises:
+        UserError: it is missing, broken or of another size.
+    """
+    truth = read_truth(example)
+    if truth.shape != tuple(size):
+        raise UserError(
+            f"label map {example['sem_seg_file_name']} is {truth.shape[1]} x {truth.shape[0]} "
+            f"pixels, its image {size[1]} x {size[0]}; prepare the data set again"
+        )
+    return truth
+
+
+def count_labels(
+    confusion: np.ndarray,
+    labels: np.ndarray,
+    truth: np.ndarray,
+    example: Mapping[str, Any],
+    ignore_label: int,
+) -> None:
+    """:func:`update_confusion` for the image of a dataset dict.
+
+    Raises:
+        UserError: a label has no class; nothing is counted then.
+    """
+    try:
+        update_confusion(confusion, labels, truth, ignore_label)
+    except ValueError as error:
+        raise UserError(
+            f"label map {example['sem_seg_file_name']}: {error}, and not the ignored "
+            f"{ignore_label}; prepare the data set again, or correct its list of classes"
+        ) from error
