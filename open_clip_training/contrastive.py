@@ -21,7 +21,8 @@ def contrastive_loss(images: Tensor, texts: Tensor, owners: Tensor, scale: Tenso
     """
     logits = scale * functional.normalize(images, dim=-1) @ functional.normalize(texts, dim=-1).T
     to_text = functional.cross_entropy(logits, owners)
-    to_image = -logits.log_softmax(dim=0)[torch.arange(len(owners)), owners].mean()
+    own = torch.arange(len(owners), device=logits.device)
+    to_image = -logits.log_softmax(dim=0)[own, owners].mean()
     return (to_text + to_image) / 2
 
 

@@ -1,0 +1,114 @@
+"""Zero-shot accuracy on the ground-truth regions of any registered data set."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from detectron2.data import MetadataCatalog
+from open_clip import CLIP
+from torch import Tensor
+
+from open_clip_training.train_processes import Processes
+from open_clip_training.zero_shot import MEAN, MIN_PIXELS, normalise
+from ovseg.data.datasets import dataset_classes, load_dataset
+from ovseg.data.images import read_labels
+from ovseg.errors import UserError
+from ovseg.modeling.clip import text_templates, word_features
+from ovseg.modeling.crops import cut_crops
+from ovseg.structures import Crops
+from ovseg.utils.images import read_image
+
+logger = logging.getLogger(__name__)
+
+
+class RegionCheck:
+    """The ADE-150 protocol of the paper: ground-truth regions, classified among all names.
+
+    A region is all of one class in one picture. It is cut out as the segmentation network cuts its
+    proposals, its background filled; regions of fewer than 64 pixels are left out. Texts are those
+    of the 14 ViLD templates.
+    """
+
+    def __init__(self, name: str, limit: int = 0) -> None:
+        """
+        Args:
+            name: a registered data set.
+            limit: how many pictures of it, the first; 0: all.
+
+        Raises:
+            UserError: there is no such data set, or its files are missing.
+        """
+        self.name = name
+        self.records = load_dataset(name)[: limit or None]
+        self.names = dataset_classes([name])
+        metadata = MetadataCatalog.get(name)
+        self.groups: dict[str, list[int]] = metadata.get("class_groups") or {}
+
+    @torch.no_grad()
+    def __call__(self, model: CLIP, processes: Processes) -> dict[str, float]:
+        """Accuracies in percent.
+
+        Returns:
+            ``accuracy`` over all regions, ``accuracy_class_mean`` over the classes that occur,
+            ``accuracy_<group>`` over the regions of each group of classes, and the number of
+            ``regions``.
+        """
+        text = word_features(model, self.names, text_templates("vild", []))
+        # rows: regions, hits
+        counts = torch.zeros(2, len(self.names), dtype=torch.int64, device=processes.device)
+        for record in self.records[processes.rank :: processes.world]:
+            try:
+                crops, labels = self._regions(record, model.visual.image_size)
+            except (UserError, ValueError) as error:
+                logger.warning("%s: left out a picture: %s", self.name, error)
+                continue
+            if len(labels) == 0:
+                continue
+            masks = crops.masks.to(processes.device) if model.visual.mask_prompt_depth else None
+            features = model.visual(normalise(crops.images.to(processes.device)), masks)
+            hits = (F.normalize(features, dim=-1) @ text.T).argmax(dim=-1).cpu() == labels
+            both = torch.stack([torch.ones_like(labels), hits.long()])
+            counts.index_add_(1, labels.to(counts.device), both.to(counts.device))
+        regions, hits = processes.add_up(counts).cpu()
+        occurring = regions > 0
+        if not occurring.any():
+            raise UserError(f"--eval-data {self.name}: none of its pictures has a region to check")
+        result = {
+            "accuracy": _percent(hits, regions),
+            "accuracy_class_mean": round(
+                100 * float((hits[occurring] / regions[occurring]).mean()), 2
+            ),
+        }
+        for group, members in self.groups.items():
+            if regions[members].any():
+                result[f"accuracy_{group}"] = _percent(hits[members], regions[members])
+        return {**result, "regions": int(regions.sum())}
+
+    def _regions(self, record: dict[str, str], size: tuple[int, int]) -> tuple[Crops, Tensor]:
+        image = read_image(record["file_name"])
+        classes = read_labels(record["sem_seg_file_name"])
+        if classes.shape != image.shape[:2]:
+            raise ValueError(f"{record['sem_seg_file_name']} is not of its picture's size")
+        values, pixels = np.unique(classes, return_counts=True)
+        kept = [
+            int(value)
+            for value, count in zip(values, pixels, strict=True)
+            if value < len(self.names) and count >= MIN_PIXELS
+        ]
+        crops = cut_crops(
+            torch.from_numpy(image).permute(2, 0, 1),
+            torch.from_numpy(classes == np.array(kept)[:, None, None]).float()
+            if kept
+            else torch.zeros(0, *classes.shape),
+            size=size,
+            threshold=0.5,
+            fill=[255 * value for value in MEAN],
+        )
+        return crops, torch.tensor(kept, dtype=torch.int64)
+
+
+def _percent(hits: Tensor, regions: Tensor) -> float:
+    return round(100 * float(hits.sum() / regions.sum()), 2)

@@ -1,0 +1,131 @@
+"""The CLIP to adapt, which of its weights train, and their optimizer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+from torch import nn
+
+from ovseg.errors import UserError
+from ovseg.modeling.clip import (
+    architecture_of_name,
+    architecture_of_weights,
+    build_untrained_clip,
+    find_pretrained,
+    load_clip_weights,
+    read_clip_file,
+)
+from ovseg.modeling.clip.weights import PROMPTS
+
+DEFAULT_DEPTH = 3  # of mask prompts, as in the released checkpoints
+
+
+def load_clip(
+    name: str, pretrained: str, depth: int | None, *, prompts_train: bool, seed: int
+) -> tuple[open_clip.CLIP, dict[str, Any]]:
+    """The CLIP to start from.
+
+    Args:
+        name: "ViT-B/16", another model of open_clip, or the path of a file with a CLIP: OpenAI's
+            archive, a state dict, a training checkpoint.
+        pretrained: open_clip's tag or the path of the weights of a name.
+        depth: layers with mask prompts; None: as many as the weights have, or 3 if they train.
+        prompts_train: whether mask prompts are wanted.
+        seed: of new mask prompts.
+
+    Returns:
+        The model in float32, and its ``model_cfg`` for the checkpoint.
+
+    Raises:
+        UserError: there is no such CLIP, it cannot be had, or its prompts have another depth.
+    """
+    try:
+        if Path(name).is_file() or Path(name).suffix in {".pt", ".pth", ".bin", ".safetensors"}:
+            weights, known = read_clip_file(name)
+            model_cfg = known or architecture_of_weights(weights)
+            source = name
+        else:
+            tag = "" if Path(pretrained).is_file() else pretrained
+            model_cfg = architecture_of_name(name, tag)
+            source = str(find_pretrained(name, pretrained))
+            weights, _ = read_clip_file(source)
+    except UserError as error:
+        text = str(error).replace("MODEL.CLIP_ADAPTER.CLIP_MODEL_NAME", "--clip")
+        text = text.replace("MODEL.CLIP_ADAPTER.CLIP_PRETRAINED", "--pretrained")
+        raise UserError(text.split(", or give a MODEL.WEIGHTS")[0]) from error
+    held = len(weights[PROMPTS]) if PROMPTS in weights else 0
+    if depth is None:
+        depth = held or (DEFAULT_DEPTH if prompts_train else 0)
+    if held and depth != held:
+        raise UserError(
+            f"--mask-prompt-depth {depth}: {source} has mask prompts of depth {held}; leave the "
+            "option out, or start from a CLIP without"
+        )
+    layers = model_cfg["vision_cfg"]["layers"]
+    if not (1 if prompts_train else 0) <= depth <= layers:
+        raise UserError(f"--mask-prompt-depth {depth} must lie in 1..{layers}, the layers of CLIP")
+    # a file may hold fewer tokens than its model_cfg, which then describes the training
+    rows = len(weights["token_embedding.weight"])
+    model_cfg = {**model_cfg, "text_cfg": {**model_cfg["text_cfg"], "vocab_size": rows}}
+    torch.manual_seed(seed)
+    model = build_untrained_clip(model_cfg, depth)
+    if depth and not held:
+        weights[PROMPTS] = new_prompts(model)
+    load_clip_weights(model, weights, source)
+    return model, model_cfg
+
+
+def new_prompts(model: open_clip.CLIP) -> torch.Tensor:
+    """Mask prompts to start from, ``(depth, patches, width)``: zeros.
+
+    A patch of CLIP's mean colour, which fills the background, has the embedding zero; so the first
+    row starts as what CLIP sees there without prompts.
+    """
+    return torch.zeros_like(model.visual.mask_embedding)
+
+
+def choose_trained(model: open_clip.CLIP, train: str) -> None:
+    """Freeze all but the weights that ``train`` names.
+
+    Args:
+        model: its text tower and temperature never train.
+        train: "visual" (the vision transformer without mask prompts), "mask-prompts" (only
+            ``visual.mask_embedding``) or "both".
+    """
+    model.requires_grad_(False).eval()
+    for name, parameter in model.named_parameters():
+        if name == PROMPTS:
+            parameter.requires_grad = train in ("mask-prompts", "both")
+        elif name.startswith("visual."):
+            parameter.requires_grad = train in ("visual", "both")
+
+
+def build_optimizer(
+    model: open_clip.CLIP, lr: float, weight_decay: float, prompt_lr: float
+) -> torch.optim.AdamW:
+    """AdamW over what :func:`choose_trained` left; gains, biases and prompts do not decay."""
+    decayed, plain, prompts = [], [], []
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        if name == PROMPTS:
+            prompts.append(parameter)
+        elif parameter.ndim >= 2:
+            decayed.append(parameter)
+        else:
+            plain.append(parameter)
+    groups: list[dict[str, Any]] = [
+        {"params": decayed, "lr": lr, "weight_decay": weight_decay},
+        {"params": plain, "lr": lr, "weight_decay": 0.0},
+        {"params": prompts, "lr": prompt_lr, "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    return torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.98), eps=1e-6)
+
+
+def trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters that train, by name."""
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}

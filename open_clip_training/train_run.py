@@ -1,0 +1,259 @@
+"""One adaptation run: a step over any number of processes and parts, and its state on disk."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+from open_clip_train.precision import get_autocast
+from torch import Tensor
+
+from open_clip_training.contrastive import contrastive_loss, plain_contrastive_loss
+from open_clip_training.run_state import learning_rate, resume_path
+from open_clip_training.train_data import Batch, augment
+from open_clip_training.train_model import build_optimizer, trained_parameters
+from open_clip_training.train_processes import Processes
+from open_clip_training.zero_shot import normalise
+from ovseg.errors import UserError
+from ovseg.modeling.clip.text import encode_texts
+from ovseg.utils.io import atomic_path
+
+KEPT_TEXTS = 50_000
+CPU_CHUNK = 64  # pictures a forward pass: activations of more do not fit a CPU's cache
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything a run depends on besides its data, its CLIP and the number of processes."""
+
+    train: str
+    crops: str
+    steps: int
+    batch: int
+    warmup: int
+    lr: float
+    weight_decay: float
+    prompt_lr: float
+    plain_loss: bool
+    templates: tuple[str, ...]
+    augment: bool
+    precision: str
+    seed: int
+
+
+@dataclass
+class Run:
+    """A training run that can be saved and continued.
+
+    ``parts``: in how many passes a process computes its share of a batch; the result is the same,
+    the memory less. ``losses`` holds one loss a step, ``checks`` the zero-shot accuracies.
+    """
+
+    model: open_clip.CLIP
+    model_cfg: dict[str, Any]
+    nouns: Sequence[str]
+    settings: Settings
+    processes: Processes
+    parts: int = 1
+    step: int = 0
+    losses: list[float] = field(default_factory=list)
+    checks: list[dict[str, Any]] = field(default_factory=list)
+    left_out: set[int] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        settings = self.settings
+        device = self.processes.device
+        self.model.to(device)
+        self.trained = trained_parameters(self.model)
+        self.optimizer = build_optimizer(
+            self.model, settings.lr, settings.weight_decay, settings.prompt_lr
+        )
+        self.rates = [group["lr"] for group in self.optimizer.param_groups]
+        self.autocast = get_autocast(settings.precision, device_type=device.type)
+        # without "amp" it passes everything through
+        self.scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "amp")
+        self._known_texts: dict[str, Tensor] = {}
+        self.uses_masks = self.model.visual.mask_prompt_depth > 0
+
+    def advance(self, batch: Batch, indices: Tensor) -> float:
+        """Do one step.
+
+        Args:
+            batch: this process's part.
+            indices: of all pairs in the batch, over all processes.
+
+        Returns:
+            The loss of the whole batch, the same in every process.
+        """
+        settings = self.settings
+        factor = learning_rate(self.step, settings.warmup, settings.steps)
+        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
+            group["lr"] = factor * rate
+        self.optimizer.zero_grad(set_to_none=True)
+        generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + self.step)
+        texts, owners = self._texts(indices, generator)
+        loss = self._backward(self._inputs(batch, len(indices), generator), batch.valid, indices,
+                              texts, owners)  # fmt: skip
+        for parameter in self.trained.values():
+            assert parameter.grad is not None
+            self.processes.add_up(parameter.grad)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.step += 1
+        self.losses.append(loss)
+        return loss
+
+    def _texts(self, indices: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Features of the distinct nouns, each in a template of its own, and whose noun is which.
+
+        Crops of one noun share its template, so that one noun is one text.
+        """
+        nouns = [self.nouns[index] for index in indices.tolist()]
+        distinct = sorted(set(nouns))
+        places = {noun: place for place, noun in enumerate(distinct)}
+        chosen = torch.randint(
+            len(self.settings.templates), (len(distinct),), generator=generator
+        ).tolist()
+        texts = [
+            self.settings.templates[template].replace("{}", noun)
+            for noun, template in zip(distinct, chosen, strict=True)
+        ]
+        features = self._text_features(texts)
+        return features, torch.tensor([places[noun] for noun in nouns], device=features.device)
+
+    def _text_features(self, texts: Sequence[str]) -> Tensor:
+        """Features of texts; kept, since the text tower does not change."""
+        if len(self._known_texts) > KEPT_TEXTS:
+            self._known_texts.clear()
+        new = [text for text in texts if text not in self._known_texts]
+        if new:
+            with torch.no_grad(), self.autocast():
+                features = encode_texts(self.model, new)
+            self._known_texts.update(zip(new, features, strict=True))
+        return torch.stack([self._known_texts[text] for text in texts])
+
+    def _inputs(
+        self, batch: Batch, total: int, generator: torch.Generator
+    ) -> list[tuple[Tensor, Tensor | None]]:
+        """The model's inputs, in as many parts as one pass each takes."""
+        device = self.processes.device
+        images, masks = batch.images.to(device), batch.masks.to(device)
+        if self.settings.augment:
+            # drawn for the whole batch, so that the number of processes makes no difference
+            draws = self.processes.own_part(torch.rand((total, 4), generator=generator))
+            images, masks = augment(images, masks, draws)
+        images = normalise(images)
+        return [
+            (image, mask if self.uses_masks else None)
+            for image, mask in zip(images.chunk(self.parts), masks.chunk(self.parts), strict=True)
+        ]
+
+    def _features(self, images: Tensor, masks: Tensor | None) -> Tensor:
+        size = CPU_CHUNK if images.device.type == "cpu" else len(images)
+        mask_parts = [None] * math.ceil(len(images) / size) if masks is None else masks.split(size)
+        with self.autocast():
+            features = [
+                self.model.visual(image, mask)
+                for image, mask in zip(images.split(size), mask_parts, strict=True)
+            ]
+        return torch.cat(features).float()
+
+    def _backward(
+        self, inputs: list[tuple[Tensor, Tensor | None]], valid: Tensor, indices: Tensor,
+        texts: Tensor, owners: Tensor,
+    ) -> float:  # fmt: skip
+        """Leave the gradients of this process's part; returns the loss.
+
+        The loss needs the features of all. Its gradient by them is found first; then each part
+        passes its own rows of that gradient on, computing its features again if there are several
+        parts. This is exact, unlike the sum of the parts' own losses.
+        """
+        several = len(inputs) > 1
+        with torch.set_grad_enabled(not several):
+            own = [self._features(*part) for part in inputs]
+        everyone = self.processes.gather(torch.cat(own).detach()).requires_grad_()
+        usable = self.processes.gather(valid.to(everyone.device).to(torch.uint8)) > 0
+        self.left_out.update(indices[~usable.cpu()].tolist())
+        if not usable.any():
+            raise UserError("--train-data: none of the pairs of a batch can be used")
+        rule = plain_contrastive_loss if self.settings.plain_loss else contrastive_loss
+        used, owners = torch.unique(owners[usable], return_inverse=True)
+        loss = rule(everyone[usable], texts[used], owners, self.model.logit_scale.exp())
+        loss.backward()
+        assert everyone.grad is not None
+        gradients = self.processes.own_part(everyone.grad) * self.scaler.scale(
+            torch.ones((), device=everyone.device)
+        )
+        for place, gradient in enumerate(gradients.chunk(len(inputs))):
+            features = self._features(*inputs[place]) if several else own[place]
+            features.backward(gradient)
+        return float(loss.detach())
+
+    def save(self, output: Path) -> None:
+        """Write ``output`` (half precision, for use) and its neighbours to resume from and to read.
+
+        In the process of rank 0 alone.
+        """
+        if self.processes.rank:
+            return
+        state = {
+            name: value.half() if value.is_floating_point() else value.clone()
+            for name, value in self.model.state_dict().items()
+        }
+        with atomic_path(output) as path:
+            torch.save({"state_dict": state, "model_cfg": self.model_cfg, "step": self.step}, path)
+        history = {
+            "step": self.step,
+            "losses": self.losses,
+            "checks": self.checks,
+            "pairs": len(self.nouns),
+            "nouns": len(set(self.nouns)),
+            "pairs_left_out": len(self.left_out),
+            "settings": asdict(self.settings),
+        }
+        with atomic_path(resume_path(output)) as path:
+            torch.save(
+                {
+                    "trained": {name: p.detach() for name, p in self.trained.items()},
+                    "optimizer": self.optimizer.state_dict(),
+                    "scaler": self.scaler.state_dict(),
+                    "history": history,
+                },
+                path,
+            )
+        with atomic_path(history_path(output)) as path:
+            path.write_text(json.dumps(history, indent=1) + "\n", encoding="utf-8")
+
+    def resume(self, output: Path) -> None:
+        """Continue from what :meth:`save` left beside ``output``.
+
+        Raises:
+            UserError: nothing is there, or it was made with other settings or data.
+        """
+        path = resume_path(output)
+        if not path.is_file():
+            raise UserError(f"--resume: {path} is not there; run without --resume to start")
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+        history, settings = saved["history"], asdict(self.settings)
+        other = [key for key in settings if history["settings"].get(key) != settings[key]]
+        if history["pairs"] != len(self.nouns):
+            other.append("train_data")
+        if other or saved["trained"].keys() != self.trained.keys():
+            raise UserError(f"--resume: {path} was made with another {', '.join(other) or 'CLIP'}")
+        with torch.no_grad():
+            for name, parameter in self.trained.items():
+                parameter.copy_(saved["trained"][name])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.scaler.load_state_dict(saved["scaler"])
+        self.step, self.losses, self.checks = history["step"], history["losses"], history["checks"]
+
+
+def history_path(output: Path) -> Path:
+    """Where the losses and accuracies of a run are written, as JSON."""
+    return output.with_name(f"{output.stem}_history.json")
