@@ -1,0 +1,175 @@
+"""Reading the archives' files and writing ours; a broken one is an error that names it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import scipy.io
+from PIL import Image
+
+from ovseg.data.preparation.labels import relabel
+from ovseg.errors import UserError
+from ovseg.utils.io import atomic_path
+
+JPEG_QUALITY = 95
+_EXIF_ORIENTATION = 274
+
+
+class BrokenFileError(UserError):
+    """One file cannot be used; the others can."""
+
+
+def read_picture(path: Path, mode: str | None = None) -> np.ndarray:
+    """Decode a whole picture file.
+
+    Args:
+        mode: Pillow's name of the wanted kind, ``"RGB"``; None: values as they are stored, palette
+            indices among them.
+
+    Returns:
+        (H, W) or (H, W, channels), mostly uint8.
+
+    Raises:
+        BrokenFileError: the file is missing, truncated or no picture.
+    """
+    try:
+        with Image.open(path) as file:
+            return np.asarray(file if mode is None else file.convert(mode))
+    except Exception as error:  # decoders raise nearly anything on a broken file
+        raise _broken(path, error) from error
+
+
+def read_raw_labels(path: Path) -> np.ndarray:
+    """Decode a grey or palette label map: (H, W), the stored values.
+
+    Raises:
+        BrokenFileError: as :func:`read_picture`; or there are several channels.
+    """
+    labels = read_picture(path)
+    if labels.ndim != 2:
+        raise BrokenFileError(
+            f"{path}: {labels.shape[-1]} channels where one was expected; unpack the archive again"
+        )
+    return labels.astype(np.uint8) if labels.dtype == bool else labels
+
+
+def read_label_mat(path: Path) -> np.ndarray:
+    """The array ``LabelMap`` of a MATLAB file, uint16 (H, W).
+
+    Raises:
+        BrokenFileError: the file is missing, broken or lacks that array.
+    """
+    try:
+        labels = scipy.io.loadmat(path, variable_names=["LabelMap"])["LabelMap"]
+    except KeyError as error:
+        raise BrokenFileError(f"{path}: it holds no LabelMap; unpack the archive again") from error
+    except Exception as error:
+        raise _broken(path, error) from error
+    return np.asarray(labels, dtype=np.uint16)
+
+
+def require(path: Path, source: str) -> Path:
+    """``path``, a file or folder without which nothing can be prepared.
+
+    Args:
+        source: where it comes from.
+
+    Raises:
+        UserError: it is not there.
+    """
+    if not path.exists():
+        raise UserError(f"{path} is missing; it comes from {source}")
+    return path
+
+
+def read_ids(path: Path, source: str) -> list[str]:
+    """The image ids of a split, one a line; arguments and errors as :func:`require`."""
+    ids = require(path, source).read_text(encoding="utf-8").split()
+    if not ids:
+        raise UserError(f"{path} lists no image; take it again from {source}")
+    return ids
+
+
+def check_image(path: Path, labels: Path, shape: tuple[int, ...]) -> None:
+    """See by its header that the image of a label map is there and has the same size.
+
+    Args:
+        path: the image.
+        labels: the label map's file, for the message.
+        shape: (height, width) of the label map.
+
+    Raises:
+        BrokenFileError: it is missing, no picture, or of another size.
+    """
+    try:
+        with Image.open(path) as file:
+            width, height = file.size
+    except Exception as error:
+        raise _broken(path, error) from error
+    check_same_size(labels, shape, path, (height, width))
+
+
+def check_same_size(
+    labels: Path, label_shape: tuple[int, ...], image: Path, image_shape: tuple[int, ...]
+) -> None:
+    """Raise :class:`BrokenFileError` when the (height, width) of a label map and image differ."""
+    if tuple(label_shape[:2]) != tuple(image_shape[:2]):
+        raise BrokenFileError(
+            f"{labels}: {label_shape[1]} x {label_shape[0]} pixels, its image {image} "
+            f"{image_shape[1]} x {image_shape[0]}; unpack both again"
+        )
+
+
+def relabel_file(path: Path, raw: np.ndarray, table: np.ndarray, ignore_label: int) -> np.ndarray:
+    """:func:`relabel`, its errors naming the file that ``raw`` comes from.
+
+    Raises:
+        BrokenFileError: a value has no class.
+    """
+    try:
+        return relabel(raw, table, ignore_label)
+    except ValueError as error:
+        raise BrokenFileError(
+            f"{path}: {error} is no class of this data set; unpack the archive again"
+        ) from error
+
+
+def write_labels(path: Path, labels: np.ndarray) -> None:
+    """Write a label map, uint8 (H, W) as PNG or uint16 (H, W) as TIFF, whole or not at all."""
+    # OpenCV's PNG is written twice as fast as Pillow's, and little larger
+    with atomic_path(path) as temporary:
+        _write(path, temporary, labels)
+
+
+def write_image(path: Path, image: np.ndarray) -> None:
+    """Write an image, uint8 (H, W, 3) RGB, as JPEG of high quality, whole or not at all."""
+    with atomic_path(path) as temporary:
+        _write(path, temporary, image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+
+
+def copy_image(source: Path, path: Path) -> None:
+    """Copy an image file byte by byte, whole or not at all."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(source.read_bytes())
+
+
+def is_plain_jpeg(path: Path) -> bool:
+    """Whether a JPEG shows the same in every reader: RGB, without a turn in its EXIF data."""
+    with Image.open(path) as file:
+        upright = file.getexif().get(_EXIF_ORIENTATION, 1) == 1
+        return file.format == "JPEG" and file.mode == "RGB" and upright
+
+
+def _write(path: Path, temporary: Path, array: np.ndarray, options: Any = ()) -> None:
+    if not cv2.imwrite(str(temporary), array, list(options)):
+        raise UserError(f"{path} cannot be written; see whether the disk is full")
+
+
+def _broken(path: Path, error: Exception) -> BrokenFileError:
+    if isinstance(error, FileNotFoundError):
+        return BrokenFileError(f"{path} is missing; unpack the archive again")
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return BrokenFileError(f"{path} cannot be read ({reason}); unpack the archive again")

@@ -1,0 +1,69 @@
+"""What the archives with one grey or palette label map an image share: COCO, ADE20K-150, VOC."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from ovseg.data.preparation.files import (
+    check_image,
+    read_raw_labels,
+    relabel_file,
+    write_labels,
+)
+from ovseg.data.preparation.runner import Job
+
+logger = logging.getLogger(__name__)
+
+
+def plan_label_maps(
+    sources: Iterable[Path], images: Path, outputs: Path, table: np.ndarray, ignore_label: int = 255
+) -> list[Job]:
+    """One job for each label map.
+
+    Args:
+        sources: the archive's label maps.
+        images: folder of the images (``.jpg``), whose sizes are compared.
+        outputs: folder of ours (``.png``).
+        table: from :func:`ovseg.data.preparation.labels.label_table`.
+    """
+    compare = has_images(images)
+    return [
+        Job(
+            (outputs / f"{source.stem}.png",),
+            partial(
+                convert_label_map,
+                source,
+                images / f"{source.stem}.jpg" if compare else None,
+                outputs / f"{source.stem}.png",
+                table,
+                ignore_label,
+            ),
+        )
+        for source in sources
+    ]
+
+
+def has_images(folder: Path) -> bool:
+    """Whether the folder of images is there; label maps can be prepared before it is."""
+    if not folder.is_dir():
+        logger.warning("%s is missing: label maps are not compared with their images", folder)
+    return folder.is_dir()
+
+
+def convert_label_map(
+    source: Path, image: Path | None, output: Path, table: np.ndarray, ignore_label: int
+) -> None:
+    """Relabel one label map; ``image`` None leaves its size unchecked.
+
+    Raises:
+        BrokenFileError: one of the two cannot be used.
+    """
+    raw = read_raw_labels(source)
+    if image is not None:
+        check_image(image, source, raw.shape)
+    write_labels(output, relabel_file(source, raw, table, ignore_label))
