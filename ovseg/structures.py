@@ -88,6 +88,26 @@ class Classified:
 
 
 @dataclass
+class Piece:
+    """What one look at an image, or at a tile of it, adds to the segmentation.
+
+    Scores are linear in class probabilities and masks, so those of several looks are a sum of
+    pieces; a piece that counts less than fully has that share in its ``class_probs`` or ``masks``.
+
+    Attributes:
+        class_probs: float (K, C).
+        masks: float (K, h, w), one for each row of ``class_probs``.
+        canvas: height and width of the whole image in the masks' pixels; None: h and w.
+        origin: row and column of the whole image where the masks' upper left pixel lies.
+    """
+
+    class_probs: Tensor
+    masks: Tensor
+    canvas: tuple[int, int] | None = None
+    origin: tuple[int, int] = (0, 0)
+
+
+@dataclass
 class Prediction:
     """The segmentation of one image.
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ovseg.config import check_config
 from ovseg.errors import UserError
-from ovseg.structures import Classified, ClipClasses, Proposals, Regions
+from ovseg.structures import Classified, ClipClasses, Piece, Proposals, Regions
 
 from .clip import ClipAdapter, build_clip, text_templates
 from .criterion import SetCriterion
@@ -217,24 +217,36 @@ class OVSeg(nn.Module):
         self, inputs: Inputs, regions: Regions, classified: Classified
     ) -> dict[str, Tensor]:
         """The segmentation of one image, as :meth:`forward` returns it."""
-        masks = regions.masks
-        words, classes = len(regions.words), classified.class_probs.shape[1]
+        return self.segment(inputs, [self.piece(regions, classified)], regions.image.shape[-2:])
+
+    def piece(self, regions: Regions, classified: Classified) -> Piece:
+        """What the regions of one look at an image add to its segmentation."""
+        masks, classes = regions.masks, classified.class_probs.shape[1]
         if self.best_proposals_only:
+            words = len(regions.words)
             masks = (masks > self.mask_threshold).to(masks.dtype)
             visible = masks.flatten(1).any(dim=1)
             company = classes == 2 and (words == 1 or regions.words[-1] == OTHERS)
             choosing = 1 if company else classes
             classified = best_proposal_per_word(classified, visible, choosing)
-        masks = masks[classified.queries]
-        size = (
-            inputs.get("height", regions.image.shape[-2]),
-            inputs.get("width", regions.image.shape[-1]),
-        )
+        return Piece(classified.class_probs, masks[classified.queries])
+
+    def segment(
+        self, inputs: Inputs, pieces: Sequence[Piece], image_size: Sequence[int]
+    ) -> dict[str, Tensor]:
+        """The sum of pieces of one image, as :meth:`forward` returns it.
+
+        Args:
+            inputs: of the image.
+            pieces: at least one.
+            image_size: height and width of the output where ``inputs`` does not say.
+        """
+        size = (inputs.get("height", image_size[0]), inputs.get("width", image_size[1]))
         if inputs.get("output", "scores") == "scores":
-            return {"sem_seg": class_scores(classified.class_probs, masks, size)}
-        labels, scores = label_map(classified.class_probs, masks, size)
-        if words < classes:
-            labels[labels >= words] = -1
+            return {"sem_seg": class_scores(pieces, size)}
+        labels, scores = label_map(pieces, size)
+        # an internal "others" is no label
+        labels[labels >= len(words_of(inputs))] = -1
         return {"labels": labels, "scores": scores.where(labels >= 0, 0)}
 
     def _normalised(self, batched_inputs: list[Inputs]) -> ImageList:

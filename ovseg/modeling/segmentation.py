@@ -2,81 +2,131 @@
 
 The sum is linear in the masks, so it is the Q masks that are resized to the output and never the C
 class maps, and it is taken over bands of rows, so that no more than a tile of classes x rows x
-width exists where labels alone are wanted.
+width exists where labels alone are wanted. Several looks at an image, or tiles of it, are summed in
+the same way: see :class:`ovseg.structures.Piece`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ovseg.structures import Piece
+
 # elements of the largest intermediate array; 2^24 floats are 64 MB
 TILE = 2**24
 
 
-def resize_rows(masks: Tensor, height: int, first: int, last: int) -> Tensor:
-    """Rows ``first`` to ``last`` (exclusive) of masks [Q, h, W] resized to ``height`` rows.
-
-    Bilinear between pixel centres, as ``F.interpolate(align_corners=False)``; the width stays.
-    """
-    h = masks.shape[1]
-    if h == height:
-        return masks[:, first:last]
-    row = torch.arange(first, last, device=masks.device, dtype=torch.float32)
-    row = ((row + 0.5) * (h / height) - 0.5).clamp(min=0)
-    upper = row.long().clamp(max=h - 1)
-    lower = (upper + 1).clamp(max=h - 1)
-    share = (row - upper).to(masks.dtype)[:, None]
-    return masks[:, upper] * (1 - share) + masks[:, lower] * share
-
-
 def class_score_bands(
-    class_probs: Tensor, masks: Tensor, size: tuple[int, int], tile: int = TILE
+    pieces: Sequence[Piece], size: tuple[int, int], tile: int = TILE
 ) -> Iterator[tuple[slice, Tensor]]:
     """Scores of all classes, band of rows by band of rows.
 
+    Masks are resized bilinearly between pixel centres, as ``F.interpolate`` does it for the whole
+    image; beyond its masks a piece is 0.
+
     Args:
-        class_probs: [K, C].
-        masks: [K, h, w], of the same masks.
+        pieces: at least one, all of the same C classes.
         size: height and width of the output in pixels.
-        tile: most elements that a band's scores or resized masks may have.
+        tile: most elements that a band's scores or one piece's resized masks may have.
 
     Yields:
         The rows of a band and its scores [C, rows, width].
     """
     height, width = size
-    rows = max(1, tile // (width * max(class_probs.shape[0], class_probs.shape[1], 1)))
-    weights = class_probs.T.to(masks.dtype)
+    masks, classes = pieces[0].masks, pieces[0].class_probs.shape[1]
+    depth = max(classes, 1, *(len(piece.masks) for piece in pieces))
+    breadth = max(width, *(_canvas(piece)[1] for piece in pieces))
+    rows = max(1, tile // (breadth * depth))
     for first in range(0, height, rows):
         last = min(first + rows, height)
-        band = resize_rows(masks, height, first, last)
-        if band.shape[-1] != width and len(band):
-            band = F.interpolate(band[None], size=(last - first, width), mode="bilinear")[0]
-        elif band.shape[-1] != width:
-            band = band.new_zeros((0, last - first, width))
-        yield slice(first, last), (weights @ band.flatten(1)).view(-1, last - first, width)
+        band = masks.new_zeros((classes, last - first, width))
+        for piece in pieces:
+            _add(band, piece, size, first)
+        yield slice(first, last), band
 
 
-def class_scores(class_probs: Tensor, masks: Tensor, size: tuple[int, int]) -> Tensor:
+def class_scores(pieces: Sequence[Piece], size: tuple[int, int]) -> Tensor:
     """Scores [C, height, width] of all classes; see :func:`class_score_bands`."""
-    scores = masks.new_empty((class_probs.shape[1], *size))
-    for rows, band in class_score_bands(class_probs, masks, size):
+    scores = pieces[0].masks.new_empty((pieces[0].class_probs.shape[1], *size))
+    for rows, band in class_score_bands(pieces, size):
         scores[:, rows] = band
     return scores
 
 
-def label_map(class_probs: Tensor, masks: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+def label_map(pieces: Sequence[Piece], size: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """The best class of every pixel and its score; see :func:`class_score_bands`.
 
     Returns:
         Labels int64 [height, width], -1 where no class scores above 0, and scores [height, width].
     """
+    masks = pieces[0].masks
     labels = torch.empty(size, dtype=torch.int64, device=masks.device)
     best = masks.new_empty(size)
-    for rows, band in class_score_bands(class_probs, masks, size):
+    for rows, band in class_score_bands(pieces, size):
         best[rows], labels[rows] = band.max(dim=0)
     labels[best <= 0] = -1
     return labels, best
+
+
+def _canvas(piece: Piece) -> tuple[int, int]:
+    return piece.canvas or (piece.masks.shape[1], piece.masks.shape[2])
+
+
+def _add(band: Tensor, piece: Piece, size: tuple[int, int], first: int) -> None:
+    """Add a piece's scores to a band [C, rows, width] of the output, its rows from ``first`` on."""
+    if not len(piece.masks):
+        return
+    (height, width), (top, left) = _canvas(piece), piece.origin
+    rows, masks = _resized_rows(piece.masks, top, height, size[0], first, first + band.shape[1])
+    columns, _, _ = _sources(masks.shape[2], left, width, size[1], 0, size[1])
+    region = band[:, rows, columns]
+    if not region.numel():
+        return
+    if width != size[1]:
+        masks = F.pad(masks, (left, width - left - masks.shape[2]))
+        masks = F.interpolate(masks[None], size=(masks.shape[1], size[1]), mode="bilinear")[0]
+        masks = masks[:, :, columns]
+    weights = piece.class_probs.T.to(masks.dtype)
+    if region.is_contiguous():
+        region.view(len(region), -1).addmm_(weights, masks.flatten(1))
+    else:
+        region += (weights @ masks.flatten(1)).view(region.shape)
+
+
+def _resized_rows(
+    masks: Tensor, top: int, canvas: int, height: int, first: int, last: int
+) -> tuple[slice, Tensor]:
+    """The rows among ``first`` to ``last`` (exclusive) of an output of ``height`` rows that masks
+    [K, h, w] reach, counted from ``first``, and the masks resized to these rows."""
+    h = masks.shape[1]
+    reached, position, near = _sources(h, top, canvas, height, first, last)
+    if h == canvas == height:
+        return reached, masks[:, first:last]
+    far = (near + 1).clamp(max=canvas - 1)
+    share = position - near
+    inside = [(row >= top) & (row < top + h) for row in (near, far)]
+    weights = [part[:, None].to(masks) for part in ((1 - share) * inside[0], share * inside[1])]
+    near, far = ((row - top).clamp(0, h - 1).to(masks.device) for row in (near, far))
+    return reached, masks[:, near] * weights[0] + masks[:, far] * weights[1]
+
+
+def _sources(
+    length: int, offset: int, canvas: int, size: int, first: int, last: int
+) -> tuple[slice, Tensor, Tensor]:
+    """Where outputs ``first`` to ``last`` of ``size`` lie on an axis of ``canvas`` pixels: those
+    outputs that pixels ``offset`` to ``offset + length`` have a part in.
+
+    Returns:
+        Those outputs, counted from ``first``; their positions, float32; and the pixel at or before
+        each position, int64.
+    """
+    index = torch.arange(first, last, dtype=torch.float32)
+    position = ((index + 0.5) * (canvas / size) - 0.5).clamp(min=0)
+    near = position.long().clamp(max=canvas - 1)
+    reached = ((position > offset - 1) & (position < offset + length)).nonzero()[:, 0].tolist()
+    part = slice(reached[0], reached[-1] + 1) if reached else slice(0, 0)
+    return part, position[part], near[part]

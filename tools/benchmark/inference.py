@@ -31,6 +31,7 @@ from ovseg.modeling.clip import (
 )
 from ovseg.modeling.clip.text import encode_texts
 from ovseg.modeling.segmentation import label_map
+from ovseg.structures import Piece
 
 
 def compare(name: str, plain: Callable[[], object], ours: Callable[[], object], repeat: int) -> str:
@@ -109,7 +110,7 @@ def run(args: argparse.Namespace) -> None:
     line = compare(
         "labels of 847 classes: masks resized, bands of rows",
         lambda: argmax_of_resized_scores(probs, masks, size),
-        lambda: label_map(probs, masks, size),
+        lambda: label_map([Piece(probs, masks)], size),
         args.repeat,
     )
     print(line)
