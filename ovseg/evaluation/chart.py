@@ -49,7 +49,10 @@ def write_chart(
     figure.suptitle(f"{title}: mIoU {100 * result.miou:.2f} %", color=_INK, fontsize=14)
     bars, matrix = figure.subplots(1, 2, width_ratios=(2, 3))
     _draw_bars(bars, names[shown], 100 * result.iou[shown], len(ranked))
-    _draw_matrix(matrix, names[cells], _shares(confusion, cells))
+    if len(cells):
+        _draw_matrix(matrix, names[cells], _shares(confusion, cells))
+    else:  # no pixel of a class
+        matrix.set_axis_off()
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png")
 
