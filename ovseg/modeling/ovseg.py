@@ -25,7 +25,7 @@ from .criterion import SetCriterion
 from .crops import cut_crops
 from .ensemble import best_proposal_per_word, ensemble, proposals_alone
 from .matcher import HungarianMatcher
-from .segmentation import class_scores, label_map
+from .segmentation import class_scores, label_map, label_maps
 
 # company for a single word: classification is by contrast
 OTHERS = "others"
@@ -221,15 +221,58 @@ class OVSeg(nn.Module):
 
     def piece(self, regions: Regions, classified: Classified) -> Piece:
         """What the regions of one look at an image add to its segmentation."""
-        masks, classes = regions.masks, classified.class_probs.shape[1]
-        if self.best_proposals_only:
-            words = len(regions.words)
-            masks = (masks > self.mask_threshold).to(masks.dtype)
-            visible = masks.flatten(1).any(dim=1)
-            company = classes == 2 and (words == 1 or regions.words[-1] == OTHERS)
-            choosing = 1 if company else classes
-            classified = best_proposal_per_word(classified, visible, choosing)
+        classified, masks = self._shown(regions, classified, self.mask_threshold)
         return Piece(classified.class_probs, masks[classified.queries])
+
+    def label_maps(
+        self,
+        inputs: Inputs,
+        regions: Regions,
+        alternatives: Sequence[Classified],
+        mask_threshold: float | None = None,
+    ) -> Tensor:
+        """The labels of several classifications of one image's regions, sharing their work.
+
+        Args:
+            inputs: of the image.
+            regions: its proposals.
+            alternatives: N classifications of them, at least one.
+            mask_threshold: in place of the model's own.
+
+        Returns:
+            int64 [N, height, width], each as the ``labels`` of :meth:`forward`.
+        """
+        threshold = self.mask_threshold if mask_threshold is None else mask_threshold
+        masks, shown = regions.masks, []
+        for classified in alternatives:
+            classified, masks = self._shown(regions, classified, threshold)
+            shown.append(classified)
+        # over the masks that any of them uses; no class is likely in a mask that one does not use
+        used = torch.cat([classified.queries for classified in shown]).unique()
+        class_probs = []
+        for classified in shown:
+            probs = classified.class_probs.new_zeros((len(masks), classified.class_probs.shape[1]))
+            class_probs.append(probs.index_copy_(0, classified.queries, classified.class_probs))
+        height, width = regions.image.shape[-2:]
+        size = (inputs.get("height", height), inputs.get("width", width))
+        labels = label_maps([probs[used] for probs in class_probs], masks[used], size)
+        # an internal "others" is no label
+        labels[labels >= len(regions.words)] = -1
+        return labels
+
+    def _shown(
+        self, regions: Regions, classified: Classified, mask_threshold: float
+    ) -> tuple[Classified, Tensor]:
+        """The regions that are segmented by, and the masks of all regions as they are shown."""
+        masks, classes = regions.masks, classified.class_probs.shape[1]
+        if not self.best_proposals_only:
+            return classified, masks
+        words = len(regions.words)
+        masks = (masks > mask_threshold).to(masks.dtype)
+        visible = masks.flatten(1).any(dim=1)
+        company = classes == 2 and (words == 1 or regions.words[-1] == OTHERS)
+        choosing = 1 if company else classes
+        return best_proposal_per_word(classified, visible, choosing), masks
 
     def segment(
         self, inputs: Inputs, pieces: Sequence[Piece], image_size: Sequence[int]

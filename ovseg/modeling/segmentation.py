@@ -3,7 +3,8 @@
 The sum is linear in the masks, so it is the Q masks that are resized to the output and never the C
 class maps, and it is taken over bands of rows, so that no more than a tile of classes x rows x
 width exists where labels alone are wanted. Several looks at an image, or tiles of it, are summed in
-the same way: see :class:`ovseg.structures.Piece`.
+the same way: see :class:`ovseg.structures.Piece`. For the labels of a single look most classes are
+ruled out before any sum is taken: see :mod:`ovseg.modeling.best_class`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ovseg.structures import Piece
+
+from .best_class import SIDE, Tiles, best_classes, scores_of
 
 # elements of the largest intermediate array; 2^24 floats are 64 MB
 TILE = 2**24
@@ -66,10 +69,56 @@ def label_map(pieces: Sequence[Piece], size: tuple[int, int]) -> tuple[Tensor, T
     masks = pieces[0].masks
     labels = torch.empty(size, dtype=torch.int64, device=masks.device)
     best = masks.new_empty(size)
+    if len(pieces) == 1 and pieces[0].canvas is None:
+        class_probs = pieces[0].class_probs.to(masks.dtype)
+        for rows, tiles in _tile_bands(masks, size, class_probs.shape[1]):
+            classes = best_classes(class_probs, tiles)
+            labels[rows] = tiles.join(classes)
+            best[rows] = tiles.join(scores_of(classes, class_probs, tiles))
+        return labels, best
     for rows, band in class_score_bands(pieces, size):
         best[rows], labels[rows] = band.max(dim=0)
     labels[best <= 0] = -1
     return labels, best
+
+
+def label_maps(class_probs: Sequence[Tensor], masks: Tensor, size: tuple[int, int]) -> Tensor:
+    """The labels of :func:`label_map` for several classifications of the same masks.
+
+    Args:
+        class_probs: N of them, each [K, C].
+        masks: [K, h, w].
+        size: height and width of the output in pixels.
+
+    Returns:
+        int64 [N, height, width], -1 where no class scores above 0.
+    """
+    labels = masks.new_empty((len(class_probs), *size), dtype=torch.int64)
+    for rows, tiles in _tile_bands(masks, size, class_probs[0].shape[1]):
+        for place, probs in enumerate(class_probs):
+            labels[place, rows] = tiles.join(best_classes(probs.to(masks.dtype), tiles))
+    return labels
+
+
+def _tile_bands(
+    masks: Tensor, size: tuple[int, int], classes: int
+) -> Iterator[tuple[slice, Tiles]]:
+    """Masks [K, h, w] resized to ``size``, cut into tiles, band of rows by band of rows."""
+    height, width = size
+    depth = max(len(masks), classes, 1)
+    rows = max(1, TILE // (max(width, masks.shape[2]) * depth * SIDE)) * SIDE
+    for first in range(0, height, rows):
+        last = min(first + rows, height)
+        _, band = _resized_rows(masks, 0, masks.shape[1], height, first, last)
+        if masks.shape[2] != width:
+            band = _resized_columns(band, width)
+        yield slice(first, last), Tiles.cut(band)
+
+
+def _resized_columns(masks: Tensor, width: int) -> Tensor:
+    if not len(masks):
+        return masks.new_zeros((*masks.shape[:2], width))
+    return F.interpolate(masks[None], size=(masks.shape[1], width), mode="bilinear")[0]
 
 
 def _canvas(piece: Piece) -> tuple[int, int]:
@@ -88,8 +137,7 @@ def _add(band: Tensor, piece: Piece, size: tuple[int, int], first: int) -> None:
         return
     if width != size[1]:
         masks = F.pad(masks, (left, width - left - masks.shape[2]))
-        masks = F.interpolate(masks[None], size=(masks.shape[1], size[1]), mode="bilinear")[0]
-        masks = masks[:, :, columns]
+        masks = _resized_columns(masks, size[1])[:, :, columns]
     weights = piece.class_probs.T.to(masks.dtype)
     if region.is_contiguous():
         region.view(len(region), -1).addmm_(weights, masks.flatten(1))
