@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import re
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,14 +15,21 @@ import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
-from ovseg.errors import UserError
 from ovseg.evaluation import (
+    Mistake,
+    Report,
     SemSegEvaluator,
+    chart,
     group_miou,
+    most_confused,
     new_confusion,
     scores,
     update_confusion,
 )
+from ovseg.evaluation.chart import write_chart
+from ovseg.evaluation.confusion import NO_CLASS
+from ovseg.evaluation.pictures import draw_comparison
+from ovseg.visualizer import palette
 
 WORDS = ["sky", "sea", "boat", "fish"]
 
@@ -192,16 +201,152 @@ def test_no_class_is_wrong_and_reset_forgets(dataset: str, tmp_path: Path) -> No
     assert evaluator.evaluate()["sem_seg"]["pACC"] == 0
 
 
-def test_errors_name_file_and_data_set(dataset: str, tmp_path: Path) -> None:
+def test_what_cannot_be_counted_is_named_and_left_out(
+    dataset: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    evaluator = SemSegEvaluator(dataset, tmp_path / "out")
+    inputs: list[dict[str, str]] = [
+        truth_file(tmp_path, np.zeros((3, 4)), "big.png"),
+        truth_file(tmp_path, np.full((2, 2), 7), "odd.png"),
+        {"sem_seg_file_name": str(tmp_path / "gone.png")},
+        {**truth_file(tmp_path, np.zeros((2, 2))), "error": "photo a.jpg is broken; replace it"},
+        truth_file(tmp_path, np.zeros((2, 2))),
+    ]
+    outputs = [{"labels": torch.zeros(2, 2).long()}] * 5
+    outputs[3] = {}
+    with caplog.at_level(logging.ERROR, logger="ovseg"):
+        evaluator.process(inputs, outputs)
+    results = evaluator.evaluate()
+    assert results is not None
+    assert results["failed_images"] == 4
+    assert results["sem_seg"]["pACC"] == 100
+    written = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert written["images"] == 1
+    expected = [
+        r"^data set harbour: .*big\.png is 4 x 3 pixels, its image 2 x 2; prepare",
+        r"^data set harbour: .*odd\.png: ground truth holds label 7, outside the 4 classes",
+        r"^data set harbour: .*gone\.png is missing",
+        r"^data set harbour: photo a\.jpg is broken; replace it$",
+    ]
+    for pattern, line in zip(expected, written["failed"], strict=True):
+        assert re.search(pattern, line)
+        assert line in caplog.text
+        assert f"* {line}" in (tmp_path / "out" / "results.md").read_text()
+
+
+def test_words_of_a_class_count_for_it(dataset: str, tmp_path: Path) -> None:
+    MetadataCatalog.get(dataset).set(
+        words=["sky", "sea", "ocean", "boat", "fish", "others"], word_labels=[0, 1, 1, 2, 3, -1]
+    )
     evaluator = SemSegEvaluator(dataset)
-    labels = [{"labels": torch.zeros(2, 2).long()}]
-    with pytest.raises(UserError, match=r"harbour: .*big\.png: .*shape \(2, 2\).*\(3, 3\)"):
-        evaluator.process([truth_file(tmp_path, np.zeros((3, 3)), "big.png")], labels)
-    with pytest.raises(UserError, match=r"odd\.png: ground truth holds label 7"):
-        evaluator.process([truth_file(tmp_path, np.full((2, 2), 7), "odd.png")], labels)
-    with pytest.raises(UserError, match=r"gone\.png is missing"):
-        evaluator.process([{"sem_seg_file_name": str(tmp_path / "gone.png")}], labels)
-    assert evaluator.num_images == 0
+    truth = np.array([[0, 1, 1, 2, 3, 3]])
+    said = torch.tensor([[0, 1, 2, 3, 4, 5]])
+    evaluator.process([truth_file(tmp_path, truth)], [{"labels": said}])
+    assert evaluator.confusion.tolist() == [
+        [1, 0, 0, 0, 0],
+        [0, 2, 0, 0, 0],
+        [0, 0, 1, 0, 0],
+        [0, 0, 0, 1, 1],
+    ]
+
+
+def test_most_confused() -> None:
+    confusion = np.array([[5, 2, 0, 1], [0, 9, 0, 3], [0, 0, 0, 0]])
+    mistakes = most_confused(confusion, 2)
+    assert mistakes == [Mistake(1, NO_CLASS, 3, 3 / 12), Mistake(0, 1, 2, 2 / 8)]
+    assert len(most_confused(confusion, 10)) == 3
+    assert most_confused(new_confusion(3), 5) == []
+
+
+def test_report_as_a_document(tmp_path: Path) -> None:
+    confusion = np.array([[6, 2, 0], [0, 0, 0]])
+    report = Report("harbour", ["a|b", "sea"], confusion, 1)
+    text = re.sub(" +", " ", report.markdown())
+    assert r"| a\|b | 75.0 | 75.0 | 100.0 |" in text
+    assert r"| a\|b | sea | 25.0 | 25.0 |" in text
+    assert "Not evaluated" not in text
+    assert "1 of 2 classes in the ground truth" in text
+    assert "| mIoU | 37.50 |" in text
+    assert "| mIoU_detectron2 | 75.00 |" in text
+
+
+@pytest.mark.parametrize("classes", [1, 20, 847])
+def test_chart_of_few_and_many_classes(tmp_path: Path, classes: int) -> None:
+    rng = np.random.default_rng(0)
+    confusion = new_confusion(classes)
+    confusion[np.arange(classes), np.arange(classes)] = rng.integers(0, 90, classes)
+    confusion[np.arange(classes), rng.integers(0, classes + 1, classes)] += 20
+    names = [f"class ${i}$ {'with a long name' * (i % 7)}" for i in range(classes)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        write_chart(tmp_path / "chart.png", "harbour", confusion, names)
+    with Image.open(tmp_path / "chart.png") as chart:
+        width, height = chart.size
+        pixels = np.asarray(chart.convert("RGB"))
+    assert width == 1600
+    assert height < 1300
+    assert (pixels != 255).any(axis=2).mean() > 0.05
+
+
+def test_chart_chooses_best_worst_and_most_mistaken() -> None:
+    classes = 60
+    confusion = new_confusion(classes)
+    diagonal = np.arange(classes)
+    confusion[diagonal, diagonal] = 1000
+    confusion[7, 8] = 500
+    confusion[30, classes] = 400
+    cells = chart._most_mistaken(confusion, diagonal)
+    assert len(cells) == 20
+    assert {7, 8, 30} <= set(cells.tolist())
+    shares = chart._shares(confusion, np.array([7, 8]))
+    np.testing.assert_allclose(shares, [[100 * 2 / 3, 100 / 3, 0], [0, 100, 0]])
+    shares = chart._shares(confusion, np.array([7, 30]))
+    np.testing.assert_allclose(shares[1], [0, 100 / 1.4, 40 / 1.4])
+
+
+def test_pictures_of_the_worst_and_best(dataset: str, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    evaluator = SemSegEvaluator(dataset, tmp_path / "out", num_pictures=2)
+    (tmp_path / "out/pictures").mkdir(parents=True)
+    (tmp_path / "out/pictures/worst_01_stale.jpg").touch()
+    # image i has i of its 8 columns right
+    for right in rng.permutation(9):
+        truth = np.tile(np.repeat([1, 2], 4), (6, 1))
+        said = np.where(np.arange(8) < right, truth, 3)
+        photo = tmp_path / f"{right}.jpg"
+        Image.fromarray(rng.integers(0, 255, (6, 8, 3), dtype=np.uint8)).save(photo)
+        example = {**truth_file(tmp_path, truth, f"{right}.png"), "file_name": str(photo)}
+        evaluator.process([example], [{"labels": torch.tensor(said)}])
+        kept = evaluator._extremes._worst + evaluator._extremes._best
+        assert len(kept) <= 4  # memory does not grow with the data set
+    evaluator.evaluate()
+    names = sorted(path.name for path in (tmp_path / "out/pictures").iterdir())
+    assert names == ["best_01_8.jpg", "best_02_7.jpg", "worst_01_0.jpg", "worst_02_1.jpg"]
+
+
+def test_comparison_shows_image_truth_and_prediction() -> None:
+    image = np.full((32, 64, 3), 200, np.uint8)
+    truth = np.repeat([[0, 1]], 32, 0).repeat(32, 1)
+    truth[:8] = NO_CLASS
+    strip = draw_comparison(image, truth, np.zeros_like(truth), ["sky", "sea"])
+    height = strip.shape[0]
+    middle = slice(height // 2, height // 2 + 100)
+    np.testing.assert_array_equal(strip[middle, 100:600], 200)  # the image itself, enlarged
+    # ground truth: left half sky, right half sea, each in its colour, half as strong
+    sky, sea = (image[0, 0] // 2 + colour // 2 for colour in palette(2).astype(int))
+    panel = strip[:, 640 + 12 :]
+    bottom = height - 60
+    np.testing.assert_allclose(panel[bottom, 40], sky, atol=2)
+    np.testing.assert_allclose(panel[bottom, 600], sea, atol=2)
+    np.testing.assert_array_equal(panel[-300, 100], 200)  # above: of no class
+    # larger images are made smaller, not the strip larger
+    large = draw_comparison(
+        image.repeat(40, 0).repeat(40, 1),
+        truth.repeat(40, 0).repeat(40, 1),
+        truth.repeat(40, 0).repeat(40, 1),
+        ["sky", "sea"],
+    )
+    assert large.shape[0] == height
 
 
 def test_counts_of_all_processes_are_summed(
@@ -212,5 +357,7 @@ def test_counts_of_all_processes_are_summed(
     evaluator.process(inputs, [{"labels": torch.zeros(2, 2).long()}])
     other = new_confusion(4)
     other[0, 1] = 12
-    monkeypatch.setattr("ovseg.evaluation.sem_seg.comm.gather", lambda mine: [mine, (other, 1)])
+    monkeypatch.setattr(
+        "ovseg.evaluation.sem_seg.comm.gather", lambda mine: [mine, (other, 1, ["x"])]
+    )
     assert evaluator.evaluate()["sem_seg"]["pACC"] == 25

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,9 +14,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from detectron2.data import DatasetCatalog
 from tiny_world import CONFIGS, tiny_opts, tiny_world
 
 import train_net
+from ovseg.engine.launch import count_processes
 
 SWIN = CONFIGS / "ovseg_swinB_vitL_bs32_120k.yaml"
 ROOT = CONFIGS.parent
@@ -108,6 +113,52 @@ def test_published_abbreviation_of_num_gpus(
     said = answer(capsys, command(clip, tmp_path, "--num-gpu", "8"))
     assert "--num-gpus 8" in said
     assert "no GPU; leave both out to run in one process on the CPU" in said
+
+
+def documented_commands() -> list[str]:
+    """Every train_net.py command of GETTING_STARTED.md, as one line each."""
+    text = (ROOT / "GETTING_STARTED.md").read_text(encoding="utf-8").replace("\\\n", " ")
+    blocks = re.findall(r"^```bash\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+    lines = [line.strip() for block in blocks for line in block.splitlines()]
+    return [line for line in lines if "train_net.py " in line]
+
+
+@pytest.mark.parametrize("line", documented_commands())
+def test_documented_commands_are_understood(
+    line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
+    monkeypatch.chdir(ROOT)
+    # their own data set is the user's to write
+    described = tmp_path / "my.yaml"
+    described.write_text(
+        f"name: mine_{tmp_path.name}\nimages: {tmp_path}\nlabels: {tmp_path}\nclasses: [sky, sea]\n"
+    )
+    words = shlex.split(line)
+    argv = [str(described) if word == "my_data.yaml" else word for word in words]
+    args = train_net.build_parser().parse_args(argv[1 + words.index(_script(words)) :])
+    cfg = train_net.setup(args)
+    assert args.eval_only == ("--eval-only" in words)
+    if "--num-gpu" in words:
+        assert count_processes(args.num_gpus, cfg) == 8
+    for key, value in zip(args.opts[::2], args.opts[1::2], strict=True):
+        found = functools.reduce(getattr, key.split("."), cfg)
+        if isinstance(found, tuple):  # ("one","two",) as the shell hands it over
+            assert list(found) == re.findall(r"[\w.]+", value)
+            assert set(found) <= set(DatasetCatalog.list())
+        else:
+            assert str(found) == value
+
+
+def _script(words: list[str]) -> str:
+    return next(word for word in words if word.endswith("train_net.py"))
+
+
+def test_published_evaluations_are_documented() -> None:
+    evaluations = " ".join(line for line in documented_commands() if "--eval-only" in line)
+    for name in ("ade20k", "ade20k_full", "pascal_context_59", "pascal_context_459"):
+        assert f'"{name}_sem_seg_val\\"' in evaluations
+    assert '"pascalvoc20_sem_seg_val\\"' in evaluations
 
 
 @pytest.mark.parametrize(
