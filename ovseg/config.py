@@ -18,6 +18,10 @@ from detectron2.config import CfgNode as CN
 
 from ovseg.errors import UserError
 
+# published key of a post-processing that OVSeg leaves out, since no maintained library installs
+# without a compiler; yaml files may say False
+DENSE_CRF = "TEST.DENSE_CRF"
+
 # how the published yaml files write their training sizes: an expression for eval
 _EVAL_TAG = "tag:yaml.org,2002:python/object/apply:eval"
 _SIZES = re.compile(
@@ -195,11 +199,16 @@ def _add_solver(cfg: CN) -> None:
 def _add_test(cfg: CN) -> None:
     # pictures of so many worst and so many best images are saved with the results
     cfg.TEST.VISUALIZE = 0
-    # published keys; True is refused until the method is there
+    # TEST.AUG is detectron2's: ENABLED averages over the sizes MIN_SIZES of the shorter side (in
+    # place of INPUT.MIN_SIZE_TEST, the longer at most MAX_SIZE) and with FLIP over mirror images
+
+    # segment square tiles and average where they overlap
     cfg.TEST.SLIDING_WINDOW = False
+    # side of a tile, in pixels of the resized image
     cfg.TEST.SLIDING_TILE_SIZE = 224
+    # share of a tile that the next one covers again
     cfg.TEST.SLIDING_OVERLAP = 2 / 3.0
-    cfg.TEST.DENSE_CRF = False
+    cfg.register_deprecated_key(DENSE_CRF)
 
 
 def check_config(cfg: CN) -> None:
@@ -211,8 +220,6 @@ def check_config(cfg: CN) -> None:
     refused = {
         "MODEL.MASK_FORMER.TEST.PANOPTIC_ON": (cfg.MODEL.MASK_FORMER.TEST.PANOPTIC_ON, True),
         "MODEL.CLIP_ADAPTER.REGION_RESIZED": (cfg.MODEL.CLIP_ADAPTER.REGION_RESIZED, False),
-        "TEST.SLIDING_WINDOW": (cfg.TEST.SLIDING_WINDOW, True),
-        "TEST.DENSE_CRF": (cfg.TEST.DENSE_CRF, True),
     }
     for key, (value, unsupported) in refused.items():
         if value == unsupported:
@@ -231,6 +238,26 @@ def check_config(cfg: CN) -> None:
             raise UserError(f"MODEL.CLIP_ADAPTER.{key} {value} must lie in 0..1")
     if cfg.TEST.VISUALIZE < 0:
         raise UserError(f"TEST.VISUALIZE {cfg.TEST.VISUALIZE} is negative; set 0 for no pictures")
+    _check_looks(cfg)
+
+
+def _check_looks(cfg: CN) -> None:
+    aug, test = cfg.TEST.AUG, cfg.TEST
+    if aug.ENABLED and (not aug.MIN_SIZES or min(aug.MIN_SIZES) < 1):
+        raise UserError(
+            f"TEST.AUG.MIN_SIZES {tuple(aug.MIN_SIZES)}: give lengths in pixels, each at least 1"
+        )
+    if aug.ENABLED and aug.MAX_SIZE < 1:
+        raise UserError(f"TEST.AUG.MAX_SIZE {aug.MAX_SIZE} must be at least 1")
+    if test.SLIDING_TILE_SIZE < 1:
+        raise UserError(f"TEST.SLIDING_TILE_SIZE {test.SLIDING_TILE_SIZE} must be at least 1")
+    if not 0 <= test.SLIDING_OVERLAP < 1:
+        raise UserError(f"TEST.SLIDING_OVERLAP {test.SLIDING_OVERLAP} must lie in 0..1, below 1")
+    if test.SLIDING_WINDOW and cfg.MODEL.META_ARCHITECTURE == "OVSegDEMO":
+        raise UserError(
+            "TEST.SLIDING_WINDOW True: OVSegDEMO takes the best proposal of the whole image; "
+            "set MODEL.META_ARCHITECTURE OVSeg or TEST.SLIDING_WINDOW False"
+        )
 
 
 def _check_choice(key: str, value: str, choices: tuple[str, ...]) -> None:

@@ -17,12 +17,13 @@ from typing import Any
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import transforms as T
 from detectron2.modeling import build_model
 from torch import nn
 
+from ovseg.data.mapper import resize_short_side, test_size
 from ovseg.engine.checkpoint import OVSegCheckpointer
 from ovseg.engine.config import setup_cfg
+from ovseg.engine.inference import for_inference
 from ovseg.errors import UserError
 from ovseg.structures import Prediction
 
@@ -78,7 +79,7 @@ class Predictor:
                 raise UserError("MODEL.WEIGHTS is empty; give the path of a trained checkpoint")
             model = build_model(cfg)
             OVSegCheckpointer(model, cfg=cfg, trained=True).load(cfg.MODEL.WEIGHTS)
-        self.model = model.eval()
+        self.model = for_inference(cfg, model.eval())
 
     @classmethod
     def from_embedded(cls, opts: Sequence[str] = ()) -> Predictor:
@@ -121,7 +122,7 @@ class Predictor:
         )
 
     def _model_input(self, image: np.ndarray, words: list[str]) -> dict[str, Any]:
-        resized = self._resized(image)
+        resized = resize_short_side(image, *test_size(self.cfg))
         if self.cfg.INPUT.FORMAT == "BGR":  # the order that the model was trained with
             resized = resized[:, :, ::-1]
         return {
@@ -131,15 +132,3 @@ class Predictor:
             "class_names": list(words),
             "output": "labels",
         }
-
-    def _resized(self, image: np.ndarray) -> np.ndarray:
-        """As in evaluation: the shorter side to ``MIN_SIZE_TEST``, 0 leaving it as it is."""
-        sizes = self.cfg.INPUT
-        if sizes.MIN_SIZE_TEST == 0:
-            return image
-        height, width = T.ResizeShortestEdge.get_output_shape(
-            *image.shape[:2], sizes.MIN_SIZE_TEST, sizes.MAX_SIZE_TEST
-        )
-        # a very long and narrow picture would vanish
-        transform = T.ResizeTransform(*image.shape[:2], max(height, 1), max(width, 1))
-        return transform.apply_image(image)

@@ -70,7 +70,13 @@ def test_overrides_take_the_type_of_their_key() -> None:
         (["SOLVER.MAX_ITER", "many"], "SOLVER.MAX_ITER: 'many' is no value.*a whole number"),
         (["INPUT.CROP.SIZE", "7"], "INPUT.CROP.SIZE: '7' is no value for it; it needs a list"),
         (["MODEL.DEVICE", "gpu"], "MODEL.DEVICE: 'gpu' is no device"),
-        (["TEST.AUG.ENABLED", "True"], "TEST.AUG.ENABLED True is not supported"),
+        (["TEST.AUG.ENABLED", "True", "TEST.AUG.MIN_SIZES", "()"], r"TEST\.AUG\.MIN_SIZES \(\)"),
+        (["TEST.AUG.ENABLED", "True", "TEST.AUG.MAX_SIZE", "0"], r"TEST\.AUG\.MAX_SIZE 0"),
+        (["TEST.SLIDING_TILE_SIZE", "0"], "TEST.SLIDING_TILE_SIZE 0 must be at least 1"),
+        (
+            ["TEST.SLIDING_WINDOW", "True", "MODEL.META_ARCHITECTURE", "OVSegDEMO"],
+            "TEST.SLIDING_WINDOW True.*set MODEL.META_ARCHITECTURE OVSeg",
+        ),
         (["TEST.DENSE_CRF", "True"], "TEST.DENSE_CRF True is not supported"),
         (["INPUT.FORMAT", "HSV"], "INPUT.FORMAT 'HSV' is unknown"),
     ],
@@ -87,6 +93,7 @@ def test_wrong_overrides_are_answered(opts: list[str], message: str) -> None:
         ("MODEL: [\n", "not valid yaml"),
         ("MODEL:\n  CLIP_ADAPTOR:\n    X: 1\nVERSION: 2", r"key MODEL\.CLIP_ADAPTOR; did you mean"),
         ("SOLVER:\n  BASE_LR: abc\nVERSION: 2", r"SOLVER\.BASE_LR"),
+        ("TEST:\n  DENSE_CRF: True\nVERSION: 2", "TEST.DENSE_CRF True is not supported"),
         ("SOLVER: 3\nVERSION: 2", "for config key: SOLVER; correct the value"),
         ("hello", "holds no config"),
         ("", "holds no config"),
@@ -99,6 +106,14 @@ def test_wrong_files_are_answered(tmp_path: Path, text: str, message: str) -> No
     with pytest.raises(UserError, match=message) as caught:
         setup_cfg(path)
     assert "wrong.yaml" in str(caught.value)
+
+
+def test_published_key_without_a_method_may_be_false(tmp_path: Path) -> None:
+    path = tmp_path / "published.yaml"
+    path.write_text("TEST:\n  DENSE_CRF: False\n  SLIDING_TILE_SIZE: 96\nVERSION: 2")
+    cfg = setup_cfg(path, ["TEST.DENSE_CRF", "False"])
+    assert cfg.TEST.SLIDING_TILE_SIZE == 96
+    assert "DENSE_CRF" not in cfg.TEST
 
 
 def test_missing_file_is_answered() -> None:

@@ -188,7 +188,7 @@ def test_training_reaches_everything_but_clip(small_config, seeded):
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("TEST.DENSE_CRF", "True"),
+        ("TEST.SLIDING_OVERLAP", "1.0"),
         ("MODEL.PRECISION", "int3"),
         (WEIGHT, "1.5"),
         ("MODEL.CLIP_ADAPTER.MASK_FILL", "pink"),

@@ -27,6 +27,32 @@ from ovseg.utils.images import read_image
 PAD_VALUE = 128
 
 
+def test_size(cfg: CfgNode) -> tuple[int, int]:
+    """The size that pictures are resized to before the model sees them.
+
+    Returns:
+        Lengths in pixels for :func:`resize_short_side`. The shorter is 0 with ``TEST.AUG``, which
+        resizes the original picture itself.
+    """
+    return 0 if cfg.TEST.AUG.ENABLED else cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST
+
+
+def resize_short_side(image: np.ndarray, short: int, longest: int) -> np.ndarray:
+    """Resize bilinearly, keeping the aspect.
+
+    Args:
+        image: uint8 or float (H, W, C).
+        short: new length of the shorter side in pixels; 0 leaves the image as it is.
+        longest: most pixels of the longer side; where it would be exceeded, both sides shrink.
+    """
+    if short == 0:
+        return image
+    height, width = T.ResizeShortestEdge.get_output_shape(*image.shape[:2], short, longest)
+    # a very long and narrow picture would vanish
+    size = max(height, 1), max(width, 1)
+    return T.ResizeTransform(*image.shape[:2], *size).apply_image(image)
+
+
 class _ColorAugSSD(T.Augmentation):
     """SSD's colour jitter, drawn anew for every image."""
 
@@ -166,13 +192,20 @@ class EvaluationMapper:
     def __init__(
         self,
         *,
-        resize: T.Augmentation,
+        size: tuple[int, int],
         image_format: str,
         class_names: Sequence[str],
         dataset_name: str,
     ) -> None:
-        """Build the mapper by hand; from a config: ``EvaluationMapper(cfg, dataset_name)``."""
-        self.resize = resize
+        """Build the mapper by hand; from a config: ``EvaluationMapper(cfg, dataset_name)``.
+
+        Args:
+            size: lengths of the shorter and the longer side, see :func:`resize_short_side`.
+            image_format: ``"RGB"`` or ``"BGR"``.
+            class_names: the words to look for.
+            dataset_name: goes into ``meta``.
+        """
+        self.size = size
         self.image_format = image_format
         self.class_names = list(class_names)
         self.dataset_name = dataset_name
@@ -181,9 +214,7 @@ class EvaluationMapper:
     def from_config(cls, cfg: CfgNode, dataset_name: str) -> dict[str, Any]:
         """Constructor's arguments from ``cfg`` for one data set."""
         return {
-            "resize": T.ResizeShortestEdge(
-                [cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MIN_SIZE_TEST], cfg.INPUT.MAX_SIZE_TEST
-            ),
+            "size": test_size(cfg),
             "image_format": cfg.INPUT.FORMAT,
             "class_names": dataset_words(dataset_name),
             "dataset_name": dataset_name,
@@ -202,13 +233,12 @@ class EvaluationMapper:
             UserError: the image is missing or broken.
         """
         image = _read(dataset_dict["file_name"], self.image_format)
-        inputs = T.AugInput(image)
-        self.resize(inputs)
+        resized = resize_short_side(image, *self.size)
         return {
             **dataset_dict,
             "height": image.shape[0],
             "width": image.shape[1],
-            "image": torch.from_numpy(np.ascontiguousarray(inputs.image.transpose(2, 0, 1))),
+            "image": torch.from_numpy(np.ascontiguousarray(resized.transpose(2, 0, 1))),
             "class_names": self.class_names,
             "meta": {"dataset_name": self.dataset_name},
             "output": "labels",

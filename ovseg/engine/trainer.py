@@ -22,6 +22,7 @@ from ovseg.data.datasets import dataset_classes, load_dataset
 from ovseg.data.loader import SeededStream, TrainLoader, build_test_loader
 from ovseg.data.mapper import EvaluationMapper, TrainingMapper
 from ovseg.engine.checkpoint import OVSegCheckpointer
+from ovseg.engine.inference import for_inference
 from ovseg.engine.optimizer import build_optimizer
 from ovseg.engine.tolerance import TolerantMapper, TolerantModel
 from ovseg.engine.writers import WandbWriter
@@ -185,8 +186,10 @@ class Trainer(DefaultTrainer):
     def test(cls, cfg: CfgNode, model: nn.Module, evaluators: Any = None) -> dict[str, Any]:
         """Evaluate on ``DATASETS.TEST``; images that cannot be read are left out.
 
+        Images are looked at as ``TEST.AUG`` and ``TEST.SLIDING_WINDOW`` say.
+
         Returns:
             ``{"sem_seg": {name: percent}}``, with ``failed_images`` when some were left out; of
             several data sets one such dict each, by name. Empty but on the main process.
         """
-        return super().test(cfg, TolerantModel(model), evaluators)
+        return super().test(cfg, TolerantModel(for_inference(cfg, model)), evaluators)
