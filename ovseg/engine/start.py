@@ -1,0 +1,135 @@
+"""Command lines of scripts that run a model over data sets, and their processes."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+import torch.distributed as dist
+from detectron2.config import CfgNode
+from detectron2.engine import launch
+from detectron2.utils import comm
+
+from ovseg.data.custom import register_custom
+from ovseg.engine.checkpoint import OVSegCheckpointer
+from ovseg.engine.config import setup_cfg
+from ovseg.engine.launch import count_processes
+from ovseg.engine.trainer import Trainer, check_datasets
+from ovseg.errors import UserError
+from ovseg.modeling import OVSeg
+
+
+class Parser(argparse.ArgumentParser):
+    """detectron2's options that have to do with evaluating; wrong usage is a :class:`UserError`."""
+
+    def __init__(self, description: str | None, output: str) -> None:
+        """Describe the script; ``output`` is where it writes by default."""
+        super().__init__(
+            description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+        self.add_argument("--config-file", default="", metavar="FILE", help="model config")
+        self.add_argument("--output", default=output, metavar="DIR", help=f"default: {output}")
+        self.add_argument(
+            "--num-gpus", type=int, metavar="N", help="a process each; default: all there are"
+        )
+        self.add_argument("--num-machines", type=int, default=1, metavar="N")
+        self.add_argument("--machine-rank", type=int, default=0, metavar="N")
+        self.add_argument(
+            "--dist-url", default="auto", metavar="URL", help="where several machines meet"
+        )
+        self.add_argument(
+            "opts",
+            nargs=argparse.REMAINDER,
+            metavar="KEY VALUE",
+            help="config overrides, last on the line, for instance MODEL.WEIGHTS model.pth",
+        )
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; see --help")
+
+
+def evaluation_cfg(args: argparse.Namespace) -> CfgNode:
+    """The config that a :class:`Parser`'s arguments ask for; what can be checked is checked.
+
+    Raises:
+        UserError: a mistake in the config, no weights, or a data set that is not there.
+    """
+    cfg = setup_cfg(args.config_file, args.opts)
+    register_custom(cfg.DATASETS.CUSTOM)
+    if not cfg.MODEL.WEIGHTS:
+        raise UserError(
+            "config key MODEL.WEIGHTS: empty; give the checkpoint at the end of the command, "
+            "MODEL.WEIGHTS checkpoint.pth"
+        )
+    if not cfg.DATASETS.TEST:
+        raise UserError(
+            "config key DATASETS.TEST: empty; name a data set, DATASETS.TEST name"
+        )
+    check_datasets(cfg.DATASETS.TEST)
+    for key, used in (
+        ("TEST.AUG.ENABLED", cfg.TEST.AUG.ENABLED),
+        ("TEST.SLIDING_WINDOW", cfg.TEST.SLIDING_WINDOW),
+    ):
+        if used:
+            raise UserError(f"{key} True: images are looked at once here; set it to False")
+    return cfg
+
+
+def load_model(cfg: CfgNode) -> OVSeg:
+    """The model with ``MODEL.WEIGHTS``, in evaluation mode."""
+    model = Trainer.build_model(cfg).eval()
+    assert isinstance(model, OVSeg)
+    OVSegCheckpointer(model, cfg=cfg, trained=True).load(cfg.MODEL.WEIGHTS)
+    return model
+
+
+def make_output(folder: str) -> None:
+    """Make the folder for results.
+
+    Raises:
+        UserError: it cannot be made.
+    """
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"--output {folder!r} cannot be made ({error.strerror}); give another folder"
+        ) from error
+
+
+def start(run: Callable[..., Any], cfg: CfgNode, args: argparse.Namespace) -> None:
+    """Call ``run(cfg, args)`` in every process: new ones, or those that torchrun has started.
+
+    Args:
+        run: a function of a module, so that other processes can be given it.
+        cfg: its ``MODEL.DEVICE`` says whether GPUs are used.
+        args: of a :class:`Parser`; under torchrun the numbers of processes are not looked at.
+
+    Raises:
+        UserError: more GPUs were asked for than there are.
+    """
+    on_gpu = torch.device(cfg.MODEL.DEVICE).type == "cuda"
+    if not dist.is_torchelastic_launched():
+        everything = torch.cuda.device_count() if on_gpu else 1
+        wanted = everything if args.num_gpus is None else args.num_gpus
+        launch(
+            run,
+            count_processes(wanted, cfg, args.num_machines),
+            num_machines=args.num_machines,
+            machine_rank=args.machine_rank,
+            dist_url=args.dist_url,
+            args=(cfg, args),
+        )
+        return
+    if on_gpu:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group("nccl" if on_gpu else "gloo")
+    try:
+        comm.create_local_process_group(int(os.environ["LOCAL_WORLD_SIZE"]))
+        run(cfg, args)
+    finally:
+        dist.destroy_process_group()

@@ -1,0 +1,149 @@
+"""The ensemble's weight and mask threshold: a grid and its scores.
+
+The scores are mIoU in percent. A point may be chosen on some data sets and reported on others, and
+on one half of the images (every other one) and reported on the other half, so that nothing is
+chosen on the images that it is reported on.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ovseg.errors import UserError
+from ovseg.evaluation.confusion import scores
+from ovseg.evaluation.report import Report
+
+THRESHOLD_KEY = "MODEL.CLIP_ADAPTER.MASK_THR"
+WEIGHT_KEY = "MODEL.CLIP_ADAPTER.CLIP_ENSEMBLE_WEIGHT"
+
+
+def parse_values(text: str, option: str) -> tuple[float, ...]:
+    """Read the values of one side of the grid, in ascending order.
+
+    Args:
+        text: ``0.35,0.4`` or ``0.35 0.4``, or ``first:last:step`` with the last included.
+        option: what the user calls it.
+
+    Raises:
+        UserError: no value, something else than a number, or a number outside 0..1.
+    """
+    values: list[float] = []
+    for part in text.replace(",", " ").split():
+        try:
+            first, *rest = (float(number) for number in part.split(":"))
+        except ValueError:
+            rest, first = [], math.nan
+        if rest and (len(rest) != 2 or not rest[1] > 0 or rest[0] < first):
+            first = math.nan
+        if math.isnan(first):
+            raise UserError(f"{option} {part!r} is no number; give 0.6,0.7 or 0.6:0.8:0.05")
+        last, step = rest or (first, 1.0)
+        # rounded, so that 0.6 + 2 * 0.05 is the 0.7 that a user would write
+        steps = math.floor((last - first) / step + 1e-6)
+        values += [round(first + i * step, 10) for i in range(steps + 1)]
+    if not values:
+        raise UserError(f"{option} is empty; give at least one value, for example 0.7")
+    for value in values:
+        if not 0 <= value <= 1:
+            raise UserError(f"{option} {value:g} is outside 0..1; leave it out")
+    return tuple(sorted(set(values)))
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Thresholds (rows) and weights (columns), ascending."""
+
+    thresholds: tuple[float, ...]
+    weights: tuple[float, ...]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return len(self.thresholds), len(self.weights)
+
+    def config(self, point: tuple[int, int]) -> list[str]:
+        """The config lines of a point."""
+        return [
+            f"{THRESHOLD_KEY} {self.thresholds[point[0]]:g}",
+            f"{WEIGHT_KEY} {self.weights[point[1]]:g}",
+        ]
+
+
+@dataclass(frozen=True)
+class GridScores:
+    """What a search found on one data set, or as the mean of several.
+
+    Attributes:
+        name: of the data set.
+        choosing: float [T, W], percent, on the images that a point may be chosen on.
+        reporting: the same on the images that it is reported on.
+        details: what else ``search.json`` says of the data set.
+    """
+
+    name: str
+    choosing: np.ndarray
+    reporting: np.ndarray
+    details: Mapping[str, Any]
+
+    def best(self) -> tuple[int, int]:
+        """The point with the best score on the choosing images; of equals the first."""
+        row, column = np.unravel_index(int(np.argmax(self.choosing)), self.choosing.shape)
+        return int(row), int(column)
+
+
+def grid_scores(
+    name: str,
+    confusion: np.ndarray,
+    class_names: Sequence[str],
+    groups: Mapping[str, Sequence[int]],
+    num_images: int,
+    failures: Sequence[str],
+) -> GridScores:
+    """The scores of a data set.
+
+    Args:
+        name: of the data set.
+        confusion: int64 [halves, T, W, C, C + 1]; halves is 1 or 2, the first is for choosing, the
+            last for reporting.
+        class_names: C names.
+        groups: name of a group of classes -> their labels.
+        num_images: images counted.
+        failures: a line for each image that was left out.
+
+    Raises:
+        UserError: there is no labelled pixel, so nothing to choose by.
+    """
+    if not confusion[:, 0, 0].any(axis=(-2, -1)).all():
+        raise UserError(
+            f"data set {name}: there is no ground truth in its label maps"
+            f"{' (or in one half of them)' if len(confusion) > 1 else ''}; choose another one"
+        )
+    choosing, reporting = (_miou(part) for part in (confusion[0], confusion[-1]))
+    means = [
+        [dict(Report(name, class_names, cell, num_images, groups=groups).means) for cell in row]
+        for row in confusion[-1]
+    ]
+    names = [key for key, value in means[0][0].items() if not math.isnan(value)]
+    details: dict[str, Any] = {
+        "images": num_images,
+        "left out": list(failures),
+        **{key: [[cell[key] for cell in row] for row in means] for key in names},
+    }
+    return GridScores(name, choosing, reporting, details)
+
+
+def _miou(confusion: np.ndarray) -> np.ndarray:
+    return np.array([[100 * scores(cell).miou for cell in row] for row in confusion])
+
+
+def mean_scores(results: Sequence[GridScores], name: str = "mean") -> GridScores:
+    """The mean over data sets, each counting the same."""
+    choosing = np.mean([result.choosing for result in results], axis=0)
+    reporting = np.mean([result.reporting for result in results], axis=0)
+    names = [result.name for result in results]
+    return GridScores(name, choosing, reporting, {"data sets": names, "mIoU": reporting.tolist()})
