@@ -9,6 +9,7 @@ the downloaded archives had been unpacked there. The pictures are patches of col
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import pickle
 import sys
@@ -35,19 +36,18 @@ def patches(
     rng: np.random.Generator, size: tuple[int, int], values: Sequence[int], count: int = 7
 ) -> np.ndarray:
     """int64 (H, W): every pixel has the value of the nearest of some random points."""
-    height, width = size
-    points = rng.random((count, 2)) * size
-    rows, columns = np.mgrid[:height, :width]
-    distances = [(rows - y) ** 2 + (columns - x) ** 2 for y, x in points]
+    points = (rng.random((count, 2)) * size).astype(np.float32)
+    rows, columns = (np.arange(length, dtype=np.float32) for length in size)
+    distances = [(rows[:, None] - y) ** 2 + (columns - x) ** 2 for y, x in points]
     return rng.choice(np.asarray(values), count)[np.argmin(distances, axis=0)]
 
 
 def write_jpeg(path: Path, rng: np.random.Generator, numbers: np.ndarray) -> None:
     """A picture with a colour for each number, and noise."""
-    colours = np.stack([numbers * k % 224 for k in (37, 101, 173)], axis=-1)
-    noisy = colours + rng.integers(0, 32, colours.shape)
+    colours = np.stack([numbers * k % 224 for k in (37, 101, 173)], axis=-1).astype(np.uint8)
+    noisy = colours + rng.integers(0, 32, colours.shape, dtype=np.uint8)
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(noisy.astype(np.uint8)).save(path, quality=90)
+    Image.fromarray(noisy).save(path, quality=90)
 
 
 def write_png(path: Path, numbers: np.ndarray, palette: bool = False) -> None:
@@ -175,6 +175,18 @@ ARCHIVES: dict[str, Callable[[Path], None]] = {
     "pascal_context": write_pascal_context,
     "voc": write_voc,
 }
+
+
+def run_script(name: str, *arguments: str) -> int:
+    """The exit code of ``datasets/prepare_<name>.py``, for the tests."""
+    path = VOCABULARIES.parents[2] / "datasets" / f"prepare_{name}.py"
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    code: int = module.main(arguments)
+    return code
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -6,7 +6,6 @@ relabelled here, and scores are counted by sets of pixels.
 
 from __future__ import annotations
 
-import importlib.util
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -35,24 +34,13 @@ from ovseg.evaluation import SemSegEvaluator
 IGNORED = -1
 # the registered data set -> the script that prepares it
 SCRIPTS = {
-    "coco_2017_val_stuff_sem_seg": "prepare_coco_stuff_sem_seg",
-    "ade20k_sem_seg_val": "prepare_ade20k_sem_seg",
-    "ade20k_full_sem_seg_val": "prepare_ade20k_full_sem_seg",
-    "pascal_context_59_sem_seg_val": "prepare_pascal_context",
-    "pascal_context_459_sem_seg_val": "prepare_pascal_context",
-    "pascalvoc20_sem_seg_val": "prepare_voc_sem_seg",
+    "coco_2017_val_stuff_sem_seg": "coco_stuff_sem_seg",
+    "ade20k_sem_seg_val": "ade20k_sem_seg",
+    "ade20k_full_sem_seg_val": "ade20k_full_sem_seg",
+    "pascal_context_59_sem_seg_val": "pascal_context",
+    "pascal_context_459_sem_seg_val": "pascal_context",
+    "pascalvoc20_sem_seg_val": "voc_sem_seg",
 }
-
-
-def run_script(name: str, *arguments: str) -> int:
-    """The exit code of ``datasets/<name>.py``."""
-    spec = importlib.util.spec_from_file_location(name, ROOT / "datasets" / f"{name}.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    code: int = module.main(arguments)
-    return code
 
 
 # --- the truth of each archive, from its raw files
@@ -176,7 +164,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     root = tmp_path_factory.mktemp("archives")
     archives.main([str(root)])
     for script in set(SCRIPTS.values()):
-        assert run_script(script, "--root", str(root), "--split", "val") == 0
+        assert archives.run_script(script, "--root", str(root), "--split", "val") == 0
     ade = ("ade20k_sem_seg_train", "ade20k_sem_seg_val")
 
     def register_ade(folder: Path) -> None:
