@@ -21,7 +21,6 @@ import logging
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import torch
 from open_clip_train.distributed import init_distributed_device_so
@@ -123,10 +122,12 @@ def adapt(options: argparse.Namespace, processes: Processes) -> None:
         run.resume(options.output)
     check = RegionCheck(options.eval_data, options.eval_images) if options.eval_data else None
     images = PairImages(pairs, model.visual.image_size)
-    logger.info("%d pairs of %d nouns, %s in memory; %.2f M of %.2f M parameters train; %s",
-                len(pairs), len(set(nouns)), "kept" if images.cached else "not kept",
-                sum(p.numel() for p in run.trained.values()) / 1e6,
-                sum(p.numel() for p in model.parameters()) / 1e6, settings)  # fmt: skip
+    logger.info("%d pairs of %d nouns, %s in memory", len(pairs), len(set(nouns)),
+                "kept" if images.cached else "not kept")  # fmt: skip
+    logger.info("%s: %.2f M of %.2f M parameters train, %d steps of %d crops in %d processes",
+                settings.train, sum(p.numel() for p in run.trained.values()) / 1e6,
+                sum(p.numel() for p in model.parameters()) / 1e6, settings.steps, settings.batch,
+                processes.world)  # fmt: skip
     train(run, images, check, options.output, options.workers)
 
 
@@ -183,9 +184,9 @@ def train(
     )  # fmt: skip
     loader = DataLoader(
         images,
-        batch_sampler=order,
+        sampler=order,
+        batch_size=None,  # the sampler gives whole batches
         num_workers=0 if images.cached else workers,
-        collate_fn=_as_it_is,
     )
     writer = None
     if processes.rank == 0:
@@ -224,10 +225,6 @@ def _check(run: Run, check: RegionCheck | None, writer: SummaryWriter | None) ->
     if writer:
         for name, value in result.items():
             writer.add_scalar(f"{check.name}/{name}", value, run.step)
-
-
-def _as_it_is(batch: Any) -> Any:
-    return batch
 
 
 if __name__ == "__main__":

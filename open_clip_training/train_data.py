@@ -51,10 +51,7 @@ class PairImages(Dataset[Batch]):
     def __len__(self) -> int:
         return len(self.pairs)
 
-    def __getitem__(self, index: int) -> Batch:
-        return self.__getitems__([index])
-
-    def __getitems__(self, indices: list[int]) -> Batch:
+    def __getitem__(self, indices: list[int]) -> Batch:
         """The pairs of a list of indices; each file that fails is named once."""
         if not self.cached:
             decoded = [self._decode(index) for index in indices]

@@ -24,7 +24,6 @@ from ovseg.errors import UserError
 from ovseg.modeling.clip.text import encode_texts
 from ovseg.utils.io import atomic_path
 
-KEPT_TEXTS = 50_000
 CPU_CHUNK = 64  # pictures a forward pass: activations of more do not fit a CPU's cache
 
 
@@ -78,7 +77,6 @@ class Run:
         self.autocast = get_autocast(settings.precision, device_type=device.type)
         # without "amp" it passes everything through
         self.scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "amp")
-        self._known_texts: dict[str, Tensor] = {}
         self.uses_masks = self.model.visual.mask_prompt_depth > 0
 
     def advance(self, batch: Batch, indices: Tensor) -> float:
@@ -124,19 +122,11 @@ class Run:
             self.settings.templates[template].replace("{}", noun)
             for noun, template in zip(distinct, chosen, strict=True)
         ]
-        features = self._text_features(texts)
+        # not kept from step to step: features depend, in their last bits, on their neighbours in
+        # the batch, and a resumed run has to see the same ones; it is a few hundredths of a step
+        with torch.no_grad(), self.autocast():
+            features = encode_texts(self.model, texts)
         return features, torch.tensor([places[noun] for noun in nouns], device=features.device)
-
-    def _text_features(self, texts: Sequence[str]) -> Tensor:
-        """Features of texts; kept, since the text tower does not change."""
-        if len(self._known_texts) > KEPT_TEXTS:
-            self._known_texts.clear()
-        new = [text for text in texts if text not in self._known_texts]
-        if new:
-            with torch.no_grad(), self.autocast():
-                features = encode_texts(self.model, new)
-            self._known_texts.update(zip(new, features, strict=True))
-        return torch.stack([self._known_texts[text] for text in texts])
 
     def _inputs(
         self, batch: Batch, total: int, generator: torch.Generator
