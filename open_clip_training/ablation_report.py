@@ -108,7 +108,7 @@ def draw_chart(results: Results, path: Path) -> None:
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     FigureCanvasAgg(figure)
     for axes, kind, title in zip(
-        figure.subplots(1, 2, sharey=True),
+        figure.subplots(1, 2, sharex=True, sharey=True),
         ("ensemble", "clip"),
         ("ensemble of MaskFormer and CLIP", "CLIP alone"),
         strict=True,
@@ -124,6 +124,6 @@ def draw_chart(results: Results, path: Path) -> None:
         axes.set_title(title)
         axes.grid(axis="x", alpha=0.3)
     axes.invert_yaxis()
-    axes.legend()
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=110)

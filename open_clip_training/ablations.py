@@ -44,6 +44,7 @@ from open_clip_training.ablation_runs import (
     train_arguments,
 )
 from open_clip_training.pairs_output import write_json
+from open_clip_training.run_state import resume_path
 from ovseg.data.datasets import data_root
 from ovseg.engine.config import setup_cfg
 from ovseg.errors import UserError, cli_errors
@@ -251,6 +252,7 @@ def run_one(plan: Plan, recipe: Recipe | None, seed: int) -> dict[str, Any]:
         "training": round(trained - started), "evaluation": round(time.monotonic() - trained)
     }  # fmt: skip
     write_json(path, result)
+    resume_path(folder / "clip.pt").unlink(missing_ok=True)  # larger than all else, and done with
     return result
 
 
