@@ -133,6 +133,18 @@ def test_another_text_tower_is_pointed_out(checkpoint, tmp_path, run):
     assert "warning: the text tower" in done.stdout
 
 
+def test_a_second_clip_beside_the_checkpoints_is_pointed_out(
+    checkpoint, tmp_path, small_config, clip_file, caplog, run
+):
+    adapted(tmp_path / "clip.pt", clip_in(checkpoint), 3)
+    assert run("put", checkpoint, tmp_path / "clip.pt", tmp_path / "new.pth").returncode == 0
+    for clip, warned in ((tmp_path / "clip.pt", False), (clip_file, True)):
+        cfg = small_config("MODEL.CLIP_ADAPTER.CLIP_MODEL_NAME", str(clip))
+        caplog.clear()
+        OVSegCheckpointer(build_model(cfg), cfg=cfg).load(str(tmp_path / "new.pth"))
+        assert ("carries another CLIP than CLIP_MODEL_NAME" in caplog.text) == warned
+
+
 def test_what_does_not_fit_is_named(checkpoint, tmp_path, run):
     text, vision = CLIP_ARCHITECTURE["text_cfg"], CLIP_ARCHITECTURE["vision_cfg"]
     adapted(tmp_path / "wide.pt", {}, embed_dim=24)

@@ -119,6 +119,7 @@ class OVSegCheckpointer(DetectionCheckpointer):
         if checkpoint.pop("matching_heuristics", False):
             checkpoint["model"] = self._match_backbone(checkpoint)
         held = {key.removeprefix("module.") for key in checkpoint["model"]}
+        self._warn_of_two_clips(checkpoint["model"])
         incompatible = super()._load_model(checkpoint)
         wanted = self.model.state_dict().keys()
         self._missing = [
@@ -135,6 +136,25 @@ class OVSegCheckpointer(DetectionCheckpointer):
         elif len(set(self._missing)) == len(wanted):
             raise UserError("MODEL.WEIGHTS holds no weight of this model: give another file")
         return incompatible
+
+    def _warn_of_two_clips(self, weights: dict[str, Any]) -> None:
+        """Say so when CLIP_MODEL_NAME is a file and the checkpoint brings a CLIP of its own."""
+        name = self.cfg.MODEL.CLIP_ADAPTER.CLIP_MODEL_NAME
+        if not os.path.isfile(name):
+            return
+        from_name = self.model.state_dict()
+        for key, value in weights.items():
+            key = key.removeprefix("module.")
+            if not key.startswith(OVSEG_PREFIX) or key not in from_name:
+                continue
+            value, other = torch.as_tensor(value), from_name[key].cpu()
+            # half precision is no difference
+            if value.shape != other.shape or not torch.equal(value.half(), other.half()):
+                logger.warning(
+                    "MODEL.WEIGHTS carries another CLIP than CLIP_MODEL_NAME %s, and is what "
+                    "counts; tools/swap_clip_weights.py puts one in its place", name,
+                )  # fmt: skip
+                return
 
     def _match_backbone(self, checkpoint: dict[str, Any]) -> dict[str, Tensor]:
         """Give a backbone's weights the names they have here.
