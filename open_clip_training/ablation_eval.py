@@ -26,7 +26,7 @@ from ovseg.structures import ClipClasses, Regions
 from ovseg.utils.io import atomic_path
 
 #: ensemble weights that are tried on the choosing split
-WEIGHTS = (0.05, 0.1, 0.2, 0.3, 0.45, 0.6, 0.8)
+WEIGHTS = (0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9)
 Scores = dict[str, float]
 
 

@@ -2,10 +2,11 @@
 
     python open_clip_training/ablations.py --output output/ablations
 
-It mines mask-noun pairs from the captions of ``train`` with collect_pairs.py, adapts the embedded
-CLIP with train.py in every way that a row of the paper's Tables 2, 3, 4 and 6 asks for, three seeds
-each, and compares them on the trained MaskFormer's own proposals. These are computed once; the
-ensemble weight of each run is chosen on ``dev`` and reported on ``test``.
+It needs the CLIP of pretrain.py and the network that train_net.py trained with it (--clip,
+--weights). It mines mask-noun pairs from the captions of ``train`` with collect_pairs.py, adapts
+that CLIP with train.py in every way that a row of the paper's Tables 2, 3, 4 and 6 asks for, three
+seeds each, and compares them on the trained MaskFormer's own proposals. These are computed once;
+the ensemble weight of each run is chosen on ``dev`` and reported on ``test``.
 
 Results: table.md, table.json, chart.png. What is done is kept: the same command goes on after an
 interruption. Two CPU processes work at a time, one core each (--processes).
@@ -81,7 +82,8 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     )
     add = parser.add_argument
     add("--config-file", default="configs/ovseg_tiny.yaml")
-    add("--weights", default="ovseg://ovseg_tiny.pth", help="the trained OVSeg that proposes")
+    add("--weights", default="output/ovseg_tiny/model_final.pth",
+        help="the trained OVSeg that proposes, the original CLIP in it")  # fmt: skip
     add("--clip", type=Path, default=Path("output/clip_tiny/clip.pt"), help="the CLIP to adapt")
     add("--output", type=Path, default=Path("output/ablations"))
     add("--mine-images", type=int, default=5000, help="of train")
