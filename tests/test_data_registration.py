@@ -31,6 +31,12 @@ PUBLISHED = {
     "pascal_context_59_sem_seg_val": (59, 255, "aeroplane", None),
     "pascal_context_459_sem_seg_val": (459, 65535, "accordion", None),
     "pascalvoc20_sem_seg_val": (20, 255, "aeroplane", "tvmonitor"),
+    "coco_2017_val_stuff_sem_seg": (171, 255, "person", "wood"),
+    "ade20k_sem_seg_train": (150, 255, "wall", "flag"),
+    "ade20k_full_sem_seg_train": (847, 65535, "wall", None),
+    "pascal_context_59_sem_seg_train": (59, 255, "aeroplane", None),
+    "pascal_context_459_sem_seg_train": (459, 65535, "accordion", None),
+    "pascalvoc20_sem_seg_train": (20, 255, "aeroplane", "tvmonitor"),
 }
 
 
