@@ -18,6 +18,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+import ovseg  # isort: skip  # noqa: F401  before detectron2: it says how to install that
+
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.engine import default_argument_parser, default_setup, launch
@@ -26,11 +28,11 @@ from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
-import ovseg  # noqa: F401  registers architectures and data sets
 from ovseg.data.custom import register_custom
 from ovseg.engine.checkpoint import OVSegCheckpointer
 from ovseg.engine.config import setup_cfg
 from ovseg.engine.launch import count_processes, plain_errors
+from ovseg.engine.proposals import check_proposal_files, save_proposals
 from ovseg.engine.trainer import Trainer, check_datasets, check_ignore_value
 from ovseg.errors import UserError, cli_errors
 
@@ -70,6 +72,8 @@ def evaluate(cfg: CfgNode, resume: bool) -> dict[str, Any]:
             "command, MODEL.WEIGHTS checkpoint.pth"
         )
     checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
+    if cfg.TEST.SAVE_PROPOSALS:
+        save_proposals(cfg, model.eval())
     results = Trainer.test(cfg, model)
     if comm.is_main_process():
         verify_results(cfg, results)
@@ -103,6 +107,16 @@ def build_parser() -> argparse.ArgumentParser:
         help="yaml file of your own data set (see GETTING_STARTED.md): evaluated with --eval-only, "
         "else trained on; may be given several times",
     )
+    parser.add_argument(
+        "--load-proposals",
+        metavar="DIR",
+        help="with --eval-only: a file of proposals for each image, in place of MaskFormer's",
+    )
+    parser.add_argument(
+        "--save-proposals",
+        metavar="DIR",
+        help="with --eval-only: write MaskFormer's proposals for each image, then evaluate",
+    )
     return parser
 
 
@@ -122,6 +136,11 @@ def setup(args: argparse.Namespace) -> CfgNode:
             ignored = MetadataCatalog.get(names[0]).ignore_label
             opts = [*opts[:3], (), "DATASETS.TRAIN", names]
             opts += ["MODEL.SEM_SEG_HEAD.IGNORE_VALUE", ignored]
+    for option in ("load_proposals", "save_proposals"):
+        folder = getattr(args, option)
+        if folder and not args.eval_only:
+            raise UserError(f"--{option.replace('_', '-')} {folder!r}: add --eval-only")
+        opts += [f"TEST.{option.upper()}", folder] if folder else []
     cfg = setup_cfg(args.config_file, [*opts, *args.opts])
     register_custom(cfg.DATASETS.CUSTOM)
     return cfg
@@ -138,6 +157,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if args.eval_only and not cfg.DATASETS.TEST:
             raise UserError("config key DATASETS.TEST: empty; name a data set to evaluate on")
         check_datasets(cfg.DATASETS.TEST)
+        check_proposal_files(cfg)
         if not args.eval_only:
             check_datasets(cfg.DATASETS.TRAIN, key="DATASETS.TRAIN")
             check_ignore_value(cfg)

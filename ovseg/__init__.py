@@ -8,6 +8,10 @@ The pipeline, each stage a file of :mod:`ovseg.modeling`::
 from __future__ import annotations
 
 import warnings
+from importlib.util import find_spec
+
+if find_spec("detectron2") is None:
+    raise ImportError("OVSeg needs detectron2: run python tools/install_detectron2.py")
 
 with warnings.catch_warnings():
     # fvcore scripts two losses when it is imported, which PyTorch announces to end one day

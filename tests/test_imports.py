@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -76,3 +78,12 @@ def test_relative_imports_are_resolved(tmp_path: Path, monkeypatch: pytest.Monke
     folder.mkdir(parents=True)
     (folder / "crops.py").write_text("from .clip import x\nfrom ..data import y\nimport demo\n")
     assert {"ovseg.modeling.clip", "ovseg.data", "demo"} <= imports_of(folder / "crops.py")
+
+
+def test_missing_detectron2_is_answered() -> None:
+    blocked = "import sys; sys.modules['detectron2'] = None; import ovseg"
+    done = subprocess.run(
+        [sys.executable, "-c", blocked], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    last = done.stderr.splitlines()[-1]
+    assert last == "ImportError: OVSeg needs detectron2: run python tools/install_detectron2.py"
