@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import multiprocessing
 import shutil
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
@@ -113,7 +114,9 @@ def _render_all(cache: Path, concepts: list[Concept], num_workers: int) -> None:
                 target = cache / "sprites" / style / f"{concept.name.replace(' ', '_')}.png"
                 jobs.append((icons.svg(icon), target))
         logger.info("%s has %d of %d objects", style, len(jobs) - before, len(concepts))
-    with ProcessPoolExecutor(max_workers=max(1, num_workers)) as pool:
+    # a forked process may wait for ever for threads that only its parent has
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(max(1, num_workers), context) as pool:
         results = pool.map(_render_file, jobs, chunksize=8)
         for _ in tqdm(results, total=len(jobs), desc="sprites", unit="drawing"):
             pass
