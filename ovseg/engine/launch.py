@@ -49,16 +49,31 @@ def count_processes(num_gpus: int, cfg: CfgNode, num_machines: int = 1) -> int:
 
 @contextmanager
 def plain_errors() -> Iterator[None]:
-    """Reduce errors of child processes to what the user has to know.
+    """Reduce errors to what the user has to know.
 
     A :class:`UserError` raised in a loading process comes back with that process's traceback in its
-    text: the error's own line is kept. A training process that has ended with an exit code, having
-    said why, ends this one with the same code.
+    text: the error's own line is kept. So is it alone where detectron2 logs the traceback of an
+    error that ends a training. A training process that has ended with an exit code, having said
+    why, ends this one with the same code.
     """
+    training = logging.getLogger("detectron2.engine.train_loop")
+    training.addFilter(_without_traceback)
     try:
         yield
     except UserError as error:
-        lines = re.split(r"^\S*UserError: ", str(error), flags=re.MULTILINE)
-        raise UserError(lines[-1].strip()) from error
+        raise UserError(_own_line(error)) from error
     except ProcessExitedException as error:
         raise SystemExit(error.exit_code) from error
+    finally:
+        training.removeFilter(_without_traceback)
+
+
+def _own_line(error: BaseException) -> str:
+    return re.split(r"^\S*UserError: ", str(error), flags=re.MULTILINE)[-1].strip()
+
+
+def _without_traceback(record: logging.LogRecord) -> bool:
+    error = record.exc_info[1] if record.exc_info else None
+    if isinstance(error, UserError):
+        record.msg, record.args, record.exc_info = _own_line(error), None, None
+    return True
