@@ -9,16 +9,12 @@ Give the .pkl as MODEL.WEIGHTS to start a training from it.
 
 from __future__ import annotations
 
-import argparse
-import logging
 from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
 from ovseg.errors import UserError, cli_errors
-from ovseg.utils.weights import read_state_dict, write_detectron2_pickle
-
-logger = logging.getLogger(__name__)
+from ovseg.utils.weights import convert_file
 
 _REQUIRED = ("patch_embed.proj.weight", "layers.0.blocks.0.attn.relative_position_bias_table")
 # the classifier and the norm before it have no place in a backbone, whose outputs have their own
@@ -44,19 +40,8 @@ def convert(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Read, convert, write."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("input", help="official checkpoint (.pth)")
-    parser.add_argument("output", help="file to write (.pkl)")
-    args = parser.parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    weights = read_state_dict(args.input)
-    converted = convert(weights)
-    write_detectron2_pickle(args.output, converted, author="Swin Transformer")
-    left_out = len(weights) - len(converted)
-    logger.info("%s: %d weights, %d left out", args.output, len(converted), left_out)
+    """The command line."""
+    convert_file(argv, __doc__, "official checkpoint (.pth)", convert, author="Swin Transformer")
 
 
 if __name__ == "__main__":

@@ -11,17 +11,13 @@ MODEL.PIXEL_STD (0..255), all of which OVSeg's configs set.
 
 from __future__ import annotations
 
-import argparse
-import logging
 import re
 from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
 from ovseg.errors import UserError, cli_errors
-from ovseg.utils.weights import read_state_dict, write_detectron2_pickle
-
-logger = logging.getLogger(__name__)
+from ovseg.utils.weights import convert_file
 
 _NAME = re.compile(
     r"(?:layer(?P<layer>[1-4])\.(?P<block>\d+)\.)?(?P<part>\w+(?:\.\d)?)\.(?P<kind>\w+)"
@@ -57,19 +53,8 @@ def convert(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Read, convert, write."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("input", help="ResNet state dict (.pth)")
-    parser.add_argument("output", help="file to write (.pkl)")
-    args = parser.parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    weights = read_state_dict(args.input)
-    converted = convert(weights)
-    write_detectron2_pickle(args.output, converted, author="torchvision")
-    left_out = len(weights) - len(converted)
-    logger.info("%s: %d weights, %d left out", args.output, len(converted), left_out)
+    """The command line."""
+    convert_file(argv, __doc__, "ResNet state dict (.pth)", convert, author="torchvision")
 
 
 if __name__ == "__main__":

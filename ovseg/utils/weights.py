@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
+import logging
 import os
 import pickle
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -12,6 +14,8 @@ from torch import Tensor
 
 from ovseg.errors import UserError
 from ovseg.utils.io import atomic_path
+
+logger = logging.getLogger(__name__)
 
 
 def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
@@ -75,3 +79,37 @@ def write_detectron2_pickle(
             pickle.dump(content, file)
     except OSError as error:
         raise UserError(f"cannot write {str(path)!r} ({error.strerror}); give another") from error
+
+
+def convert_file(
+    argv: Sequence[str] | None,
+    description: str | None,
+    source: str,
+    convert: Callable[[Mapping[str, Tensor]], dict[str, Tensor]],
+    author: str,
+) -> None:
+    """The whole of a converter's command line: read a state dict, convert it, write it for
+    detectron2, and log how many weights there are.
+
+    Args:
+        argv: input and output path; None: the process's arguments.
+        description: the script's own.
+        source: what the input is, for ``--help``.
+        convert: from the file's weights to a detectron2 backbone's.
+        author: whose weights they are; noted in the output.
+
+    Raises:
+        UserError: see :func:`read_state_dict` and :func:`write_detectron2_pickle`.
+    """
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("input", help=source)
+    parser.add_argument("output", help="file to write (.pkl)")
+    args = parser.parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    weights = read_state_dict(args.input)
+    converted = convert(weights)
+    write_detectron2_pickle(args.output, converted, author)
+    left_out = len(weights) - len(converted)
+    logger.info("%s: %d weights, %d left out", args.output, len(converted), left_out)
