@@ -37,7 +37,8 @@ def read_image(path: str | os.PathLike[str]) -> np.ndarray:
         raise UserError(f"input {str(path)!r} is a folder, a picture file is needed")
     try:
         with Image.open(path) as file:
-            image = ImageOps.exif_transpose(file)
+            # "or": the types of Pillow 10 say that there may be None
+            image = ImageOps.exif_transpose(file) or file
             return np.array(_to_rgb(image))
     except Exception as error:  # decoders raise nearly anything on a broken file
         reason = " ".join(str(error).split()) or type(error).__name__
