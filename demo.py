@@ -26,11 +26,19 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from ovseg.data.proposals import (
+    check_names,
+    check_proposals,
+    find_proposals,
+    read_proposals,
+    write_proposals,
+)
 from ovseg.data.vocabulary import load_vocabulary
 from ovseg.engine.config import setup_cfg
 from ovseg.errors import UserError, cli_errors
 from ovseg.predictor import EMBEDDED_CONFIG, Predictor, clean_class_names
 from ovseg.results import ResultPaths, plan_outputs, save_result
+from ovseg.structures import GivenProposals
 from ovseg.utils.images import find_images, read_image
 from ovseg.visualizer import draw_overlay
 
@@ -70,6 +78,13 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "file name. Without it the overlays are shown in a window",
     )  # fmt: skip
     parser.add_argument(
+        "--load-proposals", metavar="DIR",
+        help="a file of proposals for each picture, in place of MaskFormer's",
+    )  # fmt: skip
+    parser.add_argument(
+        "--save-proposals", metavar="DIR", help="write MaskFormer's proposals for each picture"
+    )
+    parser.add_argument(
         "--opts", nargs=argparse.REMAINDER, default=[], metavar="KEY VALUE",
         help="config overrides, last on the line, for instance MODEL.WEIGHTS model.pth",
     )  # fmt: skip
@@ -94,6 +109,15 @@ def show(overlay: np.ndarray) -> bool:
         raise UserError("this OpenCV cannot open windows; give --output") from error
 
 
+def proposal_opts(args: argparse.Namespace) -> list[str]:
+    """The config overrides that --load-proposals and --save-proposals stand for."""
+    pairs = (
+        ("TEST.LOAD_PROPOSALS", args.load_proposals),
+        ("TEST.SAVE_PROPOSALS", args.save_proposals),
+    )
+    return [part for key, value in pairs if value for part in (key, value)]
+
+
 def about_model(predictor: Predictor, config_file: str) -> dict[str, object]:
     """What the JSON says of the model."""
     cfg = predictor.cfg
@@ -106,6 +130,14 @@ def about_model(predictor: Predictor, config_file: str) -> dict[str, object]:
         "ensemble_weight": cfg.MODEL.CLIP_ADAPTER.CLIP_ENSEMBLE_WEIGHT,
         "device": cfg.MODEL.DEVICE,
     }
+
+
+def given_proposals(predictor: Predictor, path: Path, image: np.ndarray) -> GivenProposals | None:
+    """The proposals for a picture that the config wants loaded; None for MaskFormer's."""
+    folder = predictor.cfg.TEST.LOAD_PROPOSALS
+    if not folder:
+        return None
+    return read_proposals(find_proposals(Path(folder), path), (image.shape[0], image.shape[1]))
 
 
 def run(
@@ -127,8 +159,11 @@ def run(
         try:
             image = read_image(path)
             began = time.perf_counter()
-            prediction = predictor.predict(image, words)
+            prediction = predictor.predict(image, words, given_proposals(predictor, path, image))
             seconds = round(time.perf_counter() - began, 3)
+            if predictor.cfg.TEST.SAVE_PROPOSALS:
+                file = Path(predictor.cfg.TEST.SAVE_PROPOSALS, f"{path.stem}.npz")
+                write_proposals(file, predictor.propose(image, words))
             if outputs:
                 entries = {"file": str(path), "seconds": seconds, "model": model}
                 save_result(image, prediction, outputs[index], entries)
@@ -161,7 +196,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         if not outputs:
             check_display()
         config_file = args.config_file or EMBEDDED_CONFIG
-        predictor = Predictor(setup_cfg(config_file, args.opts))
+        cfg = setup_cfg(config_file, [*proposal_opts(args), *args.opts])
+        if cfg.TEST.LOAD_PROPOSALS:
+            check_proposals(Path(cfg.TEST.LOAD_PROPOSALS), inputs)
+        if cfg.TEST.SAVE_PROPOSALS:
+            check_names(inputs)
+        predictor = Predictor(cfg)
         model = about_model(predictor, Path(config_file).name)
         errors += run(predictor, words, inputs, outputs, model)
     if errors and not several:

@@ -208,6 +208,10 @@ def _add_test(cfg: CN) -> None:
     cfg.TEST.SLIDING_TILE_SIZE = 224
     # share of a tile that the next one covers again
     cfg.TEST.SLIDING_OVERLAP = 2 / 3.0
+    # folder of proposals that stand in for MaskFormer's (ovseg/data/proposals.py), "" for none; and
+    # folder that MaskFormer's proposals are written to, besides an evaluation or a demo
+    cfg.TEST.LOAD_PROPOSALS = ""
+    cfg.TEST.SAVE_PROPOSALS = ""
     cfg.register_deprecated_key(DENSE_CRF)
 
 
@@ -243,6 +247,16 @@ def check_config(cfg: CN) -> None:
 
 def _check_looks(cfg: CN) -> None:
     aug, test = cfg.TEST.AUG, cfg.TEST
+    if test.LOAD_PROPOSALS and test.SAVE_PROPOSALS:
+        raise UserError(
+            "TEST.LOAD_PROPOSALS (--load-proposals) and TEST.SAVE_PROPOSALS (--save-proposals) are "
+            "both set; give one of them"
+        )
+    if (test.LOAD_PROPOSALS or test.SAVE_PROPOSALS) and (aug.ENABLED or test.SLIDING_WINDOW):
+        raise UserError(
+            "saved proposals are of one look at an image: set TEST.AUG.ENABLED and "
+            "TEST.SLIDING_WINDOW to False"
+        )
     if aug.ENABLED and (not aug.MIN_SIZES or min(aug.MIN_SIZES) < 1):
         raise UserError(
             f"TEST.AUG.MIN_SIZES {tuple(aug.MIN_SIZES)}: give lengths in pixels, each at least 1"

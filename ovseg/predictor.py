@@ -25,7 +25,8 @@ from ovseg.engine.checkpoint import OVSegCheckpointer
 from ovseg.engine.config import setup_cfg
 from ovseg.engine.inference import for_inference
 from ovseg.errors import UserError
-from ovseg.structures import Prediction
+from ovseg.modeling import OVSeg
+from ovseg.structures import GivenProposals, Prediction, Regions
 
 #: the demo of the small model whose weights lie in the repository
 EMBEDDED_CONFIG = Path(__file__).resolve().parents[1] / "configs" / "ovseg_tiny_demo.yaml"
@@ -92,12 +93,18 @@ class Predictor:
         return cls(setup_cfg(str(EMBEDDED_CONFIG), list(opts)))
 
     @torch.inference_mode()
-    def predict(self, image: np.ndarray, class_names: Sequence[str]) -> Prediction:
+    def predict(
+        self,
+        image: np.ndarray,
+        class_names: Sequence[str],
+        proposals: GivenProposals | None = None,
+    ) -> Prediction:
         """Segment one picture by any words.
 
         Args:
             image: uint8 (H, W, 3), RGB, 0..255.
             class_names: the words; each is one class, commas and blanks included.
+            proposals: for this picture, in place of MaskFormer's.
 
         Returns:
             labels and scores at the picture's own size, on the CPU. Where nothing has a score, or
@@ -105,13 +112,14 @@ class Predictor:
             the score 0.
 
         Raises:
-            UserError: see :func:`clean_class_names`.
+            UserError: see :func:`clean_class_names`; or the proposals do not fit the model.
             ValueError: the image has another shape or type.
         """
-        words = clean_class_names(class_names)
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
-            raise ValueError(f"image must be uint8 (H, W, 3), not {image.dtype} {image.shape}")
-        result = self.model([self._model_input(image, words)])[0]
+        inputs = self._model_input(image, clean_class_names(class_names))
+        if proposals is not None:
+            inputs["proposals"] = proposals
+        words = inputs["class_names"]
+        result = self.model([inputs])[0]
         labels = result["labels"].to("cpu", torch.int64)
         scores = result["scores"].to("cpu", torch.float32)
         nothing = (labels < 0) | (labels >= len(words))
@@ -121,7 +129,15 @@ class Predictor:
             class_names=words,
         )
 
+    @torch.inference_mode()
+    def propose(self, image: np.ndarray, class_names: Sequence[str]) -> Regions:
+        """MaskFormer's proposals for one picture; arguments and errors as for :meth:`predict`."""
+        assert isinstance(self.model, OVSeg), "several looks have no proposals of their own"
+        return self.model.propose([self._model_input(image, clean_class_names(class_names))])[0]
+
     def _model_input(self, image: np.ndarray, words: list[str]) -> dict[str, Any]:
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+            raise ValueError(f"image must be uint8 (H, W, 3), not {image.dtype} {image.shape}")
         resized = resize_short_side(image, *test_size(self.cfg))
         if self.cfg.INPUT.FORMAT == "BGR":  # the order that the model was trained with
             resized = resized[:, :, ::-1]

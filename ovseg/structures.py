@@ -36,6 +36,10 @@ class Regions:
             object". C is W, or 2 when an internal "others" keeps a single word company.
         masks: float (Q, H, W); probability of every pixel, 0..1.
         class_probs: float (Q, C); MaskFormer's class probabilities, rows summing to at most one.
+        embeddings: float (Q, D); MaskFormer's class embeddings, see :class:`Proposals`; None where
+            they are not known.
+        clip_only: the proposals are of another system and came without embeddings: class_probs are
+            uniform, and CLIP alone classifies.
     """
 
     image: Tensor
@@ -43,6 +47,21 @@ class Regions:
     text: Tensor
     masks: Tensor
     class_probs: Tensor
+    embeddings: Tensor | None = None
+    clip_only: bool = False
+
+
+@dataclass
+class GivenProposals:
+    """Proposals for one image that stand in for MaskFormer's.
+
+    Attributes:
+        masks: float (N, h, w), 0..1, at any resolution; they show the whole image.
+        embeddings: float (N, D), as :attr:`Regions.embeddings`; None: CLIP alone classifies.
+    """
+
+    masks: Tensor
+    embeddings: Tensor | None = None
 
 
 @dataclass

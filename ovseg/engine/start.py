@@ -12,12 +12,12 @@ import torch
 import torch.distributed as dist
 from detectron2.config import CfgNode
 from detectron2.engine import launch
-from detectron2.utils import comm
 
 from ovseg.data.custom import register_custom
 from ovseg.engine.checkpoint import OVSegCheckpointer
 from ovseg.engine.config import setup_cfg
 from ovseg.engine.launch import count_processes
+from ovseg.engine.proposals import check_proposal_files
 from ovseg.engine.trainer import Trainer, check_datasets
 from ovseg.errors import UserError
 from ovseg.modeling import OVSeg
@@ -36,6 +36,10 @@ class Parser(argparse.ArgumentParser):
         self.add_argument(
             "--num-gpus", type=int, metavar="N", help="a process each; default: all there are"
         )
+        self.add_argument(
+            "--load-proposals", default="", metavar="DIR",
+            help="a file of proposals for each image, in place of MaskFormer's",
+        )  # fmt: skip
         self.add_argument("--num-machines", type=int, default=1, metavar="N")
         self.add_argument("--machine-rank", type=int, default=0, metavar="N")
         self.add_argument(
@@ -58,7 +62,8 @@ def evaluation_cfg(args: argparse.Namespace) -> CfgNode:
     Raises:
         UserError: a mistake in the config, no weights, or a data set that is not there.
     """
-    cfg = setup_cfg(args.config_file, args.opts)
+    opts = ["TEST.LOAD_PROPOSALS", args.load_proposals] if args.load_proposals else []
+    cfg = setup_cfg(args.config_file, [*opts, *args.opts])
     register_custom(cfg.DATASETS.CUSTOM)
     if not cfg.MODEL.WEIGHTS:
         raise UserError(
@@ -66,10 +71,9 @@ def evaluation_cfg(args: argparse.Namespace) -> CfgNode:
             "MODEL.WEIGHTS checkpoint.pth"
         )
     if not cfg.DATASETS.TEST:
-        raise UserError(
-            "config key DATASETS.TEST: empty; name a data set, DATASETS.TEST name"
-        )
+        raise UserError("config key DATASETS.TEST: empty; name a data set, DATASETS.TEST name")
     check_datasets(cfg.DATASETS.TEST)
+    check_proposal_files(cfg)
     for key, used in (
         ("TEST.AUG.ENABLED", cfg.TEST.AUG.ENABLED),
         ("TEST.SLIDING_WINDOW", cfg.TEST.SLIDING_WINDOW),
@@ -129,7 +133,6 @@ def start(run: Callable[..., Any], cfg: CfgNode, args: argparse.Namespace) -> No
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     dist.init_process_group("nccl" if on_gpu else "gloo")
     try:
-        comm.create_local_process_group(int(os.environ["LOCAL_WORLD_SIZE"]))
         run(cfg, args)
     finally:
         dist.destroy_process_group()

@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from ovseg.data.datasets import load_dataset
 from ovseg.data.loader import Example
-from ovseg.data.mapper import EvaluationMapper
+from ovseg.data.proposals import evaluation_mapper
 from ovseg.engine.tolerance import TolerantMapper
 from ovseg.errors import UserError
 from ovseg.utils.io import atomic_path
@@ -102,7 +102,7 @@ def sweep(
     loader = DataLoader(
         MapDataset(
             DatasetFromList([examples[i] for i in share[done:]], copy=False),
-            TolerantMapper(EvaluationMapper(cfg, dataset_name)),
+            TolerantMapper(evaluation_mapper(cfg, dataset_name)),
         ),
         batch_size=cfg.SOLVER.TEST_IMS_PER_BATCH,
         num_workers=cfg.DATALOADER.NUM_WORKERS,

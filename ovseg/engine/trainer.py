@@ -20,7 +20,8 @@ from torch import nn
 
 from ovseg.data.datasets import dataset_classes, load_dataset
 from ovseg.data.loader import SeededStream, TrainLoader, build_test_loader
-from ovseg.data.mapper import EvaluationMapper, TrainingMapper
+from ovseg.data.mapper import TrainingMapper
+from ovseg.data.proposals import evaluation_mapper
 from ovseg.engine.checkpoint import OVSegCheckpointer
 from ovseg.engine.inference import for_inference
 from ovseg.engine.optimizer import build_optimizer
@@ -168,7 +169,7 @@ class Trainer(DefaultTrainer):
         """One pass over a data set; an image that cannot be read is a dict with ``error``."""
         return build_test_loader(
             load_dataset(dataset_name),
-            TolerantMapper(EvaluationMapper(cfg, dataset_name)),
+            TolerantMapper(evaluation_mapper(cfg, dataset_name)),
             cfg.SOLVER.TEST_IMS_PER_BATCH,
             cfg.DATALOADER.NUM_WORKERS,
         )

@@ -13,6 +13,11 @@ def proposals_alone(probs: Tensor) -> Classified:
     return Classified(probs, torch.arange(len(probs), device=probs.device))
 
 
+def clip_alone(clip_probs: Tensor, valid: Tensor) -> Classified:
+    """CLIP's own classification of the valid masks; arguments as for :func:`ensemble`."""
+    return Classified(clip_probs, valid.nonzero()[:, 0])
+
+
 def ensemble(probs: Tensor, clip_probs: Tensor, valid: Tensor, weight: float) -> Classified:
     """Combine MaskFormer's and CLIP's class probabilities.
 
@@ -25,7 +30,7 @@ def ensemble(probs: Tensor, clip_probs: Tensor, valid: Tensor, weight: float) ->
             alone, over the valid masks only.
     """
     if weight == 0:
-        return Classified(clip_probs, valid.nonzero()[:, 0])
+        return clip_alone(clip_probs, valid)
     clip_of_all = torch.ones_like(probs)
     clip_of_all[valid] = clip_probs.to(probs.dtype)
     combined = probs ** (1 - weight) * clip_of_all**weight

@@ -23,7 +23,7 @@ from ovseg.structures import Classified, ClipClasses, Piece, Proposals, Regions
 from .clip import ClipAdapter, build_clip, text_templates
 from .criterion import SetCriterion
 from .crops import cut_crops
-from .ensemble import best_proposal_per_word, ensemble, proposals_alone
+from .ensemble import best_proposal_per_word, clip_alone, ensemble, proposals_alone
 from .matcher import HungarianMatcher
 from .segmentation import class_scores, label_map, label_maps
 
@@ -149,8 +149,9 @@ class OVSeg(nn.Module):
                 0..255, channels as in ``INPUT.FORMAT``) and its words: ``class_names``, or
                 ``meta`` with the ``dataset_name`` whose ``stuff_classes`` are meant. For inference
                 optionally ``height`` and ``width`` of the output in pixels and ``output``:
-                "scores" (default) or "labels". For training ``instances`` with ``gt_classes``
-                (indices of words, int64 [N]) and ``gt_masks`` (bool [N, H, W]).
+                "scores" (default) or "labels", and ``proposals``, a :class:`GivenProposals` in
+                place of MaskFormer's. For training ``instances`` with ``gt_classes`` (indices of
+                words, int64 [N]) and ``gt_masks`` (bool [N, H, W]).
 
         Returns:
             In training the weighted losses by name. Otherwise for each image ``sem_seg``, float32
@@ -168,14 +169,16 @@ class OVSeg(nn.Module):
         return results
 
     def propose(self, batched_inputs: list[Inputs]) -> list[Regions]:
-        """The proposals of each image, with MaskFormer's classification (paper section 3.1)."""
-        images = self._normalised(batched_inputs)
-        proposals = self._proposals(images)
+        """The proposals of each image, with MaskFormer's classification (paper section 3.1).
+
+        Raises:
+            UserError: given proposals do not fit the model.
+        """
+        own = [inputs for inputs in batched_inputs if "proposals" not in inputs]
+        found = iter(self._own_regions(own) if own else [])
         return [
-            self._regions(inputs, embeddings, mask_logits, images.tensor.shape[-2:])
-            for inputs, embeddings, mask_logits in zip(
-                batched_inputs, proposals.embeddings, proposals.mask_logits, strict=True
-            )
+            self._given_regions(inputs) if "proposals" in inputs else next(found)
+            for inputs in batched_inputs
         ]
 
     def classify(self, regions: Regions, mask_threshold: float | None = None) -> ClipClasses:
@@ -201,13 +204,20 @@ class OVSeg(nn.Module):
     def combine(
         self, regions: Regions, clip: ClipClasses | None, weight: float | None = None
     ) -> Classified:
-        """The ensemble of both classifications; without CLIP's, MaskFormer's alone.
+        """The ensemble of both classifications, or the only one that there is.
 
         Args:
             regions: of one image.
             clip: of the same regions.
             weight: in place of the model's own ``clip_ensemble_weight``.
         """
+        if regions.clip_only:
+            if clip is None:
+                raise UserError(
+                    "the proposals have no embeddings to be classified by; "
+                    "set MODEL.CLIP_ADAPTER.CLIP_ENSEMBLE True"
+                )
+            return clip_alone(clip.class_probs, clip.valid)
         if clip is None:
             return proposals_alone(regions.class_probs)
         weight = self.clip_ensemble_weight if weight is None else weight
@@ -305,16 +315,45 @@ class OVSeg(nn.Module):
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
 
-    def _regions(
-        self, inputs: Inputs, embeddings: Tensor, mask_logits: Tensor, padded: torch.Size
-    ) -> Regions:
+    def _own_regions(self, batched_inputs: list[Inputs]) -> list[Regions]:
+        images = self._normalised(batched_inputs)
+        proposals = self._proposals(images)
+        padded = images.tensor.shape[-2:]
+        return [
+            self._regions(inputs, self._masks(logits, inputs["image"].shape[-2:], padded), queries)
+            for inputs, logits, queries in zip(
+                batched_inputs, proposals.mask_logits, proposals.embeddings, strict=True
+            )
+        ]
+
+    def _given_regions(self, inputs: Inputs) -> Regions:
+        given, size = inputs["proposals"], inputs["image"].shape[-2:]
+        masks = given.masks.to(self.device, torch.float32)
+        if len(masks) == 0:
+            masks = masks.new_zeros((0, *size))
+        elif masks.shape[-2:] != size:
+            masks = F.interpolate(masks[None], size=size, mode="bilinear", antialias=True)[0]
+        if given.embeddings is None:
+            return self._regions(inputs, masks, None)
+        embeddings = given.embeddings.to(self.device, torch.float32)
+        width = self.clip_adapter.clip_model.text_projection.shape[1]
+        if embeddings.shape[1] != width:
+            raise UserError(
+                f"the proposals' embeddings have {embeddings.shape[1]} numbers, this CLIP's text "
+                f"features {width}; make the proposals with this model, or leave embeddings out"
+            )
+        return self._regions(inputs, masks, embeddings)
+
+    def _regions(self, inputs: Inputs, masks: Tensor, embeddings: Tensor | None) -> Regions:
         words = words_of(inputs)
         text = self._text_features([*words, OTHERS] if len(words) == 1 else words)
         image = inputs["image"].to(self.device)
         # "no object" is dropped after the softmax here, and before it in CLIP's branch
+        if embeddings is None:
+            uniform = masks.new_full((len(masks), len(text) - 1), 1 / (len(text) - 1))
+            return Regions(image, words, text, masks, uniform, clip_only=True)
         probs = self.clip_adapter.similarity(embeddings, text).softmax(dim=-1)[:, :-1]
-        masks = self._masks(mask_logits, image.shape[-2:], padded)
-        return Regions(image, words, text, masks, probs)
+        return Regions(image, words, text, masks, probs, embeddings)
 
     def _text_features(self, words: list[str]) -> Tensor:
         with self._autocast():

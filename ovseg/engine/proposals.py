@@ -1,0 +1,56 @@
+"""Checking and writing proposals for whole data sets."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from detectron2.config import CfgNode
+from detectron2.utils import comm
+
+from ovseg.data.datasets import load_dataset
+from ovseg.data.loader import Example
+from ovseg.data.proposals import (
+    check_names,
+    check_proposals,
+    dataset_folder,
+    write_proposals,
+)
+from ovseg.engine.sweep import Counts, model_settings, sweep
+from ovseg.modeling import OVSeg
+
+
+def check_proposal_files(cfg: CfgNode) -> None:
+    """Find out before any work whether proposals are there, or can be written.
+
+    Raises:
+        UserError: an image of ``DATASETS.TEST`` has no file, or shares it with another.
+    """
+    for name in cfg.DATASETS.TEST:
+        images = [example["file_name"] for example in load_dataset(name)]
+        if cfg.TEST.LOAD_PROPOSALS:
+            check_proposals(dataset_folder(cfg.TEST.LOAD_PROPOSALS, name), images)
+        if cfg.TEST.SAVE_PROPOSALS:
+            check_names(images)
+
+
+def save_proposals(cfg: CfgNode, model: OVSeg) -> None:
+    """Write the model's proposals for ``DATASETS.TEST`` to ``TEST.SAVE_PROPOSALS``, resumable.
+
+    Args:
+        cfg: names the data sets and the folder; each data set has a subfolder.
+        model: in evaluation mode.
+    """
+    folder = Path(cfg.TEST.SAVE_PROPOSALS)
+    for name in cfg.DATASETS.TEST:
+
+        def write(batch: list[Example], target: Path = folder / name) -> list[str | None]:
+            for example, regions in zip(batch, model.propose(batch), strict=True):
+                write_proposals(target / f"{Path(example['file_name']).stem}.npz", regions)
+            return [None] * len(batch)
+
+        unfinished = folder / name / ".unfinished"
+        settings = {"proposals": True, **model_settings(cfg)}
+        sweep(cfg, name, Counts({}), write, folder=unfinished, settings=settings)
+        if comm.is_main_process():
+            shutil.rmtree(unfinished)
