@@ -128,11 +128,14 @@ def grid_scores(
         [dict(Report(name, class_names, cell, num_images, groups=groups).means) for cell in row]
         for row in confusion[-1]
     ]
-    names = [key for key, value in means[0][0].items() if not math.isnan(value)]
     details: dict[str, Any] = {
         "images": num_images,
         "left out": list(failures),
-        **{key: [[cell[key] for cell in row] for row in means] for key in names},
+        # JSON knows no NaN
+        **{
+            key: [[None if math.isnan(cell[key]) else cell[key] for cell in row] for row in means]
+            for key in means[0][0]
+        },
     }
     return GridScores(name, choosing, reporting, details)
 
