@@ -11,43 +11,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from detectron2.config import CfgNode, get_cfg
 from detectron2.modeling import build_model
 from detectron2.projects.deeplab import add_deeplab_config
+from tiny_world import SMALL_MODEL, as_pairs, write_clip
 
 from ovseg import OVSeg, add_ovseg_config
-from ovseg.modeling.clip import build_untrained_clip
 
 ROOT = Path(__file__).resolve().parent.parent
 PARITY = Path(__file__).parent / "data" / "parity"
-
-# a CLIP whose input is not 224 pixels and whose vocabulary is the whole of CLIP's
-CLIP_ARCHITECTURE: dict[str, Any] = {
-    "embed_dim": 16,
-    "quick_gelu": True,
-    "vision_cfg": {"image_size": 32, "layers": 4, "width": 32, "head_width": 16, "patch_size": 8},
-    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 2},
-}
-
-SMALL_SWIN = [
-    "MODEL.BACKBONE.NAME", "D2SwinTransformer",
-    "MODEL.SWIN.EMBED_DIM", "16",
-    "MODEL.SWIN.DEPTHS", "[1, 2, 1, 1]",
-    "MODEL.SWIN.NUM_HEADS", "[1, 2, 4, 4]",
-    "MODEL.SWIN.WINDOW_SIZE", "4",
-    "MODEL.SEM_SEG_HEAD.EMBEDDING_DIM", "16",
-    "MODEL.SEM_SEG_HEAD.EMBED_HIDDEN_DIM", "32",
-    "MODEL.SEM_SEG_HEAD.CONVS_DIM", "32",
-    "MODEL.SEM_SEG_HEAD.MASK_DIM", "16",
-    "MODEL.MASK_FORMER.HIDDEN_DIM", "32",
-    "MODEL.MASK_FORMER.NUM_OBJECT_QUERIES", "6",
-    "MODEL.MASK_FORMER.NHEADS", "2",
-    "MODEL.MASK_FORMER.DIM_FEEDFORWARD", "32",
-    "MODEL.MASK_FORMER.DEC_LAYERS", "2",
-    "MODEL.WEIGHTS", "",
-    "MODEL.DEVICE", "cpu",
-]  # fmt: skip
 
 
 def load_config(name: str, *opts: str) -> CfgNode:
@@ -86,11 +58,7 @@ def parity() -> Callable[[str], tuple[dict[str, Any], dict[str, np.ndarray]]]:
 @pytest.fixture(scope="session")
 def clip_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random CLIP of 32-pixel input as a training checkpoint that says its architecture."""
-    torch.manual_seed(0)
-    model = build_untrained_clip(CLIP_ARCHITECTURE, 3)
-    path = tmp_path_factory.mktemp("clip") / "small.pt"
-    torch.save({"state_dict": model.state_dict(), "model_cfg": CLIP_ARCHITECTURE}, path)
-    return path
+    return write_clip(tmp_path_factory.mktemp("clip") / "small.pt")
 
 
 @pytest.fixture(scope="session")
@@ -99,7 +67,7 @@ def small_config(clip_file: Path) -> Callable[..., CfgNode]:
 
     def make(*opts: str, base: str = "ovseg_swinB_vitL_bs32_120k.yaml") -> CfgNode:
         clip = ["MODEL.CLIP_ADAPTER.CLIP_MODEL_NAME", str(clip_file)]
-        return load_config(base, *SMALL_SWIN, *clip, *opts)
+        return load_config(base, *as_pairs(SMALL_MODEL), *clip, *opts)
 
     return make
 

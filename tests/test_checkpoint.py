@@ -163,7 +163,7 @@ def test_backbone_pkl_of_detectron2(small, tmp_path):
 
 
 def test_clip_is_completed_only_when_the_file_lacks_it(small_config, tmp_path, monkeypatch):
-    from conftest import CLIP_ARCHITECTURE
+    from tiny_world import CLIP_ARCHITECTURE
 
     monkeypatch.setattr(
         "ovseg.modeling.clip.architecture_of_name",

@@ -8,7 +8,7 @@ from pathlib import Path
 import open_clip
 import pytest
 import torch
-from conftest import CLIP_ARCHITECTURE
+from tiny_world import CLIP_ARCHITECTURE
 
 from ovseg import UserError
 from ovseg.modeling.clip import (

@@ -187,7 +187,7 @@ def test_bad_single_inputs(
         (["MODEL.WEIGHT", "x"], "unknown config key MODEL.WEIGHT; did you mean MODEL.WEIGHTS"),
         (["MODEL.WEIGHTS", "nowhere.pth"], "nowhere.pth"),
         (["MODEL.WEIGHTS", ""], "MODEL.WEIGHTS is empty"),
-        (["MODEL.SWIN.EMBED_DIM", "16"], "does not fit this config"),
+        (["MODEL.SWIN.EMBED_DIM", "32"], "does not fit this config"),
         (["MODEL.DEVICE", "abacus"], "abacus"),
     ],
 )

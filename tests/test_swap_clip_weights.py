@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from conftest import CLIP_ARCHITECTURE, ROOT
+from conftest import ROOT
 from detectron2.modeling import build_model
+from tiny_world import CLIP_ARCHITECTURE
 
 from ovseg.engine.checkpoint import OVSegCheckpointer
 from ovseg.modeling.clip import OVSEG_PREFIX, build_clip, build_untrained_clip

@@ -2,73 +2,69 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import open_clip
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
 from ovseg.data.datasets import SPLITS, register_split
+from ovseg.modeling.clip import build_untrained_clip
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
-TINY_CLIP = {
+# a CLIP whose input is not 224 pixels and whose vocabulary is the whole of CLIP's
+CLIP_ARCHITECTURE: dict[str, Any] = {
     "embed_dim": 16,
-    "vision_cfg": {
-        "image_size": 32,
-        "patch_size": 8,
-        "width": 32,
-        "layers": 2,
-        "head_width": 16,
-    },
-    "text_cfg": {
-        "context_length": 77,
-        "vocab_size": 49408,
-        "width": 16,
-        "heads": 2,
-        "layers": 1,
-    },
+    "quick_gelu": True,
+    "vision_cfg": {"image_size": 32, "layers": 4, "width": 32, "head_width": 16, "patch_size": 8},
+    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 2},
+}
+
+# makes a Swin config small enough to build in a moment
+SMALL_MODEL: dict[str, object] = {
+    "MODEL.WEIGHTS": "",
+    "MODEL.DEVICE": "cpu",
+    "MODEL.BACKBONE.NAME": "D2SwinTransformer",
+    "MODEL.SWIN.EMBED_DIM": 16,
+    "MODEL.SWIN.DEPTHS": [1, 2, 1, 1],
+    "MODEL.SWIN.NUM_HEADS": [1, 2, 4, 4],
+    "MODEL.SWIN.WINDOW_SIZE": 4,
+    "MODEL.SEM_SEG_HEAD.EMBEDDING_DIM": 16,
+    "MODEL.SEM_SEG_HEAD.EMBED_HIDDEN_DIM": 32,
+    "MODEL.SEM_SEG_HEAD.CONVS_DIM": 32,
+    "MODEL.SEM_SEG_HEAD.MASK_DIM": 16,
+    "MODEL.MASK_FORMER.HIDDEN_DIM": 32,
+    "MODEL.MASK_FORMER.NUM_OBJECT_QUERIES": 6,
+    "MODEL.MASK_FORMER.NHEADS": 2,
+    "MODEL.MASK_FORMER.DIM_FEEDFORWARD": 32,
+    "MODEL.MASK_FORMER.DEC_LAYERS": 2,
 }
 
 
 def write_clip(path: Path) -> Path:
-    """A CLIP with random weights in the form of an open_clip checkpoint."""
+    """A random CLIP with mask prompts, as a training checkpoint that says its architecture."""
     torch.manual_seed(0)
-    model = open_clip.CLIP(
-        TINY_CLIP["embed_dim"],
-        open_clip.CLIPVisionCfg(**TINY_CLIP["vision_cfg"]),
-        open_clip.CLIPTextCfg(**TINY_CLIP["text_cfg"]),
-    )
-    torch.save({"state_dict": model.state_dict(), "model_cfg": TINY_CLIP}, path)
+    model = build_untrained_clip(CLIP_ARCHITECTURE, 3)
+    torch.save({"state_dict": model.state_dict(), "model_cfg": CLIP_ARCHITECTURE}, path)
     return path
 
 
+def as_pairs(opts: Mapping[str, object]) -> list[str]:
+    """KEY VALUE pairs as on a command line."""
+    return [part for key, value in opts.items() for part in (key, str(value))]
+
+
 def tiny_opts(clip: Path, **overrides: object) -> list[str]:
-    """KEY VALUE pairs that make the Swin config tiny; overrides with ``__`` for the dots."""
+    """KEY VALUE pairs for a small model and a short training; overrides with ``__`` for dots."""
     opts: dict[str, object] = {
-        "MODEL.WEIGHTS": "",
-        "MODEL.DEVICE": "cpu",
-        "MODEL.SWIN.EMBED_DIM": 8,
-        "MODEL.SWIN.DEPTHS": [1, 1, 1, 1],
-        "MODEL.SWIN.NUM_HEADS": [1, 1, 2, 2],
-        "MODEL.SWIN.WINDOW_SIZE": 4,
-        "MODEL.SEM_SEG_HEAD.EMBEDDING_DIM": 16,
-        "MODEL.SEM_SEG_HEAD.EMBED_HIDDEN_DIM": 16,
-        "MODEL.SEM_SEG_HEAD.CONVS_DIM": 32,
-        "MODEL.SEM_SEG_HEAD.MASK_DIM": 16,
-        "MODEL.MASK_FORMER.HIDDEN_DIM": 32,
-        "MODEL.MASK_FORMER.NHEADS": 2,
-        "MODEL.MASK_FORMER.DIM_FEEDFORWARD": 32,
-        "MODEL.MASK_FORMER.DEC_LAYERS": 2,
-        "MODEL.MASK_FORMER.NUM_OBJECT_QUERIES": 8,
-        "MODEL.CLIP_ADAPTER.CLIP_MODEL_NAME": str(clip),
-        "MODEL.CLIP_ADAPTER.CLIP_PRETRAINED": "",
-        "MODEL.CLIP_ADAPTER.MASK_PROMPT_DEPTH": 0,
-        "MODEL.CLIP_ADAPTER.MASK_PROMPT_FWD": False,
+        **SMALL_MODEL,
+        "MODEL.CLIP_ADAPTER.CLIP_MODEL_NAME": clip,
+        # one text a word, for hundreds of words
         "MODEL.CLIP_ADAPTER.TEXT_TEMPLATES": "predefined",
         "INPUT.MIN_SIZE_TRAIN": [32, 40],
         "INPUT.MIN_SIZE_TEST": 32,
@@ -82,8 +78,7 @@ def tiny_opts(clip: Path, **overrides: object) -> list[str]:
         "DATALOADER.NUM_WORKERS": 0,
         "SEED": 3,
     }
-    opts.update({key.replace("__", "."): value for key, value in overrides.items()})
-    return [part for key, value in opts.items() for part in (key, str(value))]
+    return as_pairs(opts | {key.replace("__", "."): value for key, value in overrides.items()})
 
 
 def write_split(root: Path, split: str, num_classes: int, count: int = 5, size: int = 48) -> None:
