@@ -36,6 +36,7 @@ from open_clip_training.train_eval import RegionCheck
 from open_clip_training.train_model import choose_trained, load_clip
 from open_clip_training.train_pairs import read_pairs
 from open_clip_training.train_processes import Processes
+from open_clip_training.train_prompts import start_prompts
 from open_clip_training.train_run import Run, Settings, history_path
 from ovseg.errors import UserError, cli_errors
 from ovseg.modeling.clip import text_templates
@@ -117,11 +118,13 @@ def adapt(options: argparse.Namespace, processes: Processes) -> None:
     )
     nouns = [pair.noun for pair in pairs]
     settings = choose_settings(options, len(pairs), model.visual.conv1.out_channels, processes)
+    images = PairImages(pairs, model.visual.image_size)
     run = Run(model, model_cfg, nouns, settings, processes, options.accumulate)
+    if options.train != "visual" and not model.visual.mask_embedding.any():
+        start_prompts(model, images, options.seed)  # they are new
     if options.resume:
         run.resume(options.output)
     check = RegionCheck(options.eval_data, options.eval_images) if options.eval_data else None
-    images = PairImages(pairs, model.visual.image_size)
     logger.info("%d pairs of %d nouns, %s in memory", len(pairs), len(set(nouns)),
                 "kept" if images.cached else "not kept")  # fmt: skip
     logger.info("%s: %.2f M of %.2f M parameters train, %d steps of %d crops in %d processes",

@@ -79,10 +79,9 @@ def load_clip(
 
 
 def new_prompts(model: open_clip.CLIP) -> torch.Tensor:
-    """Mask prompts to start from, ``(depth, patches, width)``: zeros.
+    """Mask prompts that know nothing yet, ``(depth, patches, width)``: zeros.
 
-    A patch of CLIP's mean colour, which fills the background, has the embedding zero; so the first
-    row starts as what CLIP sees there without prompts.
+    :func:`open_clip_training.train_prompts.start_prompts` gives them values before training.
     """
     return torch.zeros_like(model.visual.mask_embedding)
 
