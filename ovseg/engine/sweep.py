@@ -120,6 +120,8 @@ def sweep(
             if time.monotonic() - saved > save_every:
                 keep.save(counts, done)
                 saved = time.monotonic()
+                # for logs, where there is no progress bar
+                logger.info("%s: %d of %d images, saved", dataset_name, done, len(share))
     keep.save(counts, done)
     return _sum(comm.gather(counts))
 
