@@ -7,6 +7,7 @@ shared among processes exactly as an evaluation by ``train_net.py`` does it.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import time
@@ -95,6 +96,8 @@ def sweep(
         {**example, "position": position}
         for position, example in enumerate(load_dataset(dataset_name)[:limit])
     ]
+    names = "\n".join(example["file_name"] for example in examples)
+    settings = {**settings, "images": hashlib.sha256(names.encode()).hexdigest()}
     rank, world = comm.get_rank(), comm.get_world_size()
     share = list(InferenceSampler._get_local_indices(len(examples), world, rank))
     keep = _Keeper(folder / f"{dataset_name}-{rank}-of-{world}.npz", settings)
