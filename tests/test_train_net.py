@@ -144,7 +144,7 @@ def test_documented_commands_are_understood(
     for key, value in zip(args.opts[::2], args.opts[1::2], strict=True):
         found = functools.reduce(getattr, key.split("."), cfg)
         if isinstance(found, tuple):  # ("one","two",) as the shell hands it over
-            assert list(found) == re.findall(r"[\w.]+", value)
+            assert [str(part) for part in found] == re.findall(r"[\w.]+", value)
             assert set(found) <= set(DatasetCatalog.list())
         else:
             assert str(found) == value
