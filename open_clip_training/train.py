@@ -89,6 +89,10 @@ def main(arguments: list[str] | None = None) -> None:
         UserError: an argument or the data cannot be used.
     """
     options = parse_arguments(arguments)
+    try:
+        torch.device(options.device)
+    except RuntimeError as error:
+        raise UserError(f"--device {options.device!r} is none; give cuda or cpu") from error
     place = init_distributed_device_so(device=options.device)
     processes = Processes(torch.device(place["device"]), place["global_rank"], place["world_size"])
     if processes.rank:
@@ -122,6 +126,8 @@ def adapt(options: argparse.Namespace, processes: Processes) -> None:
     run = Run(model, model_cfg, nouns, settings, processes, options.accumulate)
     if options.train != "visual" and not model.visual.mask_embedding.any():
         start_prompts(model, images, options.seed)  # they are new
+        # computed in floating point, they could differ in their last bits from GPU to GPU
+        processes.copy_first(model.visual.mask_embedding.data)
     if options.resume:
         run.resume(options.output)
     check = RegionCheck(options.eval_data, options.eval_images) if options.eval_data else None

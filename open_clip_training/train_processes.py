@@ -31,6 +31,12 @@ class Processes:
             dist.all_reduce(values)
         return values
 
+    def copy_first(self, values: Tensor) -> Tensor:
+        """The values of the process of rank 0, in place."""
+        if self.world > 1:
+            dist.broadcast(values, src=0)
+        return values
+
     def own_part(self, values: Tensor) -> Tensor:
         """This process's rows of those of all."""
         return values.chunk(self.world)[self.rank]

@@ -236,6 +236,7 @@ def without_column(world, tmp_path):
         (("--warmup", 9), r"--warmup 9 must be less than the 3 steps"),
         (("--templates", "vidl"), r"vidl"),
         (("--eval-data", "stickerscene_dev"), r"stickerscene_dev"),
+        (("--device", "gpu"), r"--device 'gpu' is none"),
         (("--clip", "nowhere.pt"), r"nowhere.pt.*no such file"),
         (("--clip", "ViT-X/99"), r"--clip 'ViT-X/99' is neither a file nor a model"),
         (("--mask-prompt-depth", 4, "--train", "both"), r"must lie in 1..3"),
