@@ -107,7 +107,10 @@ def merge_parts(folder: Path, count: int, seed: int, shards: bool) -> dict[str, 
         part = json.loads(part_path(folder, index).read_text(encoding="utf-8"))
         rows += part["rows"]
         counts.update(part["counts"])
-    with atomic_path(folder / "pairs.csv") as path, path.open("w", newline="") as file:
+    with (
+        atomic_path(folder / "pairs.csv") as path,
+        path.open("w", newline="", encoding="utf-8") as file,
+    ):
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
         writer.writerows(rows)
