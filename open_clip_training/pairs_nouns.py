@@ -48,14 +48,14 @@ def load_tagger(model: str = SPACY_MODEL) -> Language:
         import spacy
     except ImportError as error:
         raise UserError(
-            "captions are read with spaCy, which is not installed: pip install '.[mining]'"
+            "captions are read with spaCy, which is not installed: pip install -e '.[mining]'"
         ) from error
     try:
         return spacy.load(model, exclude=["parser", "ner", "lemmatizer"])
     except (OSError, ValueError) as error:
         raise UserError(
             f"--spacy-model {model!r} is not installed or not for this spaCy: "
-            "pip install '.[mining]', or give another English model"
+            "pip install -e '.[mining]', or give another English model"
         ) from error
 
 
