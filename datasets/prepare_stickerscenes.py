@@ -18,6 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from ovseg.data.datasets import data_root
 from ovseg.data.stickerscenes.artwork import build_sprites
 from ovseg.data.stickerscenes.generate import (
     CLIP_SPLIT,
@@ -44,7 +45,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--root",
         type=Path,
-        default=Path(os.environ.get("DETECTRON2_DATASETS", "datasets")),
+        default=data_root(),
         help="folder of data sets; the result is in its folder stickerscenes "
         "(default: $DETECTRON2_DATASETS, else ./datasets)",
     )

@@ -19,7 +19,6 @@ import argparse
 import json
 import logging
 import math
-import os
 import sys
 import time
 from dataclasses import replace
@@ -32,6 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from open_clip_training.pretrain_data import load_pictures
 from open_clip_training.pretrain_run import Run, Settings, tokens_in_use
 from open_clip_training.zero_shot import load_regions, zero_shot
+from ovseg.data.datasets import data_root
 from ovseg.errors import UserError, cli_errors
 
 logger = logging.getLogger("pretrain")
@@ -45,7 +45,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    root = Path(os.environ.get("DETECTRON2_DATASETS", "datasets")) / "stickerscenes"
+    root = data_root() / "stickerscenes"
     parser.add_argument("--root", type=Path, default=root, help="the StickerScenes folder")
     parser.add_argument("--train-data", type=Path, help="captions (default: ROOT/clip_train.csv)")
     parser.add_argument("--output", type=Path, default=Path("output/clip_tiny/clip.pt"))
