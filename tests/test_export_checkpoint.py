@@ -2,23 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
+import pytest
 import torch
-from conftest import ROOT
 from detectron2.modeling import build_model
 
 from ovseg.engine.checkpoint import OVSegCheckpointer
-
-ENV = {**os.environ, "PYTHONPATH": str(ROOT)}
-SCRIPT = [sys.executable, str(ROOT / "tools" / "export_checkpoint.py")]
-
-
-def run(source: Path, target: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*SCRIPT, source, target], capture_output=True, text=True, env=ENV)
+from tools.export_checkpoint import main
 
 
 def test_export_loads_again_in_half_the_size(small_model, small_config, tmp_path):
@@ -28,8 +17,7 @@ def test_export_loads_again_in_half_the_size(small_model, small_config, tmp_path
     optimizer.step()
     OVSegCheckpointer(model, str(tmp_path), cfg=cfg, optimizer=optimizer).save("model_final")
     source, target = tmp_path / "model_final.pth", tmp_path / "small.pth"
-    done = run(source, target)
-    assert done.returncode == 0, done.stderr
+    main([str(source), str(target)])
     assert target.stat().st_size < 0.55 * source.stat().st_size
     again = build_model(cfg)
     OVSegCheckpointer(again, cfg=cfg, trained=True).load(str(target))
@@ -37,13 +25,14 @@ def test_export_loads_again_in_half_the_size(small_model, small_config, tmp_path
         torch.testing.assert_close(again.state_dict()[key], value, rtol=1e-3, atol=1e-4)
 
 
-def test_wrong_files_are_named(tmp_path):
+def test_wrong_files_are_named(tmp_path, capsys):
     for content in (None, b"noise"):
         source = tmp_path / "source.pth"
         if content:
             source.write_bytes(content)
-        done = run(source, tmp_path / "out.pth")
-        assert done.returncode == 2
-        assert done.stderr.startswith("error: ")
-        assert "source.pth" in done.stderr
+        with pytest.raises(SystemExit, match="2"):
+            main([str(source), str(tmp_path / "out.pth")])
+        said = capsys.readouterr().err
+        assert said.startswith("error: ")
+        assert "source.pth" in said
         assert not (tmp_path / "out.pth").exists()

@@ -40,14 +40,14 @@ def export(source: Path, target: Path) -> int:
     return target.stat().st_size
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("source", type=Path, help="checkpoint of train_net.py")
     parser.add_argument("target", type=Path, help="file to write")
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     with cli_errors():
         size = export(args.source, args.target)
         print(f"{args.target}: {size / 2**20:.1f} MiB")
