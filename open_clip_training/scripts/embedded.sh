@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
 # Everything that the embedded model is made of, from nothing to resources/ovseg_tiny.pth:
 # data, CLIP, segmentation network, mask-noun pairs, mask-adapted CLIP. About two and a half hours
-# on two CPU cores. Run from the repository's root, after
+# on two CPU cores, after
 #
-#     make install && .venv/bin/python -m pip install '.[stickerscenes,mining]'
+#     make install && .venv/bin/python -m pip install -e '.[stickerscenes,mining]'
 #
 # Each step goes on where it was when the script is started again.
 set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+
 python=${PYTHON:-.venv/bin/python}
 config=configs/ovseg_tiny.yaml
 segmenter=output/ovseg_tiny/model_final.pth
@@ -14,18 +16,22 @@ scenes=${DETECTRON2_DATASETS:-datasets}/stickerscenes
 # with one thread losses repeat to the last digit, and the networks are too small for more
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 
+# CLIP's trainings save their output on the way, so that it does not tell whether they are done
+resume() {
+    if [ -f "${1%.pt}_resume.pt" ]; then echo --resume; fi
+}
+
 "$python" datasets/prepare_stickerscenes.py
-[ -f output/clip_tiny/clip.pt ] ||
-    OMP_NUM_THREADS=2 "$python" open_clip_training/pretrain.py --output output/clip_tiny/clip.pt
+OMP_NUM_THREADS=2 "$python" open_clip_training/pretrain.py --output output/clip_tiny/clip.pt \
+    $(resume output/clip_tiny/clip.pt)
 [ -f "$segmenter" ] || "$python" train_net.py --resume --config-file "$config"
 "$python" -m torch.distributed.run --standalone --nproc-per-node 2 \
     open_clip_training/collect_pairs.py --config-file "$config" \
     --captions "$scenes/captions_train.json" --images "$scenes/images/train" --adjectives \
-    --output output/pairs --opts MODEL.WEIGHTS "$segmenter"
-[ -f output/clip_tiny/adapted.pt ] ||
-    "$python" open_clip_training/train.py --clip output/clip_tiny/clip.pt \
-        --train-data output/pairs --train visual --steps 120 --warmup 12 --batch-size 128 \
-        --lr 1e-4 --seed 0 --output output/clip_tiny/adapted.pt
+    --output output/pairs_embedded --opts MODEL.WEIGHTS "$segmenter"
+"$python" open_clip_training/train.py --clip output/clip_tiny/clip.pt \
+    --train-data output/pairs_embedded --train visual --steps 120 --warmup 12 --batch-size 128 \
+    --lr 1e-4 --seed 0 --output output/clip_tiny/adapted.pt $(resume output/clip_tiny/adapted.pt)
 "$python" tools/swap_clip_weights.py put "$segmenter" output/clip_tiny/adapted.pt \
     output/ovseg_tiny/adapted.pth --verify
 "$python" tools/export_checkpoint.py output/ovseg_tiny/adapted.pth resources/ovseg_tiny.pth
