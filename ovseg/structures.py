@@ -7,6 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+#: the internal word that keeps a single word company, since classification is by contrast
+OTHERS = "others"
+
 
 @dataclass
 class Proposals:

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 
 from ovseg.modeling.best_class import SIDE, Tiles, best_classes, scores_of
 from ovseg.modeling.segmentation import label_maps
+from ovseg.structures import Classified
 
 
 def smooth_masks(count: int, height: int, width: int) -> torch.Tensor:
@@ -54,10 +55,11 @@ def test_no_class_where_no_mask_is():
 def test_several_classifications_at_once_and_in_bands(monkeypatch, size):
     masks = smooth_masks(12, 40, 64)
     several = [probabilities(12, 40, sharpness) for sharpness in (1.0, 4.0)]
-    whole = label_maps(several, masks, size)
+    alternatives = [Classified(probs, torch.arange(12)) for probs in several]
+    whole = label_maps(alternatives, masks, size)
     resized = F.interpolate(masks[None], size=size, mode="bilinear")[0]
     for labels, probs in zip(whole, several, strict=True):
         plain = torch.einsum("qc,qhw->chw", probs, resized).argmax(dim=0)
         assert (labels == plain).float().mean() > 0.999
     monkeypatch.setattr("ovseg.modeling.segmentation.TILE", 40 * 64 * SIDE)
-    assert (label_maps(several, masks, size) == whole).float().mean() > 0.999
+    assert (label_maps(alternatives, masks, size) == whole).float().mean() > 0.999

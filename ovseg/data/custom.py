@@ -36,13 +36,12 @@ from detectron2.data.datasets.coco_panoptic import load_coco_panoptic_json
 from ovseg.data.datasets import Split, dataset_classes, register_split
 from ovseg.data.vocabulary import Vocabulary
 from ovseg.errors import UserError
+from ovseg.structures import OTHERS
 
 _KEYS = (
     "name", "images", "labels", "classes", "ignore_value", "image_ext", "label_ext", "panoptic_json"
 )  # fmt: skip
 _REQUIRED = ("name", "images", "labels")
-# keeps a single class with synonyms company, as the model does for a single word
-_OTHERS = "others"
 
 
 @dataclass(frozen=True)
@@ -125,7 +124,8 @@ def _register(file: Path) -> str:
 def _set_words(metadata: Any, words: tuple[tuple[str, ...], ...]) -> None:
     pairs = [(word, label) for label, names in enumerate(words) for word in names]
     if len(words) == 1:
-        pairs.append((_OTHERS, -1))
+        # a single class with synonyms has company, as a single word has in the model
+        pairs.append((OTHERS, -1))
     metadata.set(words=[word for word, _ in pairs], word_labels=[label for _, label in pairs])
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
+from detectron2.structures import Instances
 from detectron2.utils import comm
 from torch import Tensor, nn
 
@@ -11,6 +14,21 @@ from .losses import dice_loss, focal_loss
 from .matcher import HungarianMatcher
 
 Targets = list[dict[str, Tensor]]
+
+
+def padded_targets(instances: Sequence[Instances], size: Sequence[int]) -> Targets:
+    """The targets of a batch, see :class:`HungarianMatcher`.
+
+    Args:
+        instances: of each image, with ``gt_classes`` int64 [N] and ``gt_masks`` bool [N, H, W].
+        size: height and width that the masks are padded to, at the right and bottom.
+    """
+    targets = []
+    for truth in instances:
+        masks = getattr(truth.gt_masks, "tensor", truth.gt_masks)
+        padding = (0, size[1] - masks.shape[-1], 0, size[0] - masks.shape[-2])
+        targets.append({"labels": truth.gt_classes, "masks": F.pad(masks, padding)})
+    return targets
 
 
 class SetCriterion(nn.Module):

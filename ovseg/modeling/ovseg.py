@@ -9,26 +9,21 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from detectron2.config import CfgNode, configurable
-from detectron2.data import MetadataCatalog
-from detectron2.modeling import META_ARCH_REGISTRY, Backbone, build_backbone, build_sem_seg_head
+from detectron2.modeling import META_ARCH_REGISTRY, Backbone
 from detectron2.structures import ImageList
 from torch import Tensor, nn
 
-from ovseg.config import check_config
-from ovseg.errors import UserError
-from ovseg.structures import Classified, ClipClasses, Piece, Proposals, Regions
+from ovseg.structures import OTHERS, Classified, ClipClasses, Piece, Proposals, Regions
 
-from .clip import ClipAdapter, build_clip, text_templates
-from .criterion import SetCriterion
+from .build import build_parts
+from .clip import ClipAdapter
+from .criterion import SetCriterion, padded_targets
 from .crops import cut_crops
-from .ensemble import best_proposal_per_word, clip_alone, ensemble, proposals_alone
-from .matcher import HungarianMatcher
+from .ensemble import best_proposals, combine
+from .proposals.masks import fit_given, image_masks
 from .segmentation import class_scores, label_map, label_maps
-
-# company for a single word: classification is by contrast
-OTHERS = "others"
+from .words import words_of
 
 Inputs = dict[str, Any]
 
@@ -96,46 +91,7 @@ class OVSeg(nn.Module):
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        check_config(cfg)
-        former, adapter = cfg.MODEL.MASK_FORMER, cfg.MODEL.CLIP_ADAPTER
-        backbone = build_backbone(cfg)
-        clip = build_clip(
-            adapter.CLIP_MODEL_NAME, adapter.CLIP_PRETRAINED, adapter.MASK_PROMPT_DEPTH
-        )
-        text_dim, width = clip.text_projection.shape[1], cfg.MODEL.SEM_SEG_HEAD.EMBEDDING_DIM
-        if text_dim != width:
-            raise UserError(
-                f"MODEL.SEM_SEG_HEAD.EMBEDDING_DIM {width} must be the width of "
-                f"{adapter.CLIP_MODEL_NAME}'s text features, {text_dim}"
-            )
-        return {
-            "backbone": backbone,
-            "sem_seg_head": build_sem_seg_head(cfg, backbone.output_shape()),
-            "criterion": SetCriterion(
-                cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES,
-                HungarianMatcher(
-                    cost_class=1.0, cost_mask=former.MASK_WEIGHT, cost_dice=former.DICE_WEIGHT
-                ),
-                mask_weight=former.MASK_WEIGHT,
-                dice_weight=former.DICE_WEIGHT,
-                no_object_weight=former.NO_OBJECT_WEIGHT,
-            ),
-            "clip_adapter": ClipAdapter(
-                clip,
-                text_templates(adapter.TEXT_TEMPLATES, adapter.PREDEFINED_PROMPT_TEMPLATES),
-                mask_prompts=adapter.MASK_PROMPT_FWD,
-            ),
-            "clip_ensemble": adapter.CLIP_ENSEMBLE,
-            "clip_ensemble_weight": adapter.CLIP_ENSEMBLE_WEIGHT,
-            "mask_threshold": adapter.MASK_THR,
-            "mask_fill": adapter.MASK_FILL,
-            "mask_expand_ratio": adapter.MASK_EXPAND_RATIO,
-            "mask_matting": adapter.MASK_MATTING,
-            "pixel_mean": cfg.MODEL.PIXEL_MEAN,
-            "pixel_std": cfg.MODEL.PIXEL_STD,
-            "size_divisibility": former.SIZE_DIVISIBILITY,
-            "precision": cfg.MODEL.PRECISION,
-        }
+        return build_parts(cfg)
 
     @property
     def device(self) -> torch.device:
@@ -204,24 +160,11 @@ class OVSeg(nn.Module):
     def combine(
         self, regions: Regions, clip: ClipClasses | None, weight: float | None = None
     ) -> Classified:
-        """The ensemble of both classifications, or the only one that there is.
+        """Both classifications as one (paper section 3.4), see :mod:`ovseg.modeling.ensemble`.
 
-        Args:
-            regions: of one image.
-            clip: of the same regions.
-            weight: in place of the model's own ``clip_ensemble_weight``.
+        ``weight`` stands in place of the model's own ``clip_ensemble_weight``.
         """
-        if regions.clip_only:
-            if clip is None:
-                raise UserError(
-                    "the proposals have no embeddings to be classified by; "
-                    "set MODEL.CLIP_ADAPTER.CLIP_ENSEMBLE True"
-                )
-            return clip_alone(clip.class_probs, clip.valid)
-        if clip is None:
-            return proposals_alone(regions.class_probs)
-        weight = self.clip_ensemble_weight if weight is None else weight
-        return ensemble(regions.class_probs, clip.class_probs, clip.valid, weight)
+        return combine(regions, clip, self.clip_ensemble_weight if weight is None else weight)
 
     def assemble(
         self, inputs: Inputs, regions: Regions, classified: Classified
@@ -231,7 +174,8 @@ class OVSeg(nn.Module):
 
     def piece(self, regions: Regions, classified: Classified) -> Piece:
         """What the regions of one look at an image add to its segmentation."""
-        classified, masks = self._shown(regions, classified, self.mask_threshold)
+        masks = self._shown_masks(regions, self.mask_threshold)
+        classified = self._shown(regions, classified, masks)
         return Piece(classified.class_probs, masks[classified.queries])
 
     def label_maps(
@@ -253,36 +197,11 @@ class OVSeg(nn.Module):
             int64 [N, height, width], each as the ``labels`` of :meth:`forward`.
         """
         threshold = self.mask_threshold if mask_threshold is None else mask_threshold
-        masks, shown = regions.masks, []
-        for classified in alternatives:
-            classified, masks = self._shown(regions, classified, threshold)
-            shown.append(classified)
-        # over the masks that any of them uses; no class is likely in a mask that one does not use
-        used = torch.cat([classified.queries for classified in shown]).unique()
-        class_probs = []
-        for classified in shown:
-            probs = classified.class_probs.new_zeros((len(masks), classified.class_probs.shape[1]))
-            class_probs.append(probs.index_copy_(0, classified.queries, classified.class_probs))
-        height, width = regions.image.shape[-2:]
-        size = (inputs.get("height", height), inputs.get("width", width))
-        labels = label_maps([probs[used] for probs in class_probs], masks[used], size)
+        masks = self._shown_masks(regions, threshold)
+        shown = [self._shown(regions, classified, masks) for classified in alternatives]
+        labels = label_maps(shown, masks, _output_size(inputs, regions.image.shape[-2:]))
         # an internal "others" is no label
-        labels[labels >= len(regions.words)] = -1
-        return labels
-
-    def _shown(
-        self, regions: Regions, classified: Classified, mask_threshold: float
-    ) -> tuple[Classified, Tensor]:
-        """The regions that are segmented by, and the masks of all regions as they are shown."""
-        masks, classes = regions.masks, classified.class_probs.shape[1]
-        if not self.best_proposals_only:
-            return classified, masks
-        words = len(regions.words)
-        masks = (masks > mask_threshold).to(masks.dtype)
-        visible = masks.flatten(1).any(dim=1)
-        company = classes == 2 and (words == 1 or regions.words[-1] == OTHERS)
-        choosing = 1 if company else classes
-        return best_proposal_per_word(classified, visible, choosing), masks
+        return labels.masked_fill_(labels >= len(regions.words), -1)
 
     def segment(
         self, inputs: Inputs, pieces: Sequence[Piece], image_size: Sequence[int]
@@ -294,13 +213,23 @@ class OVSeg(nn.Module):
             pieces: at least one.
             image_size: height and width of the output where ``inputs`` does not say.
         """
-        size = (inputs.get("height", image_size[0]), inputs.get("width", image_size[1]))
+        size = _output_size(inputs, image_size)
         if inputs.get("output", "scores") == "scores":
             return {"sem_seg": class_scores(pieces, size)}
         labels, scores = label_map(pieces, size)
         # an internal "others" is no label
-        labels[labels >= len(words_of(inputs))] = -1
+        labels.masked_fill_(labels >= len(words_of(inputs)), -1)
         return {"labels": labels, "scores": scores.where(labels >= 0, 0)}
+
+    def _shown_masks(self, regions: Regions, mask_threshold: float) -> Tensor:
+        masks = regions.masks
+        return (masks > mask_threshold).to(masks.dtype) if self.best_proposals_only else masks
+
+    def _shown(self, regions: Regions, classified: Classified, masks: Tensor) -> Classified:
+        """What is segmented by."""
+        if self.best_proposals_only:
+            return best_proposals(classified, masks, regions.words)
+        return classified
 
     def _normalised(self, batched_inputs: list[Inputs]) -> ImageList:
         images = [inputs["image"].to(self.device) for inputs in batched_inputs]
@@ -318,31 +247,21 @@ class OVSeg(nn.Module):
     def _own_regions(self, batched_inputs: list[Inputs]) -> list[Regions]:
         images = self._normalised(batched_inputs)
         proposals = self._proposals(images)
+        each = zip(
+            batched_inputs, proposals.mask_logits, images.image_sizes, proposals.embeddings,
+            strict=True,
+        )  # fmt: skip
         padded = images.tensor.shape[-2:]
         return [
-            self._regions(inputs, self._masks(logits, inputs["image"].shape[-2:], padded), queries)
-            for inputs, logits, queries in zip(
-                batched_inputs, proposals.mask_logits, proposals.embeddings, strict=True
-            )
+            self._regions(inputs, image_masks(logits, size, padded), embeddings)
+            for inputs, logits, size, embeddings in each
         ]
 
     def _given_regions(self, inputs: Inputs) -> Regions:
-        given, size = inputs["proposals"], inputs["image"].shape[-2:]
-        masks = given.masks.to(self.device, torch.float32)
-        if len(masks) == 0:
-            masks = masks.new_zeros((0, *size))
-        elif masks.shape[-2:] != size:
-            masks = F.interpolate(masks[None], size=size, mode="bilinear", antialias=True)[0]
-        if given.embeddings is None:
-            return self._regions(inputs, masks, None)
-        embeddings = given.embeddings.to(self.device, torch.float32)
-        width = self.clip_adapter.clip_model.text_projection.shape[1]
-        if embeddings.shape[1] != width:
-            raise UserError(
-                f"the proposals' embeddings have {embeddings.shape[1]} numbers, this CLIP's text "
-                f"features {width}; make the proposals with this model, or leave embeddings out"
-            )
-        return self._regions(inputs, masks, embeddings)
+        width = self.clip_adapter.non_object_embedding.shape[1]
+        size = inputs["image"].shape[-2:]
+        given = fit_given(inputs["proposals"], size, width, self.device)
+        return self._regions(inputs, given.masks, given.embeddings)
 
     def _regions(self, inputs: Inputs, masks: Tensor, embeddings: Tensor | None) -> Regions:
         words = words_of(inputs)
@@ -360,11 +279,6 @@ class OVSeg(nn.Module):
             features = self.clip_adapter.text_features(words)
         return features.float()
 
-    def _masks(self, logits: Tensor, size: torch.Size, padded: torch.Size) -> Tensor:
-        """Mask probabilities [Q, H, W] of the image without its padding."""
-        enlarged = F.interpolate(logits[None].float(), size=padded, mode="bilinear")[0]
-        return enlarged[:, : size[0], : size[1]].sigmoid()
-
     def _fill_colour(self) -> list[float]:
         if self.mask_fill == "zero":
             return [0.0, 0.0, 0.0]
@@ -378,14 +292,8 @@ class OVSeg(nn.Module):
             (self.clip_adapter.similarity(layer.embeddings, text), layer.mask_logits)
             for layer in (proposals, *proposals.auxiliary)
         ]
-        height, width = images.tensor.shape[-2:]
-        targets = []
-        for inputs in batched_inputs:
-            instances = inputs["instances"].to(self.device)
-            masks = getattr(instances.gt_masks, "tensor", instances.gt_masks)
-            padding = (0, width - masks.shape[-1], 0, height - masks.shape[-2])
-            targets.append({"labels": instances.gt_classes, "masks": F.pad(masks, padding)})
-        return self.criterion(layers, targets)
+        truth = [inputs["instances"].to(self.device) for inputs in batched_inputs]
+        return self.criterion(layers, padded_targets(truth, images.tensor.shape[-2:]))
 
 
 @META_ARCH_REGISTRY.register()
@@ -394,17 +302,5 @@ def OVSegDEMO(cfg: CfgNode) -> OVSeg:
     return OVSeg(cfg, best_proposals_only=True)
 
 
-def words_of(inputs: Inputs) -> list[str]:
-    """The words of an input dict: its own, or those of its dataset; a new list.
-
-    Raises:
-        UserError: when there are none.
-    """
-    if "class_names" in inputs:
-        words = inputs["class_names"]
-    else:
-        words = MetadataCatalog.get(inputs["meta"]["dataset_name"]).stuff_classes
-    words = [word.strip() for word in words]
-    if not words:
-        raise UserError("class_names is empty: give at least one word")
-    return words
+def _output_size(inputs: Inputs, image_size: Sequence[int]) -> tuple[int, int]:
+    return inputs.get("height", image_size[0]), inputs.get("width", image_size[1])

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ovseg.structures import Piece
+from ovseg.structures import Classified, Piece
 
 from .best_class import SIDE, Tiles, best_classes, scores_of
 
@@ -82,21 +82,28 @@ def label_map(pieces: Sequence[Piece], size: tuple[int, int]) -> tuple[Tensor, T
     return labels, best
 
 
-def label_maps(class_probs: Sequence[Tensor], masks: Tensor, size: tuple[int, int]) -> Tensor:
+def label_maps(alternatives: Sequence[Classified], masks: Tensor, size: tuple[int, int]) -> Tensor:
     """The labels of :func:`label_map` for several classifications of the same masks.
 
     Args:
-        class_probs: N of them, each [K, C].
-        masks: [K, h, w].
+        alternatives: N of them, all with the same C classes.
+        masks: [Q, h, w], all masks of the image.
         size: height and width of the output in pixels.
 
     Returns:
         int64 [N, height, width], -1 where no class scores above 0.
     """
+    # over the masks that any of them uses; no class is likely in a mask that one does not use
+    used = torch.cat([classified.queries for classified in alternatives]).unique()
+    class_probs = []
+    for classified in alternatives:
+        probs = masks.new_zeros((len(masks), classified.class_probs.shape[1]))
+        probs.index_copy_(0, classified.queries, classified.class_probs.to(masks.dtype))
+        class_probs.append(probs[used])
     labels = masks.new_empty((len(class_probs), *size), dtype=torch.int64)
-    for rows, tiles in _tile_bands(masks, size, class_probs[0].shape[1]):
+    for rows, tiles in _tile_bands(masks[used], size, class_probs[0].shape[1]):
         for place, probs in enumerate(class_probs):
-            labels[place, rows] = tiles.join(best_classes(probs.to(masks.dtype), tiles))
+            labels[place, rows] = tiles.join(best_classes(probs, tiles))
     return labels
 
 

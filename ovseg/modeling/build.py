@@ -1,0 +1,61 @@
+"""The parts of :class:`OVSeg` from a config."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from detectron2.config import CfgNode
+from detectron2.modeling import build_backbone, build_sem_seg_head
+
+from ovseg.config import check_config
+from ovseg.errors import UserError
+
+from .clip import ClipAdapter, build_clip, text_templates
+from .criterion import SetCriterion
+from .matcher import HungarianMatcher
+
+
+def build_parts(cfg: CfgNode) -> dict[str, Any]:
+    """The arguments of :class:`OVSeg` that ``cfg`` stands for.
+
+    Raises:
+        UserError: a key has a value that is not supported, or parts do not fit together.
+    """
+    check_config(cfg)
+    former, adapter = cfg.MODEL.MASK_FORMER, cfg.MODEL.CLIP_ADAPTER
+    backbone = build_backbone(cfg)
+    clip = build_clip(adapter.CLIP_MODEL_NAME, adapter.CLIP_PRETRAINED, adapter.MASK_PROMPT_DEPTH)
+    text_dim, width = clip.text_projection.shape[1], cfg.MODEL.SEM_SEG_HEAD.EMBEDDING_DIM
+    if text_dim != width:
+        raise UserError(
+            f"MODEL.SEM_SEG_HEAD.EMBEDDING_DIM {width} must be the width of "
+            f"{adapter.CLIP_MODEL_NAME}'s text features, {text_dim}"
+        )
+    return {
+        "backbone": backbone,
+        "sem_seg_head": build_sem_seg_head(cfg, backbone.output_shape()),
+        "criterion": SetCriterion(
+            cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES,
+            HungarianMatcher(
+                cost_class=1.0, cost_mask=former.MASK_WEIGHT, cost_dice=former.DICE_WEIGHT
+            ),
+            mask_weight=former.MASK_WEIGHT,
+            dice_weight=former.DICE_WEIGHT,
+            no_object_weight=former.NO_OBJECT_WEIGHT,
+        ),
+        "clip_adapter": ClipAdapter(
+            clip,
+            text_templates(adapter.TEXT_TEMPLATES, adapter.PREDEFINED_PROMPT_TEMPLATES),
+            mask_prompts=adapter.MASK_PROMPT_FWD,
+        ),
+        "clip_ensemble": adapter.CLIP_ENSEMBLE,
+        "clip_ensemble_weight": adapter.CLIP_ENSEMBLE_WEIGHT,
+        "mask_threshold": adapter.MASK_THR,
+        "mask_fill": adapter.MASK_FILL,
+        "mask_expand_ratio": adapter.MASK_EXPAND_RATIO,
+        "mask_matting": adapter.MASK_MATTING,
+        "pixel_mean": cfg.MODEL.PIXEL_MEAN,
+        "pixel_std": cfg.MODEL.PIXEL_STD,
+        "size_divisibility": former.SIZE_DIVISIBILITY,
+        "precision": cfg.MODEL.PRECISION,
+    }
