@@ -170,6 +170,11 @@ def test_interrupted_pass_goes_on(world, tmp_path):
     assert resumed.arrays["sum"].tolist() == [10]
     assert resumed.images == 4
     assert resumed.failures == ["data set search_dev: unlucky"]
+    # all done already: nothing is counted again
+    again = counting(seen, stop_at=None)
+    assert again is not None
+    assert again.arrays["sum"].tolist() == [10]
+    assert len(seen) == 5
     # of other settings: from the start
     setting = 2
     counting(seen, stop_at=None)

@@ -104,9 +104,10 @@ def sweep(
     done = keep.load(counts)
     loader = DataLoader(
         MapDataset(
-            DatasetFromList([examples[i] for i in share[done:]], copy=False),
+            DatasetFromList(examples, copy=False),
             TolerantMapper(evaluation_mapper(cfg, dataset_name)),
         ),
+        sampler=share[done:],  # may be empty: all done, or more processes than images
         batch_size=cfg.SOLVER.TEST_IMS_PER_BATCH,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
         collate_fn=list,
@@ -175,7 +176,7 @@ class _Keeper:
                     return 0
                 for name, array in counts.arrays.items():
                     array += file[f"array_{name}"]
-        except (OSError, ValueError, KeyError) as error:
+        except Exception as error:  # NumPy raises nearly anything on a broken file
             raise UserError(f"{self._path} cannot be read ({error}); remove it") from error
         counts.images = header["images"]
         counts.failures += header["failures"]
