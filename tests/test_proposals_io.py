@@ -149,7 +149,14 @@ def test_wrong_npz_is_named(tmp_path, arrays, expected):
 
 @pytest.mark.parametrize(
     "text",
-    ["[", "{}", '[{"size": [3, 4]}]', '[{"size": [3, 4], "counts": "??"}, {"size": [1, 1]}]'],
+    [
+        "",
+        "[",
+        "{}",
+        "[1]",
+        '[{"size": [3, 4]}]',
+        '[{"size": [3, 4], "counts": "??"}, {"size": [1, 1]}]',
+    ],
 )
 def test_wrong_json_is_named(tmp_path, text):
     path = tmp_path / "photo.json"
@@ -159,9 +166,10 @@ def test_wrong_json_is_named(tmp_path, text):
 
 
 def test_broken_and_missing_files_are_named(tmp_path):
-    (tmp_path / "a.npz").write_bytes(b"PK\x03\x04 cut off")
-    with pytest.raises(UserError, match=r"a\.npz cannot be read"):
-        read_proposals(tmp_path / "a.npz")
+    for content in (b"", b"PK\x03\x04 cut off"):
+        (tmp_path / "a.npz").write_bytes(content)
+        with pytest.raises(UserError, match=r"a\.npz cannot be read"):
+            read_proposals(tmp_path / "a.npz")
     check_proposals(tmp_path, ["x/a.jpg"])
     with pytest.raises(UserError, match=r"no proposals for x/b\.jpg.*\(1 more like this\)"):
         check_proposals(tmp_path, ["x/a.jpg", "x/b.jpg", "x/c.jpg"])

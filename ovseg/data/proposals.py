@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import json
 import os
-import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -104,7 +103,7 @@ def read_proposals(path: Path, size: tuple[int, int] | None = None) -> GivenProp
     """
     try:
         masks, embeddings = _read_npz(path) if path.suffix == ".npz" else _read_json(path)
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+    except Exception as error:  # decoders raise nearly anything on a broken file
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise UserError(f"proposals {path} cannot be read ({reason}); write them again") from error
     if len(masks) and size is not None:
@@ -160,12 +159,20 @@ def write_proposals(path: Path, regions: Regions) -> None:
     """Write an image's proposals as NPZ: masks as uint8 probabilities, and embeddings.
 
     The masks have the resolution that the image was given to the model in.
+
+    Raises:
+        UserError: the file cannot be written.
     """
     arrays = {"masks": (255 * regions.masks).round().to(torch.uint8).cpu().numpy()}
     if regions.embeddings is not None:
         arrays["embeddings"] = regions.embeddings.float().cpu().numpy()
-    with atomic_path(path) as temporary:
-        np.savez_compressed(temporary, **arrays)  # type: ignore[arg-type]
+    try:
+        with atomic_path(path) as temporary:
+            np.savez_compressed(temporary, **arrays)  # type: ignore[arg-type]
+    except OSError as error:
+        raise UserError(
+            f"proposals {path} cannot be written ({error.strerror}); give another folder"
+        ) from error
 
 
 class WithProposals:
