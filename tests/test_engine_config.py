@@ -154,6 +154,8 @@ def test_gpu_is_kept_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None
         (0, "cpu", 0, 1),
         (1, "cuda", 4, 1),
         (4, "cuda", 4, 4),
+        (1, "cuda:3", 4, 1),
+        (4, "cuda:3", 4, "--num-gpus 4: MODEL.DEVICE cuda:3 is a single GPU"),
         (8, "cpu", 0, "--num-gpus 8 .*this machine has no GPU; leave"),
         (2, "cpu", 4, "--num-gpus 2 .*MODEL.DEVICE is cpu"),
         (8, "cuda", 4, "--num-gpus 8: this machine has 4; give --num-gpus 4 or fewer"),

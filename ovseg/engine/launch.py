@@ -21,16 +21,17 @@ def count_processes(num_gpus: int, cfg: CfgNode, num_machines: int = 1) -> int:
 
     Args:
         num_gpus: as the user asked; 1 (the default of ``--num-gpus``) also means "what is there".
-        cfg: its ``MODEL.DEVICE`` is ``cpu`` where there is no GPU.
+        cfg: its ``MODEL.DEVICE`` is ``cpu`` where there is no GPU; ``cuda:N`` is that one alone.
         num_machines: with several, every machine needs GPUs.
 
     Raises:
-        UserError: more GPUs were asked for than there are.
+        UserError: more GPUs were asked for than there are, or than ``MODEL.DEVICE`` names.
     """
     present = torch.cuda.device_count()
     if num_gpus < 0:
         raise UserError(f"--num-gpus {num_gpus}: give the number of GPUs to use, at least 1")
-    if torch.device(cfg.MODEL.DEVICE).type == "cpu":
+    device = torch.device(cfg.MODEL.DEVICE)
+    if device.type == "cpu":
         if num_gpus > 1 or num_machines > 1:
             reason = "MODEL.DEVICE is cpu" if present else "this machine has no GPU"
             raise UserError(
@@ -41,6 +42,10 @@ def count_processes(num_gpus: int, cfg: CfgNode, num_machines: int = 1) -> int:
     if num_gpus > present:
         raise UserError(
             f"--num-gpus {num_gpus}: this machine has {present}; give --num-gpus {present} or fewer"
+        )
+    if device.index is not None and num_gpus > 1:
+        raise UserError(
+            f"--num-gpus {num_gpus}: MODEL.DEVICE {device} is a single GPU; give MODEL.DEVICE cuda"
         )
     if num_gpus == 0:
         raise UserError("--num-gpus 0: to run on the CPU give MODEL.DEVICE cpu at the end")

@@ -116,9 +116,11 @@ def start(run: Callable[..., Any], cfg: CfgNode, args: argparse.Namespace) -> No
     Raises:
         UserError: more GPUs were asked for than there are.
     """
-    on_gpu = torch.device(cfg.MODEL.DEVICE).type == "cuda"
+    device = torch.device(cfg.MODEL.DEVICE)
+    on_gpu = device.type == "cuda"
     if not dist.is_torchelastic_launched():
-        everything = torch.cuda.device_count() if on_gpu else 1
+        # "cuda:1" is that one alone
+        everything = torch.cuda.device_count() if on_gpu and device.index is None else 1
         wanted = everything if args.num_gpus is None else args.num_gpus
         launch(
             run,
