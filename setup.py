@@ -49,7 +49,7 @@ EXTRAS = {
         *MINING,  # so that mining is tested
         # what open_clip's own readers of training data need: mined pairs are read back by them
         "pandas>=2.0",
-        "webdataset>=0.2.5",
+        "webdataset>=0.2.5,<=0.2.86",  # open_clip's reader cannot read what later ones give
     ],
     "mining": MINING,
     "stickerscenes": ["resvg_py>=0.2"],  # renders the artwork of StickerScenes from SVG

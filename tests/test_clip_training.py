@@ -57,6 +57,17 @@ def history(output):
     return json.loads(output.with_name(f"{output.stem}_history.json").read_text())
 
 
+def settled(key, weight):
+    """A weight without the bias of attention's keys, which nothing depends on.
+
+    Its gradient is rounding alone, and AdamW makes steps of any size out of that.
+    """
+    if key.endswith("in_proj_bias"):
+        width = len(weight) // 3
+        return torch.cat([weight[:width], weight[2 * width :]])
+    return weight
+
+
 @pytest.mark.parametrize("train", ["visual", "mask-prompts", "both"])
 def test_only_the_named_weights_train(world, tmp_path, train):
     main(command(world, tmp_path / "new.pt", "--train", train, "--steps", 2))
@@ -129,7 +140,9 @@ def test_passes_of_a_batch_change_nothing(world, tmp_path, loss):
     assert whole["losses"] == pytest.approx(parts["losses"], abs=1e-5)
     states = [torch.load(tmp_path / f"{name}_resume.pt")["trained"] for name in ("whole", "parts")]
     for key, value in states[0].items():
-        torch.testing.assert_close(states[1][key], value, atol=2e-5, rtol=1e-4)
+        torch.testing.assert_close(
+            settled(key, states[1][key]), settled(key, value), atol=2e-5, rtol=1e-4
+        )
 
 
 @pytest.mark.slow
@@ -146,7 +159,9 @@ def test_two_processes_give_the_curve_of_one(world, tmp_path):
     assert one["losses"] == pytest.approx(two["losses"], abs=1e-5)
     after = weights(tmp_path / "two.pt")
     for key, value in weights(tmp_path / "one.pt").items():
-        torch.testing.assert_close(after[key], value, atol=2e-3, rtol=2e-3)
+        torch.testing.assert_close(
+            settled(key, after[key]), settled(key, value), atol=2e-3, rtol=2e-3
+        )
 
 
 def test_a_resumed_run_equals_an_unbroken_one(world, tmp_path, monkeypatch):
