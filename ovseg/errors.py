@@ -2,14 +2,17 @@
 
 A :class:`UserError` carries one line that names the argument, its value and the way out. Library
 code raises it; scripts wrap their body in :func:`cli_errors`, which prints that line without a
-traceback and ends the process with exit code 2.
+traceback and ends the process with exit code 2. A file that cannot be read or written, and a full
+disk, are such errors too.
 """
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
 
 class UserError(Exception):
@@ -18,12 +21,24 @@ class UserError(Exception):
 
 @contextmanager
 def cli_errors() -> Iterator[None]:
-    """Turn a :class:`UserError` into ``error: <message>`` on stderr and exit code 2."""
+    """Turn a :class:`UserError` into ``error: <message>`` on stderr and exit code 2.
+
+    An ``OSError`` that names a file, or tells of a full disk, is one too.
+    """
     try:
         yield
     except UserError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        raise SystemExit(2) from None
+        _end(str(error))
+    except OSError as error:
+        if error.filename is None and error.errno != errno.ENOSPC:
+            raise
+        place = f"{str(error.filename)!r}: " if error.filename is not None else ""
+        _end(f"{place}{error.strerror}")
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         raise SystemExit(130) from None
+
+
+def _end(message: str) -> NoReturn:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    raise SystemExit(2) from None

@@ -243,6 +243,7 @@ def test_coco_panoptic(tmp_path: Path) -> None:
         ({"imagse": "photos"}, "unknown key 'imagse'; did you mean images"),
         ({"ignore_value": 3}, "ignore_value 3 is the label of one of the 4 classes"),
         ({"ignore_value": "none"}, "ignore_value 'none' is no whole number"),
+        ({"ignore_value": -1}, "ignore_value -1 is no whole number from 0 to 65535"),
         ({"panoptic_json": "photos/0.jpg"}, "remove label_ext"),
     ],
 )

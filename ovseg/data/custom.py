@@ -187,9 +187,11 @@ def _ending(file: Path, key: str, value: Any) -> str:
 
 
 def _ignore_value(file: Path, value: Any, num_classes: int) -> int:
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise UserError(f"{file}: ignore_value {value!r} is no whole number; write 255 or 65535")
-    if 0 <= value < num_classes:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= 65535:
+        raise UserError(
+            f"{file}: ignore_value {value!r} is no whole number from 0 to 65535; write 255 or 65535"
+        )
+    if value < num_classes:
         raise UserError(
             f"{file}: ignore_value {value} is the label of one of the {num_classes} classes; "
             "give another, such as 255 or 65535"

@@ -1,0 +1,39 @@
+"""What scripts say of mistakes that are the user's to mend."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from ovseg.errors import UserError, cli_errors
+
+
+def said(capsys: pytest.CaptureFixture[str], error: BaseException) -> str:
+    with pytest.raises(SystemExit) as ended, cli_errors():
+        raise error
+    assert ended.value.code == 2
+    return capsys.readouterr().err
+
+
+def test_a_users_mistake_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert said(capsys, UserError("--input 'x':\n  not there")) == "error: --input 'x': not there\n"
+
+
+def test_files_and_a_full_disk_are_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit), cli_errors():
+        (tmp_path / "file" / "folder").mkdir()
+    line = capsys.readouterr().err
+    assert line == f"error: {str(tmp_path / 'file' / 'folder')!r}: Not a directory\n"
+    full = OSError(errno.ENOSPC, "No space left on device")
+    assert said(capsys, full) == "error: No space left on device\n"
+
+
+def test_faults_of_the_program_keep_their_traceback() -> None:
+    for fault in (OSError("odd"), RuntimeError("odd")):
+        with pytest.raises(type(fault), match="odd"), cli_errors():
+            raise fault
