@@ -91,7 +91,9 @@ class ClipAdapter(nn.Module):
 
     def similarity(self, embeddings: Tensor, text_features: Tensor) -> Tensor:
         """Logits [..., C + 1] of embeddings [..., D] against :meth:`text_features`."""
-        return TEMPERATURE * F.normalize(embeddings, dim=-1) @ text_features.T
+        # under autocast the product would be rounded to 8 bits, and TEMPERATURE enlarges that
+        with torch.autocast(embeddings.device.type, enabled=False):
+            return TEMPERATURE * F.normalize(embeddings.float(), dim=-1) @ text_features.T
 
     def classify(self, crops: Crops, text_features: Tensor) -> Tensor:
         """CLIP's logits [N, C + 1] of N crops against :meth:`text_features`."""
@@ -99,4 +101,4 @@ class ClipAdapter(nn.Module):
             return text_features.new_zeros((0, len(text_features)))
         images = (crops.images - self.pixel_mean) / self.pixel_std
         masks = crops.masks if self.mask_prompts else None
-        return self.similarity(self.clip_model.visual(images, masks).float(), text_features)
+        return self.similarity(self.clip_model.visual(images, masks), text_features)
