@@ -18,7 +18,9 @@ COLUMNS = ("all", "seen", "unseen")
 #: results of one recipe, one for each seed
 Results = dict[str, list[dict[str, Any]]]
 
-_ADAPTATION = ("prompts", "finetuned", "both", "finetuned_long", "unmasked")
+_ADAPTATION = (
+    "prompts", "finetuned", "both", "finetuned_long", "both_long", "finetuned_longer", "unmasked"
+)  # fmt: skip
 _LABELS = {BASELINE: "baseline: original CLIP"} | {r.name: r.label for r in RECIPES}
 
 
@@ -105,7 +107,7 @@ def _depths(results: Results) -> list[list[str]]:
 def draw_chart(results: Results, path: Path) -> None:
     """Bars of the rows of Table 3: ensemble and CLIP alone, mean and spread over the seeds."""
     names = (BASELINE, *_ADAPTATION)
-    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    figure = Figure(figsize=(11, 5.4), layout="constrained")
     FigureCanvasAgg(figure)
     for axes, kind, title in zip(
         figure.subplots(1, 2, sharex=True, sharey=True),

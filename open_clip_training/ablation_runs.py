@@ -40,6 +40,10 @@ RECIPES: tuple[Recipe, ...] = (
     Recipe("finetuned", "fine-tuning only"),
     Recipe("both", "both: fine-tuning, then mask prompts", "finetuned", train="mask-prompts"),
     Recipe("finetuned_long", "control: fine-tuning, as many steps as both", length=2),
+    Recipe(
+        "both_long", "both, the fine-tuning twice as long", "finetuned_long", train="mask-prompts"
+    ),
+    Recipe("finetuned_longer", "control: fine-tuning, as many steps as that", length=3),
     Recipe("unmasked", "control: fine-tuning on the same crops, not masked", crops="unmasked"),
     Recipe("ground_truth", "fine-tuning, ground-truth pairs", pairs="ground-truth"),
     Recipe("prompts_depth1", "mask prompt tuning, depth 1", train="mask-prompts", depth=1),

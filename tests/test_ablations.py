@@ -40,13 +40,15 @@ def test_recipes_are_commands_of_train(tmp_path: Path) -> None:
         for recipe in RECIPES
     }
     assert {name for name, o in options.items() if o.train == "mask-prompts"} == {
-        "prompts", "both", "prompts_depth1", "prompts_depth6",
+        "prompts", "both", "both_long", "prompts_depth1", "prompts_depth6",
     }  # fmt: skip
     assert {name for name, o in options.items() if o.crops == "unmasked"} == {"unmasked"}
     # "both" and its control take as many steps
     starts = {recipe.name: recipe.start for recipe in RECIPES}
-    both = options["both"].steps + options[starts["both"]].steps
-    assert options["finetuned_long"].steps == both == 120
+    for name, control, steps in (("both", "finetuned_long", 120),
+                                 ("both_long", "finetuned_longer", 180)):  # fmt: skip
+        both = options[name].steps + options[starts[name]].steps
+        assert options[control].steps == both == steps
     assert [options[n].mask_prompt_depth for n in ("prompts_depth1", "prompts")] == [1, 3]
     assert all(o.seed == 2 and o.warmup < o.steps for o in options.values())
     # a run's start is trained before it
