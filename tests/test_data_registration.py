@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -99,18 +100,48 @@ def test_stickerscenes_groups_cover_the_classes_once() -> None:
     assert train.stuff_classes == MetadataCatalog.get("stickerscenes_dev").stuff_classes[:144]
 
 
-def test_load_pairs_images_with_label_maps(own_split: Split, tmp_path: Path) -> None:
-    for folder, stems in (("pictures", "abc"), ("maps", "bc")):
-        (tmp_path / folder).mkdir()
-        for stem in stems:
-            Image.fromarray(np.zeros((2, 2), np.uint8)).save(tmp_path / folder / f"{stem}.png")
-    pairs = load_dataset(own_split.name)
-    assert [
-        (Path(p["file_name"]).name, Path(p["sem_seg_file_name"]).parent.name) for p in pairs
-    ] == [
-        ("b.png", "maps"),
-        ("c.png", "maps"),
-    ]
+def write_maps(folder: Path, stems: str) -> None:
+    folder.mkdir(parents=True)
+    for stem in stems:
+        Image.fromarray(np.zeros((2, 2), np.uint8)).save(folder / f"{stem}.png")
+
+
+def stems_of(name: str, unpaired: bool) -> str:
+    examples = load_dataset(name, unpaired)
+    for example in examples:
+        assert Path(example["file_name"]).stem == Path(example["sem_seg_file_name"]).stem
+    return "".join(Path(example["file_name"]).stem for example in examples)
+
+
+def test_files_are_paired_by_name(
+    own_split: Split, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_maps(tmp_path / "pictures", "cab")
+    write_maps(tmp_path / "maps", "bdc")
+    assert stems_of(own_split.name, unpaired=False) == "bc"
+    assert "2 files have no counterpart and are left out, a first" in caplog.text
+    # an evaluation meets what is missing
+    assert stems_of(own_split.name, unpaired=True) == "abcd"
+    shared = datasets._Files(
+        dataclasses.replace(own_split, images_shared=True), tmp_path / "pictures", tmp_path / "maps"
+    )
+    assert [Path(e["file_name"]).stem for e in shared(unpaired=True)] == ["b", "c", "d"]
+
+
+def test_detectron2s_ade20k_is_paired_by_name(tmp_path: Path) -> None:
+    split = datasets.ADE20K[1]
+    write_maps(tmp_path / "maps", "ac")
+    (tmp_path / "images").mkdir()
+    for stem in "bc":  # as many as label maps
+        (tmp_path / f"images/{stem}.jpg").touch()
+    files = datasets._Files(split, tmp_path / "images", tmp_path / "maps")
+    assert [Path(e["sem_seg_file_name"]).name for e in files()] == ["c.png"]
+    registered = DatasetCatalog[split.name]
+    assert isinstance(registered, datasets._Files)
+    assert str(registered.images) == str(Path(MetadataCatalog.get(split.name).image_root))
+    assert str(registered.labels) == str(Path(MetadataCatalog.get(split.name).sem_seg_root))
+    with pytest.raises(UserError, match=r"is missing; .*prepare_ade20k_sem_seg\.py"):
+        datasets._Files(split, tmp_path / "nowhere", tmp_path / "maps")()
 
 
 def test_missing_folder_is_named(own_split: Split, tmp_path: Path) -> None:
@@ -123,11 +154,11 @@ def test_missing_folder_is_named(own_split: Split, tmp_path: Path) -> None:
 
 def test_missing_stickerscenes_name_the_script(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"images/dev is missing; .*prepare_stickerscenes\.py"):
-        datasets._load(
-            next(s for s in datasets.SPLITS if s.name == "stickerscenes_dev"),
+        datasets._Files(
+            datasets.find_split("stickerscenes_dev"),
             tmp_path / "stickerscenes/images/dev",
             tmp_path / "stickerscenes/annotations/dev",
-        )
+        )()
 
 
 def test_detectron2s_own_data_set_missing(tmp_path: Path) -> None:

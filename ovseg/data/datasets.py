@@ -1,13 +1,14 @@
 """Every data set that OVSeg trains and is evaluated on: one table, registered in detectron2.
 
 Importing this module registers the table. ``$DETECTRON2_DATASETS`` (default ``datasets``) is read
-then, as detectron2 does for its own data sets, ``ade20k_sem_seg_val`` among them; files are looked
-at only when a data set is asked for.
+then, as detectron2 does for its own data sets; files are looked at only when a data set is asked
+for. The classes of ADE20K-150 are detectron2's own, and its files are paired by name like all.
 """
 
 from __future__ import annotations
 
 import difflib
+import logging
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.data.datasets import load_sem_seg
 
 from ovseg.data.vocabulary import Vocabulary, load_vocabulary
 from ovseg.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 _REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -34,6 +36,7 @@ class Split:
         num_classes: the first so many classes of it; None for all.
         ignore_label: label of pixels that count nowhere.
         image_ext, label_ext: endings of the files.
+        images_shared: the images without a label map belong to other splits.
         hint: how to get the files; "" to describe the folders.
     """
 
@@ -45,6 +48,7 @@ class Split:
     ignore_label: int = 255
     image_ext: str = "jpg"
     label_ext: str = "png"
+    images_shared: bool = False
     hint: str = ""
 
     def classes(self) -> Vocabulary:
@@ -65,6 +69,17 @@ def _coco(split: str) -> Split:
         images=f"coco/{split}2017",
         labels=f"coco/stuffthingmaps_detectron2/{split}2017",
         vocabulary="coco_stuff_171",
+    )
+
+
+def _ade20k(split: str, folder: str) -> Split:
+    root = "ADEChallengeData2016"
+    return _prepared(
+        "datasets/prepare_ade20k_sem_seg.py",
+        name=f"ade20k_sem_seg_{split}",
+        images=f"{root}/images/{folder}",
+        labels=f"{root}/annotations_detectron2/{folder}",
+        vocabulary="",
     )
 
 
@@ -89,6 +104,7 @@ def _pascal_context(classes: int, split: str, ignore_label: int, label_ext: str)
         images=f"{root}/JPEGImages",
         labels=f"{root}/annotations_detectron2/pc{classes}_{split}",
         vocabulary=f"pascal_context_{classes}",
+        images_shared=True,
         ignore_label=ignore_label,
         label_ext=label_ext,
     )
@@ -102,6 +118,7 @@ def _pascal_voc(split: str) -> Split:
         images=f"{root}/JPEGImages",
         labels=f"{root}/annotations_detectron2/{split}",
         vocabulary="pascal_voc_20",
+        images_shared=True,
     )
 
 
@@ -117,7 +134,9 @@ def _stickerscenes(split: str, num_classes: int | None = None) -> Split:
     )
 
 
-#: ade20k_sem_seg_train and ade20k_sem_seg_val are registered by detectron2
+#: registered by detectron2, whose class list and metadata stay
+ADE20K = (_ade20k("train", "training"), _ade20k("val", "validation"))
+
 SPLITS: tuple[Split, ...] = (
     _coco("train"),
     _coco("val"),
@@ -163,45 +182,83 @@ def register_split(split: Split, root: str | os.PathLike[str]) -> None:
     ``ignore_label``, ``image_root``, ``sem_seg_root``, ``evaluator_type`` and ``class_groups``
     (group name -> labels; empty where the classes have none).
     """
-    images, labels = Path(root, split.images), Path(root, split.labels)
+    files = _Files(split, Path(root, split.images), Path(root, split.labels))
     classes = split.classes()
-    DatasetCatalog.register(split.name, lambda: _load(split, images, labels))
+    DatasetCatalog.register(split.name, files)
     MetadataCatalog.get(split.name).set(
         stuff_classes=list(classes.names),
         ignore_label=split.ignore_label,
-        image_root=str(images),
-        sem_seg_root=str(labels),
+        image_root=str(files.images),
+        sem_seg_root=str(files.labels),
         evaluator_type="sem_seg",
         class_groups={group: list(members) for group, members in classes.groups.items()},
     )
 
 
-def _load(split: Split, images: Path, labels: Path) -> list[dict[str, Any]]:
-    hint = split.hint or (
-        f"it needs {split.images}/*.{split.image_ext} and {split.labels}/*.{split.label_ext} "
-        "in the folder that DETECTRON2_DATASETS names"
-    )
-    for folder, extension in ((images, split.image_ext), (labels, split.label_ext)):
-        if not folder.is_dir():
-            raise UserError(f"data set {split.name}: folder {folder} is missing; {hint}")
-        if not any(name.endswith(extension) for name in os.listdir(folder)):
-            raise UserError(f"data set {split.name}: no .{extension} files in {folder}; {hint}")
-    pairs = load_sem_seg(str(labels), str(images), split.label_ext, split.image_ext)
-    if not pairs:
-        raise UserError(
-            f"data set {split.name}: no file in {labels} has the name of one in {images}; {hint}"
-        )
-    for pair in pairs:  # with as many files in both folders load_sem_seg does not compare names
-        if Path(pair["file_name"]).stem != Path(pair["sem_seg_file_name"]).stem:
+@dataclass(frozen=True)
+class _Files:
+    """The files of a split; calling it gives the dataset dicts, as detectron2's catalogue wants."""
+
+    split: Split
+    images: Path
+    labels: Path
+
+    def __call__(self, unpaired: bool = False) -> list[dict[str, Any]]:
+        """Dicts in the order of the names; see :func:`load_dataset`."""
+        split = self.split
+        images = self._stems(self.images, split.image_ext)
+        labels = self._stems(self.labels, split.label_ext)
+        stems = images & labels
+        if not stems:
             raise UserError(
-                f"data set {split.name}: {pair['file_name']} and {pair['sem_seg_file_name']} have "
-                "different names; remove what has no counterpart, or add that"
+                f"data set {split.name}: no file in {self.labels} has the name of one in "
+                f"{self.images}; {self._hint()}"
             )
-    return pairs
+        lacking = labels - images if split.images_shared else labels ^ images
+        if unpaired:
+            stems |= lacking
+        elif lacking:
+            logger.warning(
+                "data set %s: %d files have no counterpart and are left out, %s first; %s",
+                split.name, len(lacking), min(lacking), self._hint(),
+            )  # fmt: skip
+        return [
+            {
+                "file_name": str(self.images / f"{stem}.{split.image_ext}"),
+                "sem_seg_file_name": str(self.labels / f"{stem}.{split.label_ext}"),
+            }
+            for stem in sorted(stems)
+        ]
+
+    def _stems(self, folder: Path, extension: str) -> set[str]:
+        if not folder.is_dir():
+            raise UserError(
+                f"data set {self.split.name}: folder {folder} is missing; {self._hint()}"
+            )
+        ending = f".{extension}"
+        stems = {name.removesuffix(ending) for name in os.listdir(folder) if name.endswith(ending)}
+        if not stems:
+            raise UserError(
+                f"data set {self.split.name}: no {ending} files in {folder}; {self._hint()}"
+            )
+        return stems
+
+    def _hint(self) -> str:
+        split = self.split
+        return split.hint or (
+            f"it needs {split.images}/*.{split.image_ext} and {split.labels}/*.{split.label_ext} "
+            "in the folder that DETECTRON2_DATASETS names"
+        )
 
 
-def load_dataset(name: str) -> list[dict[str, Any]]:
+def load_dataset(name: str, unpaired: bool = False) -> list[dict[str, Any]]:
     """The dataset dicts of a registered data set, detectron2's own included.
+
+    Args:
+        name: as in ``DATASETS.TRAIN`` and ``DATASETS.TEST``.
+        unpaired: give images without a label map and label maps without an image too, so that who
+            reads them learns which file is missing. Evaluations do, since otherwise they would be
+            of a smaller data set. Else they are left out, with a warning.
 
     Raises:
         UserError: the name is not registered, or its files are missing.
@@ -211,7 +268,8 @@ def load_dataset(name: str) -> list[dict[str, Any]]:
         hint = f"did you mean {' or '.join(close)}?" if close else "see ovseg/data/datasets.py"
         raise UserError(f"data set {name!r} is not registered; {hint}")
     try:
-        return DatasetCatalog.get(name)
+        source = DatasetCatalog[name]
+        return source(unpaired) if isinstance(source, _Files) else source()
     except (FileNotFoundError, NotADirectoryError) as error:
         raise UserError(
             f"data set {name}: {error.filename} is missing; set DETECTRON2_DATASETS to the folder "
@@ -251,6 +309,11 @@ def data_root() -> Path:
 
 
 def _register_all() -> None:
+    for split in ADE20K:
+        # detectron2 pairs files by order where there are as many images as label maps
+        DatasetCatalog.remove(split.name)
+        files = (data_root() / split.images, data_root() / split.labels)
+        DatasetCatalog.register(split.name, _Files(split, *files))
     for split in SPLITS:
         register_split(split, data_root())
     register_split(FROZEN, _REPOSITORY / "tests" / "data" / "stickerscenes")

@@ -49,13 +49,18 @@ def read_labels(path: str | os.PathLike[str]) -> np.ndarray:
         (H, W) of uint8, uint16 or int32: the stored values (palette indices, not colours).
 
     Raises:
-        UserError: the file is missing or broken, or has several channels.
+        UserError: the file is missing or broken, or has several channels or no whole numbers.
     """
     labels = _read(path)
     if labels.ndim != 2:
         raise UserError(
             f"label map {os.fspath(path)} has {labels.shape[-1]} channels; "
             "it needs one, whose values are class labels"
+        )
+    if labels.dtype.kind not in "biu":
+        raise UserError(
+            f"label map {os.fspath(path)} holds numbers of type {labels.dtype}; "
+            "write whole numbers of 8 or 16 bit"
         )
     return labels.astype(np.uint8) if labels.dtype == bool else labels
 

@@ -168,7 +168,7 @@ class Trainer(DefaultTrainer):
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Iterable[list[dict[str, Any]]]:
         """One pass over a data set; an image that cannot be read is a dict with ``error``."""
         return build_test_loader(
-            load_dataset(dataset_name),
+            load_dataset(dataset_name, unpaired=True),
             TolerantMapper(evaluation_mapper(cfg, dataset_name)),
             cfg.SOLVER.TEST_IMS_PER_BATCH,
             cfg.DATALOADER.NUM_WORKERS,
