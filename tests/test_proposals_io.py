@@ -73,6 +73,24 @@ def test_formats(tmp_path, kind):
     np.testing.assert_array_equal(given.masks.numpy(), expected.astype(np.float32))
 
 
+def test_compressed_codes_are_pycocotools_own(tmp_path):
+    # long and short runs, rising and falling
+    masks = np.zeros((4, 90, 700), bool)
+    masks[0, :, 100:400] = masks[0, 3, 500:] = True
+    masks[1] = np.random.default_rng(0).random((90, 700)) < 0.02
+    masks[2] = True
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps([compressed(mask) for mask in masks]))
+    np.testing.assert_array_equal(read_proposals(path).masks.numpy(), masks)
+
+
+def test_masks_without_pixels_are_named(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text('[{"size": [0, 0], "counts": []}]')
+    with pytest.raises(UserError, match=r"a\.json: masks of 0 x 0 pixels"):
+        read_proposals(path)
+
+
 @pytest.fixture(scope="module")
 def model(small_model) -> OVSeg:
     return small_model()
@@ -137,13 +155,17 @@ def test_foreign_masks_are_classified_by_clip_alone(model, image):
         ({"masks": MASKS, "embeddings": np.zeros((3, 8))}, "for 2 masks"),
         ({"mask": MASKS}, "masks is not a file"),
         ({"masks": MASKS.transpose(0, 2, 1)}, "masks of 3 x 4 pixels do not fit"),
+        ({"masks": MASKS[:, :0, :0]}, "masks of 0 x 0 pixels show nothing"),
+        ({"masks": MASKS, "embeddings": np.zeros((2, 5))}, "of 5 numbers, .* features have 8"),
+        ({"masks": MASKS, "embeddings": np.full((2, 8), np.nan)}, "no finite numbers"),
+        ({"masks": MASKS, "embeddings": np.full((2, 8), np.inf)}, "no finite numbers"),
     ],
 )
 def test_wrong_npz_is_named(tmp_path, arrays, expected):
     path = tmp_path / "photo.npz"
     np.savez(path, **arrays)
     with pytest.raises(UserError, match=expected) as caught:
-        read_proposals(path, (6, 8))
+        read_proposals(path, (6, 8), text_dim=8)
     assert str(path) in str(caught.value)
 
 
@@ -156,6 +178,12 @@ def test_wrong_npz_is_named(tmp_path, arrays, expected):
         "[1]",
         '[{"size": [3, 4]}]',
         '[{"size": [3, 4], "counts": "??"}, {"size": [1, 1]}]',
+        # 5, 10 and 13 pixels for 12; a run of -1; half a pixel
+        '[{"size": [3, 4], "counts": [2, 3]}]',
+        '[{"size": [3, 4], "counts": "46"}]',
+        '[{"size": [3, 4], "counts": [2, 11]}]',
+        '[{"size": [3, 4], "counts": [14, -1, -1]}]',
+        '[{"size": [3, 4], "counts": [1.5, 10.5]}]',
     ],
 )
 def test_wrong_json_is_named(tmp_path, text):
@@ -227,6 +255,25 @@ def test_evaluation_and_search_of_other_proposals(opts, tmp_path, capsys):
     row = json.loads((tmp_path / "c" / "search.json").read_text())["data sets"]["given_dev"]
     # no embeddings: the weight has no effect
     assert row["mIoU"][0][0] == row["mIoU"][0][1]
+
+
+def test_a_file_with_embeddings_of_another_clip_is_left_out(opts, tmp_path, capsys):
+    from ovseg.data.datasets import load_dataset
+
+    given = tmp_path / "given"
+    given.mkdir()
+    for index, example in enumerate(load_dataset("given_dev")):
+        arrays = {"masks": np.ones((1, 6, 7), bool), "embeddings": np.ones((1, 5 if index else 16))}
+        np.savez(given / f"{Path(example['file_name']).stem}.npz", **arrays)
+    load = ["--load-proposals", str(given), *opts, "OUTPUT_DIR", str(tmp_path / "out")]
+    with pytest.raises(SystemExit) as caught:
+        train_net.main(["--eval-only", "--config-file", SWIN, *load])
+    assert caught.value.code == 1
+    results = tmp_path / "out" / "inference" / "given_dev" / "results.json"
+    text = results.read_text()
+    assert "000.npz" not in text
+    for index in range(1, 5):
+        assert f"{index:03d}.npz: embeddings of 5 numbers" in text
 
 
 def test_options_that_do_not_go_together(opts, capsys):

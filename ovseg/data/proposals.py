@@ -24,7 +24,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from pycocotools import mask as coco_mask
 
 from ovseg.data.loader import Example, Mapper
 from ovseg.data.mapper import EvaluationMapper
@@ -91,12 +90,15 @@ def check_names(images: Iterable[str | os.PathLike[str]]) -> None:
             )
 
 
-def read_proposals(path: Path, size: tuple[int, int] | None = None) -> GivenProposals:
+def read_proposals(
+    path: Path, size: tuple[int, int] | None = None, text_dim: int | None = None
+) -> GivenProposals:
     """Read a file of proposals.
 
     Args:
         path: ``.npz`` or ``.json``.
         size: height and width of its image, if masks of another shape are to be refused.
+        text_dim: width of CLIP's text features, if embeddings of another are to be refused.
 
     Raises:
         UserError: the file is broken or not as described above.
@@ -106,8 +108,16 @@ def read_proposals(path: Path, size: tuple[int, int] | None = None) -> GivenProp
     except Exception as error:  # decoders raise nearly anything on a broken file
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise UserError(f"proposals {path} cannot be read ({reason}); write them again") from error
+    h, w = masks.shape[1:]
+    if len(masks) and 0 in (h, w):
+        raise UserError(f"proposals {path}: masks of {w} x {h} pixels show nothing; write it again")
+    if embeddings is not None and text_dim not in (None, embeddings.shape[1]):
+        raise UserError(
+            f"proposals {path}: embeddings of {embeddings.shape[1]} numbers, this CLIP's text "
+            f"features have {text_dim}; make it with this model, or leave embeddings out"
+        )
     if len(masks) and size is not None:
-        (height, width), (h, w) = size, masks.shape[1:]
+        height, width = size
         # a resized image has the same shape but for a pixel
         if abs(h - w * height / width) > 1 + 0.01 * h:
             raise UserError(
@@ -127,6 +137,8 @@ def _read_npz(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
         raise ValueError(f"masks has shape {masks.shape}, not (number, height, width)")
     if embeddings is not None and (embeddings.ndim != 2 or len(embeddings) != len(masks)):
         raise ValueError(f"embeddings has shape {embeddings.shape}, for {len(masks)} masks")
+    if embeddings is not None and not np.isfinite(embeddings).all():
+        raise ValueError("embeddings has values that are no finite numbers")
     if masks.dtype == np.uint8:
         if masks.max(initial=0) == 1:
             raise ValueError("masks is uint8 with values 0 and 1; save it as bool")
@@ -147,12 +159,36 @@ def _read_json(path: Path) -> tuple[np.ndarray, None]:
     height, width = codes[0]["size"]
     if any(list(code["size"]) != [height, width] for code in codes):
         raise ValueError("its masks differ in size")
-    compact = [
-        coco_mask.frPyObjects(code, height, width) if isinstance(code["counts"], list) else code
-        for code in codes
-    ]
-    masks = coco_mask.decode(compact)
-    return np.ascontiguousarray(masks.transpose(2, 0, 1)).astype(np.float32), None
+    masks = [_decoded(code["counts"], height, width) for code in codes]
+    return np.stack(masks).astype(np.float32), None
+
+
+def _decoded(counts: list[int] | str, height: int, width: int) -> np.ndarray:
+    runs = counts if isinstance(counts, list) else _run_lengths(counts)
+    # pycocotools would leave what a code does not reach as it finds it in memory
+    if sum(runs) != height * width:
+        raise ValueError(f"a code of {sum(runs)} pixels for a mask of {width} x {height}")
+    # runs go down the columns, the first of zeros
+    return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(width, height).T
+
+
+def _run_lengths(text: str) -> list[int]:
+    """The run lengths in COCO's compressed code.
+
+    A character holds 5 bits, the lowest first, and whether more follow; the last one's highest bit
+    is the sign. From the fourth on numbers are differences to the one before the last.
+    """
+    runs: list[int] = []
+    number = shift = 0
+    for character in text.encode():
+        bits = character - 48
+        number |= (bits & 31) << shift
+        shift += 5
+        if not bits & 32:
+            number -= (bits & 16) << (shift - 4)
+            runs.append(number + (runs[-2] if len(runs) > 2 else 0))
+            number = shift = 0
+    return runs
 
 
 def write_proposals(path: Path, regions: Regions) -> None:
@@ -178,10 +214,17 @@ def write_proposals(path: Path, regions: Regions) -> None:
 class WithProposals:
     """A mapper whose examples carry ``proposals`` from a folder."""
 
-    def __init__(self, mapper: Mapper, folder: Path) -> None:
-        """Wrap ``mapper``, whose examples have ``file_name``, ``height`` and ``width``."""
+    def __init__(self, mapper: Mapper, folder: Path, text_dim: int) -> None:
+        """Wrap ``mapper``, whose examples have ``file_name``, ``height`` and ``width``.
+
+        Args:
+            mapper: reads the image.
+            folder: of the files.
+            text_dim: width of CLIP's text features.
+        """
         self._mapper = mapper
         self._folder = folder
+        self._text_dim = text_dim
 
     def __call__(self, dataset_dict: Example) -> Example:
         """The mapper's example with a :class:`GivenProposals`.
@@ -192,7 +235,7 @@ class WithProposals:
         example = self._mapper(dataset_dict)
         path = find_proposals(self._folder, example["file_name"])
         size = example["height"], example["width"]
-        return {**example, "proposals": read_proposals(path, size)}
+        return {**example, "proposals": read_proposals(path, size, self._text_dim)}
 
 
 def evaluation_mapper(cfg: CfgNode, dataset_name: str) -> Mapper:
@@ -200,4 +243,5 @@ def evaluation_mapper(cfg: CfgNode, dataset_name: str) -> Mapper:
     mapper = EvaluationMapper(cfg, dataset_name)
     if not cfg.TEST.LOAD_PROPOSALS:
         return mapper
-    return WithProposals(mapper, dataset_folder(cfg.TEST.LOAD_PROPOSALS, dataset_name))
+    folder = dataset_folder(cfg.TEST.LOAD_PROPOSALS, dataset_name)
+    return WithProposals(mapper, folder, cfg.MODEL.SEM_SEG_HEAD.EMBEDDING_DIM)
