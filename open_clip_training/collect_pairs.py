@@ -19,23 +19,35 @@ A stopped run goes on where it was when the same command is given again.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import logging
+import math
 import os
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from open_clip_training.pairs_nouns import SPACY_MODEL
-from open_clip_training.pairs_output import merge_parts, part_path, write_crops, write_json
+from open_clip_training.pairs_output import (
+    merge_parts,
+    part_path,
+    read_json,
+    write_crops,
+    write_json,
+)
 from open_clip_training.pairs_sources import CaptionSource, LabelSource, Source
+from open_clip_training.run_state import check_ranges
+from ovseg.data.custom import register_custom
 from ovseg.engine.config import setup_cfg
 from ovseg.errors import UserError, cli_errors
 
@@ -74,10 +86,9 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     options = parser.parse_args(arguments)
     if (options.captions is None) == (options.ground_truth is None):
         raise UserError("give either --captions or --ground-truth")
-    for name in ("captions_per_image", "min_noun_count", "limit"):
-        value = getattr(options, name)
-        if value is not None and value < 1:
-            raise UserError(f"--{name.replace('_', '-')} {value}: give 1 or more")
+    at_least_1 = ("captions_per_image", "min_noun_count", "limit")
+    shares = ("min_area", "min_score", "min_objectness")
+    check_ranges(options, dict.fromkeys(at_least_1, (1, math.inf)) | dict.fromkeys(shares, (0, 1)))
     return options
 
 
@@ -85,29 +96,50 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any] | None:
     """Collect as the command line says.
 
     Returns:
-        The summary; None when parts are still being made by other processes.
+        The summary; None when another process makes it.
 
     Raises:
         UserError: an argument or the data cannot be used.
     """
     options = parse_arguments(arguments)
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    if not dist.is_torchelastic_launched():
+        return collect(options, rank, world)
+    # processes wait for each other, some much longer than the default allows
+    dist.init_process_group("gloo", timeout=timedelta(days=7))
+    try:
+        return collect(options, rank, world)
+    finally:
+        dist.destroy_process_group()
+
+
+def collect(options: argparse.Namespace, rank: int, world: int) -> dict[str, Any] | None:
+    """Collect this process's share of the parts; one of the processes puts all together.
+
+    Args:
+        options: of the command line.
+        rank: of this process among ``world``.
+        world: how many processes share the work.
+    """
     device = []
     if world > 1 and torch.cuda.is_available():
         device = ["MODEL.DEVICE", f"cuda:{os.environ.get('LOCAL_RANK', 0)}"]
     cfg = setup_cfg(options.config_file, [*device, *options.opts])
     if cfg.INPUT.FORMAT != "RGB":
         raise UserError(f"INPUT.FORMAT {cfg.INPUT.FORMAT} is not supported here: set it to RGB")
-    check_settings(options)
+    settings = settings_of(options)
+    compare_settings(options.output, settings)
+    register_custom(cfg.DATASETS.CUSTOM)
     source: Source = (
         LabelSource(options, cfg) if options.ground_truth else CaptionSource(options, cfg)
     )
     starts = range(0, len(source), IMAGES_A_PART)
-    todo = [
-        part
-        for part in range(rank, len(starts), world)
-        if not part_path(options.output, part).is_file()
-    ]
+    lacking = missing_parts(options.output, len(starts))
+    if lacking:
+        source.prepare()
+    # only now: an argument that cannot be used leaves nothing behind
+    write_json(options.output / "settings.json", settings)
+    todo = [part for part in lacking if part % world == rank]
     logger.info("%d images, %d of %d parts to do", len(source), len(todo), len(starts))
     bar = tqdm(
         total=sum(min(IMAGES_A_PART, len(source) - starts[part]) for part in todo),
@@ -116,7 +148,11 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any] | None:
     with bar:
         for part in todo:
             collect_part(source, part, options.output, bar)
-    if not all(part_path(options.output, part).is_file() for part in range(len(starts))):
+    if dist.is_initialized():
+        dist.barrier()
+        if rank > 0:
+            return None
+    if missing_parts(options.output, len(starts)):
         logger.info("done; other processes have not finished their parts")
         return None
     summary = merge_parts(options.output, len(starts), options.seed, options.format == "webdataset")
@@ -126,27 +162,39 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any] | None:
     return summary
 
 
-def check_settings(options: argparse.Namespace) -> None:
-    """Record what decides the pairs, or compare with the record of an earlier run.
+def missing_parts(folder: Path, count: int) -> list[int]:
+    """Which of ``count`` parts are not yet recorded."""
+    return [part for part in range(count) if not part_path(folder, part).is_file()]
 
-    Raises:
-        UserError: the folder was begun with other settings.
-    """
+
+def settings_of(options: argparse.Namespace) -> dict[str, Any]:
+    """What decides the pairs; of the captions also what the file holds."""
     settings = {
         name: str(value) if isinstance(value, Path) else value
         for name, value in vars(options).items()
         if name not in {"output", "format"}
     }
-    path = options.output / "settings.json"
+    if options.captions is not None and options.captions.is_file():
+        digest = hashlib.sha256(options.captions.read_bytes()).hexdigest()
+        settings["captions"] += f" (sha256 {digest[:16]})"
+    return settings
+
+
+def compare_settings(folder: Path, settings: dict[str, Any]) -> None:
+    """Compare with the record of an earlier run in the folder.
+
+    Raises:
+        UserError: the folder was begun with other settings, or the record is broken.
+    """
+    path = folder / "settings.json"
     if not path.is_file():
-        write_json(path, settings)
         return
-    earlier = json.loads(path.read_text(encoding="utf-8"))
+    earlier = read_json(path, dict)
     different = [name for name in settings if settings[name] != earlier.get(name)]
     if different:
         name = different[0]
         raise UserError(
-            f"--output {str(options.output)!r} was begun with other settings (--"
+            f"--output {str(folder)!r} was begun with other settings (--"
             f"{name.replace('_', '-')} {earlier.get(name)}, now {settings[name]}): give another "
             "folder, or delete this one"
         )
@@ -160,12 +208,7 @@ def collect_part(source: Source, part: int, folder: Path, bar: tqdm[Any]) -> Non
     if part == 0:
         counts.update(source.counts)
     for index in range(start, min(start + IMAGES_A_PART, len(source))):
-        try:
-            pairs = source.pairs(index, counts)
-        except UserError as error:
-            logger.warning("left out: %s", error)
-            counts["unreadable images"] += 1
-            pairs = []
+        pairs = source.pairs(index, counts)
         name = f"crops/{part:05d}/{index:07d}"
         rows += write_crops(folder, name, pairs, source.fill, source.kind, source.image_id(index))
         bar.update()

@@ -53,7 +53,7 @@ def read_captions(
     folder = source.parent if images is None else images
     if not folder.is_dir():
         raise UserError(f"--images {str(folder)!r} is no folder; give the folder of the images")
-    read = _read_coco if source.suffix == ".json" else _read_csv
+    read = _read_coco if source.suffix.lower() == ".json" else _read_csv
     result = []
     for image_id, (name, captions) in itertools.islice(read(source).items(), limit):
         counts["images"] += 1
@@ -70,10 +70,12 @@ def read_captions(
 
 def _read_coco(source: Path) -> dict[str, tuple[str, list[str]]]:
     try:
-        document: Any = json.loads(source.read_text(encoding="utf-8"))
-        images: dict[str, tuple[str, list[str]]] = {
-            str(image["id"]): (image["file_name"], []) for image in document["images"]
-        }
+        document: Any = json.loads(source.read_text(encoding="utf-8-sig"))
+        images: dict[str, tuple[str, list[str]]] = {}
+        for image in document["images"]:
+            if not isinstance(image["file_name"], str):
+                raise TypeError(f"file_name {image['file_name']!r} is no text")
+            images[str(image["id"])] = (image["file_name"], [])
         for annotation in document["annotations"]:
             of_image = images.get(str(annotation["image_id"]))
             if of_image is not None:
@@ -89,7 +91,7 @@ def _read_coco(source: Path) -> dict[str, tuple[str, list[str]]]:
 def _read_csv(source: Path) -> dict[str, tuple[str, list[str]]]:
     images: dict[str, tuple[str, list[str]]] = {}
     try:
-        with source.open(newline="", encoding="utf-8") as file:
+        with source.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
             columns = reader.fieldnames or []
             lacking = [name for name in ("image", "caption") if name not in columns]

@@ -11,6 +11,7 @@ import open_clip
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import transforms as T
+from PIL import Image
 from torch import Tensor
 
 from ovseg.modeling import OVSeg
@@ -72,7 +73,12 @@ def resize(image: np.ndarray, labels: np.ndarray | None, cfg: CfgNode) -> tuple[
         )
     transform = T.ResizeTransform(*image.shape[:2], max(height, 1), max(width, 1))
     resized = transform.apply_image(image)
-    return (resized,) if labels is None else (resized, transform.apply_segmentation(labels))
+    if labels is None:
+        return (resized,)
+    # Pillow's 32-bit integers hold labels of any type
+    picture = Image.fromarray(labels.astype(np.int32))
+    size = resized.shape[1], resized.shape[0]
+    return resized, np.asarray(picture.resize(size, Image.Resampling.NEAREST))
 
 
 @torch.inference_mode()

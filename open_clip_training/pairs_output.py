@@ -47,6 +47,21 @@ def write_json(path: Path, content: Any) -> None:
         temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
 
 
+def read_json(path: Path, kind: type) -> Any:
+    """What :func:`write_json` wrote, of the type ``kind``.
+
+    Raises:
+        UserError: it cannot be read, or holds something else.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error}); delete it") from error
+    if not isinstance(content, kind):
+        raise UserError(f"{path} is broken; delete it")
+    return content
+
+
 def write_crops(
     folder: Path, name: str, pairs: Iterable[Pair], fill: Sequence[int], source: str, image_id: str
 ) -> list[Row]:
@@ -100,13 +115,20 @@ def merge_parts(folder: Path, count: int, seed: int, shards: bool) -> dict[str, 
 
     Returns:
         The summary.
+
+    Raises:
+        UserError: a part cannot be read.
     """
     rows: list[Row] = []
     counts: Counter[str] = Counter()
     for index in range(count):
-        part = json.loads(part_path(folder, index).read_text(encoding="utf-8"))
-        rows += part["rows"]
-        counts.update(part["counts"])
+        path = part_path(folder, index)
+        part = read_json(path, dict)
+        try:
+            rows += part["rows"]
+            counts.update(part["counts"])
+        except (KeyError, TypeError) as error:
+            raise UserError(f"{path} is broken; delete it") from error
     with (
         atomic_path(folder / "pairs.csv") as path,
         path.open("w", newline="", encoding="utf-8") as file,

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import logging
 from collections import Counter
-from functools import cached_property
 from typing import Protocol
 
+import torch.distributed as dist
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 
 from open_clip_training.pairs_input import Captioned, read_captions
 from open_clip_training.pairs_mining import Pair, Rules, fill_colour, ground_truth, mine, resize
 from open_clip_training.pairs_nouns import frequent, load_tagger, nouns_of_captions
-from open_clip_training.pairs_output import write_json
+from open_clip_training.pairs_output import read_json, write_json
 from ovseg.data.datasets import dataset_classes, load_dataset
-from ovseg.data.images import read_labels
+from ovseg.data.images import read_truth
 from ovseg.errors import UserError
 from ovseg.modeling import OVSeg
 from ovseg.predictor import Predictor
@@ -45,12 +46,17 @@ class Source(Protocol):
     def image_id(self, index: int) -> str:
         """What the image is called."""
 
-    def pairs(self, index: int, counts: Counter[str]) -> list[Pair]:
-        """The pairs of an image; reasons for less are added to ``counts``.
+    def prepare(self) -> None:
+        """Do what takes long and all images need, before the first one.
+
+        Every process of a run calls it, or none.
 
         Raises:
-            UserError: the image or its label map cannot be read.
+            UserError: an argument cannot be used.
         """
+
+    def pairs(self, index: int, counts: Counter[str]) -> list[Pair]:
+        """The pairs of an image; reasons for less are added to ``counts``."""
 
 
 class CaptionSource:
@@ -59,13 +65,14 @@ class CaptionSource:
     kind = "proposal"
 
     def __init__(self, options: argparse.Namespace, cfg: CfgNode) -> None:
-        """Read captions, find their nouns; the model is built when the first image needs it.
+        """Read the captions.
 
         Raises:
-            UserError: the captions cannot be used, or hold no noun.
+            UserError: they cannot be used.
         """
         self.cfg, self.fill, self.rules = cfg, fill_colour(cfg), _rules(options)
         self.counts: Counter[str] = Counter()
+        self._options = options
         self._images = read_captions(
             options.captions,
             options.images,
@@ -74,7 +81,13 @@ class CaptionSource:
             options.limit,
             self.counts,
         )
-        self._nouns = self._find_nouns(options)
+
+    def prepare(self) -> None:
+        """Build the model and find the nouns; see :class:`Source`."""
+        model = Predictor(self.cfg).model
+        assert isinstance(model, OVSeg)
+        options, self._model = self._options, model
+        self._nouns = self._find_nouns()
         flat = [nouns for of_image in self._nouns for nouns in of_image]
         self.counts["captions without nouns"] = sum(not nouns for nouns in flat)
         excluded = {noun.lower() for noun in options.exclude_nouns}
@@ -87,22 +100,29 @@ class CaptionSource:
         logger.info("%d captions, %d distinct nouns", len(flat), len(self.words))
         self._known = set(self.words)
 
-    def _find_nouns(self, options: argparse.Namespace) -> list[list[list[str]]]:
-        """Nouns of every caption of every image; kept in a file, since a run may be resumed."""
+    def _find_nouns(self) -> list[list[list[str]]]:
+        """Nouns of every caption of every image.
+
+        They are kept in a file, with what they were made from, for the other processes and since a
+        run may be resumed.
+        """
+        options = self._options
         path = options.output / "nouns.json"
-        if not path.is_file():
-            captions = [caption for image in self._images for caption in image.captions]
+        captions = [caption for image in self._images for caption in image.captions]
+        made_from = [
+            options.spacy_model, options.adjectives,
+            hashlib.sha256(json.dumps(captions).encode()).hexdigest(),
+        ]  # fmt: skip
+        first = not dist.is_initialized() or dist.get_rank() == 0
+        if first and not (path.is_file() and read_json(path, dict).get("made from") == made_from):
             nouns = iter(
                 nouns_of_captions(captions, load_tagger(options.spacy_model), options.adjectives)
             )
-            write_json(path, [[next(nouns) for _ in image.captions] for image in self._images])
-        return json.loads(path.read_text(encoding="utf-8"))
-
-    @cached_property
-    def _model(self) -> OVSeg:
-        model = Predictor(self.cfg).model
-        assert isinstance(model, OVSeg)
-        return model
+            of_images = [[next(nouns) for _ in image.captions] for image in self._images]
+            write_json(path, {"made from": made_from, "nouns": of_images})
+        if dist.is_initialized():
+            dist.barrier()
+        return read_json(path, dict)["nouns"]
 
     def __len__(self) -> int:
         """The number of images."""
@@ -122,7 +142,11 @@ class CaptionSource:
         if not nouns:
             counts["images without nouns"] += 1
             return []
-        image = resize(read_image(item.path), None, self.cfg)[0]
+        try:
+            image = read_image(item.path)
+        except UserError as error:
+            return _left_out(error, counts)
+        image = resize(image, None, self.cfg)[0]
         return mine(self._model, image, nouns, self.words, self.rules, counts)
 
 
@@ -151,18 +175,30 @@ class LabelSource:
         """The image's file name."""
         return str(self._dicts[index]["file_name"]).rsplit("/", 1)[-1]
 
+    def prepare(self) -> None:
+        """Nothing is needed."""
+
     def pairs(self, index: int, counts: Counter[str]) -> list[Pair]:
         """See :class:`Source`."""
-        image = read_image(self._dicts[index]["file_name"])
-        labels = read_labels(self._dicts[index]["sem_seg_file_name"])
-        if labels.shape != image.shape[:2]:
-            raise UserError(
-                f"{self._dicts[index]['sem_seg_file_name']} is {labels.shape[1]} x "
-                f"{labels.shape[0]} pixels, its image {image.shape[1]} x {image.shape[0]}"
-            )
+        example = self._dicts[index]
+        try:
+            image, labels = read_image(example["file_name"]), read_truth(example)
+            if labels.shape != image.shape[:2]:
+                raise UserError(
+                    f"{example['sem_seg_file_name']} is {labels.shape[1]} x {labels.shape[0]} "
+                    f"pixels, its image {image.shape[1]} x {image.shape[0]}"
+                )
+        except UserError as error:
+            return _left_out(error, counts)
         image, labels = resize(image, labels, self.cfg)
         ratio = self.cfg.MODEL.CLIP_ADAPTER.MASK_EXPAND_RATIO
         return ground_truth(image, labels, self._names, self._ignore, self.rules, counts, ratio)
+
+
+def _left_out(error: UserError, counts: Counter[str]) -> list[Pair]:
+    logger.warning("left out: %s", error)
+    counts["unreadable images"] += 1
+    return []
 
 
 def _rules(options: argparse.Namespace) -> Rules:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from open_clip_training.contrastive import contrastive_loss
 from open_clip_training.muon import Muon
 from open_clip_training.pretrain_data import CaptionedPictures, augment
-from open_clip_training.run_state import learning_rate, resume_path, seed_everything
+from open_clip_training.run_state import learning_rate, read_resume, resume_path, seed_everything
 from open_clip_training.zero_shot import normalise
 from ovseg.data.stickerscenes.captions import TEMPLATES
 from ovseg.data.stickerscenes.vocabulary import load_vocabulary
@@ -184,12 +184,12 @@ class Run:
         Raises:
             UserError: nothing is there, or it was made with other settings.
         """
-        path = resume_path(output)
-        if not path.is_file():
-            raise UserError(f"--resume: {path} is not there; run without --resume to start")
-        saved = torch.load(path, weights_only=True)
-        if saved["settings"] != asdict(self.settings):
-            raise UserError(f"--resume: {path} was made with other settings: {saved['settings']}")
+        saved = read_resume(output)
+        if saved.get("settings") != asdict(self.settings):
+            raise UserError(
+                f"--resume: {resume_path(output)} was made with other settings: "
+                f"{saved.get('settings')}"
+            )
         self.model.load_state_dict(saved["model"])
         for optimizer, state in zip(self.optimizers, saved["optimizers"], strict=True):
             optimizer.load_state_dict(state)

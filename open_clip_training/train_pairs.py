@@ -68,7 +68,7 @@ def _read_table(path: Path, wanted: Sequence[str]) -> list[Pair]:
     if not path.is_file():
         raise UserError(f"--train-data {path} is not there; collect_pairs.py makes it")
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
             columns = reader.fieldnames or []
             lacking = [column for column in wanted if column not in columns]

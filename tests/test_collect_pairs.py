@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from open_clip_training import collect_pairs
+from open_clip_training import collect_pairs, pairs_sources
 from open_clip_training.pairs_input import read_captions
 from open_clip_training.pairs_mining import Rules, ground_truth, mine
 from open_clip_training.pairs_nouns import frequent, load_tagger, nouns_of_captions
@@ -125,8 +125,12 @@ def test_captions_of_coco_and_of_a_table(tmp_path: Path) -> None:
     coco.write_text(json.dumps({"images": images, "annotations": annotations}))
     table = tmp_path / "c.csv"
     rows = [("x.png", text) for i, text in texts if i == 7] + [("y.png", "")]
-    table.write_text("image,caption\n" + "\n".join(",".join(row) for row in rows) + "\n")
-    for source in (coco, table):
+    # with the mark that spreadsheets put before UTF-8
+    text = "image,caption\n" + "\n".join(",".join(row) for row in rows) + "\n"
+    table.write_text(text, encoding="utf-8-sig")
+    upper = tmp_path / "C.JSON"
+    upper.write_text(coco.read_text(), encoding="utf-8-sig")
+    for source in (coco, upper, table):
         counts: Counter[str] = Counter()
         read = read_captions(source, None, 5, 0, None, counts)
         assert [(item.path.name, item.captions) for item in read] == [
@@ -149,6 +153,8 @@ def test_captions_that_cannot_be_used(tmp_path: Path) -> None:
     assert "lacks the column 'caption'; it has image, title" in error("a.csv", "image,title\nx,y\n")
     assert "annotations" in error("a.json", '{"images": []}')
     assert "not what COCO's captions are" in error("b.json", "{")
+    number = '{"images": [{"id": 1, "file_name": 1}], "annotations": []}'
+    assert "file_name 1 is no text" in error("c.json", number)
     assert "names no image" in error("b.csv", "image,caption\n")
     with pytest.raises(UserError, match="no such file"):
         read_captions(tmp_path / "nowhere.json", None, 1, 0, None, Counter())
@@ -178,6 +184,17 @@ def test_nouns_of_captions() -> None:
         load_tagger("xx_none")
 
 
+@pytest.fixture
+def no_tagger(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Captions that list their nouns, so that a test needs no spaCy."""
+    monkeypatch.setattr(pairs_sources, "load_tagger", lambda _: None)
+    monkeypatch.setattr(
+        pairs_sources,
+        "nouns_of_captions",
+        lambda captions, *_: [caption.split(", ") for caption in captions],
+    )
+
+
 def frozen_scenes(folder: Path, count: int) -> Path:
     """A CSV over frozen scenes, each captioned by its objects; one image broken, one missing."""
     vocabulary = json.loads(
@@ -186,19 +203,13 @@ def frozen_scenes(folder: Path, count: int) -> Path:
     )  # fmt: skip
     (folder / "broken.jpg").write_bytes(b"\xff\xd8 no picture")
     rows = [("broken.jpg", "cat"), ("missing.jpg", "dog"), ("images/00004.jpg", "")]
-    nouns = [["cat"], ["dog"], []]
     for index in range(count):
         labels = np.array(Image.open(FROZEN / f"annotations/{index:05d}.png"))
         names = [vocabulary[label]["name"] for label in np.unique(labels) if label < 255]
         rows.append((str(FROZEN / f"images/{index:05d}.jpg"), ", ".join(names)))
-        nouns.append(names)
     table = folder / "captions.csv"
     with table.open("w", newline="") as file:
         csv.writer(file).writerows([("image", "caption"), *rows])
-    # the nouns are given, so that this test needs no spaCy
-    (folder / "out").mkdir()
-    found = [[names] if row[1] else [] for names, row in zip(nouns, rows, strict=True)]
-    (folder / "out" / "nouns.json").write_text(json.dumps(found))
     return table
 
 
@@ -207,7 +218,7 @@ def read_table(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_embedded_model_finds_what_captions_name(tmp_path: Path) -> None:
+def test_embedded_model_finds_what_captions_name(tmp_path: Path, no_tagger: None) -> None:
     table = frozen_scenes(tmp_path, 8)
     out = tmp_path / "out"
     opts = ["--opts", "MODEL.WEIGHTS", "ovseg://ovseg_tiny.pth", "MODEL.DEVICE", "cpu"]
@@ -242,6 +253,22 @@ def test_embedded_model_finds_what_captions_name(tmp_path: Path) -> None:
     assert before == {file: file.stat().st_mtime_ns for file in (out / "crops").rglob("*.png")}
     with pytest.raises(UserError, match="--min-area"):
         collect_pairs.main([*command[:6], "--min-area", "0.1", *command[6:]])
+    table.write_text(table.read_text() + "more.jpg,cat\n")
+    with pytest.raises(UserError, match=r"other settings .--captions"):
+        collect_pairs.main(command)
+
+
+def test_a_model_that_cannot_be_loaded_ends_the_run(tmp_path: Path, no_tagger: None) -> None:
+    table = frozen_scenes(tmp_path, 1)
+    out = tmp_path / "out"
+    command = ["--config-file", "configs/ovseg_tiny.yaml", "--captions", str(table), "--images"]
+    command += [str(tmp_path), "--output", str(out)]
+    for weights, message in (("", "MODEL.WEIGHTS is empty"), ("gone.pth", "no such file")):
+        with pytest.raises(UserError, match=message):
+            collect_pairs.main([*command, "--opts", "MODEL.WEIGHTS", weights])
+    with pytest.raises(UserError, match="no such file"):
+        collect_pairs.main([*command, "--captions", "nowhere.csv"])
+    assert not out.exists()  # so the corrected command is not refused
 
 
 @pytest.fixture
@@ -280,6 +307,45 @@ def test_processes_and_interruptions_change_nothing(
     assert done == [1]
     assert (two / "pairs.csv").read_bytes() == table
 
+    for name, content in (("parts/00001.json", "{}"), ("settings.json", '{"limit"')):
+        (two / name).write_text(content)
+        with pytest.raises(UserError, match=f"{name} .*delete it"):
+            collect_pairs.main([*labelled, "--output", str(two)])
+
+
+def test_panoptic_labels_of_a_yaml_data_set(tmp_path: Path) -> None:
+    """Segments are colours, labels are places in the json's categories; images without one go."""
+    for name in ("images", "panoptic"):
+        (tmp_path / name).mkdir()
+    colours = np.zeros((20, 30, 3), np.uint8)
+    colours[:, 15:] = (0, 1, 0)  # red + 256 green + 65536 blue: segment 256
+    images, annotations = [], []
+    for index in range(2):
+        cv2.imwrite(str(tmp_path / f"images/{index}.jpg"), np.full((20, 30, 3), 90, np.uint8))
+        if index == 0:
+            Image.fromarray(colours).save(tmp_path / "panoptic/0.png")
+        images.append({"id": index, "file_name": f"{index}.jpg"})
+        segments = [{"id": 256, "category_id": 7}]
+        annotations.append(
+            {"image_id": index, "file_name": f"{index}.png", "segments_info": segments}
+        )
+    categories = [{"id": 3, "name": "sky"}, {"id": 7, "name": "boat"}]
+    content = {"images": images, "annotations": annotations, "categories": categories}
+    (tmp_path / "panoptic.json").write_text(json.dumps(content))
+    file = tmp_path / "harbour.yaml"
+    file.write_text(
+        "name: pairs_harbour\nimages: images\nlabels: panoptic\npanoptic_json: panoptic.json\n"
+    )
+    summary = collect_pairs.main([
+        "--config-file", "configs/ovseg_tiny.yaml", "--ground-truth", "pairs_harbour",
+        "--output", str(tmp_path / "out"), "--opts", "DATASETS.CUSTOM", str(file),
+        "INPUT.MIN_SIZE_TEST", "40",
+    ])  # fmt: skip
+    assert summary is not None
+    assert summary["counts"] == {"images": 2, "unreadable images": 1}
+    rows = read_table(tmp_path / "out")
+    assert [(row["noun"], row["box"]) for row in rows] == [("boat", "30 0 60 40")]
+
 
 def test_open_clip_reads_the_pairs(
     labelled: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -312,6 +378,7 @@ def test_open_clip_reads_the_pairs(
     [
         ([], "either --captions or --ground-truth"),
         (["--ground-truth", "stickerscenes_frozen", "--limit", "0"], "--limit 0"),
+        (["--ground-truth", "stickerscenes_frozen", "--min-score", "nan"], "--min-score nan"),
         (["--ground-truth", "nowhere"], "'nowhere' is not registered"),
         (["--captions", "nowhere.json"], "no such file"),
         (
