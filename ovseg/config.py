@@ -11,6 +11,7 @@ Call after ``detectron2.projects.deeplab.add_deeplab_config``::
 
 from __future__ import annotations
 
+import functools
 import re
 
 import yaml
@@ -215,6 +216,17 @@ def _add_test(cfg: CN) -> None:
     cfg.register_deprecated_key(DENSE_CRF)
 
 
+#: least values of keys with which nothing sensible could be done below them
+_LEAST = {
+    "INPUT.MIN_SIZE_TEST": 0,
+    "INPUT.MAX_SIZE_TEST": 1,
+    "SOLVER.TEST_IMS_PER_BATCH": 1,
+    "DATALOADER.NUM_WORKERS": 0,
+    "MODEL.CLIP_ADAPTER.MASK_PROMPT_DEPTH": 0,
+    "MODEL.CLIP_ADAPTER.MASK_EXPAND_RATIO": 0,
+}
+
+
 def check_config(cfg: CN) -> None:
     """Refuse published keys whose meaning OVSeg does not offer.
 
@@ -236,10 +248,17 @@ def check_config(cfg: CN) -> None:
     _check_choice(
         "MODEL.CLIP_ADAPTER.MASK_FILL", cfg.MODEL.CLIP_ADAPTER.MASK_FILL, ("mean", "zero")
     )
+    _check_choice("INPUT.RANDOM_FLIP", cfg.INPUT.RANDOM_FLIP, ("none", "horizontal", "vertical"))
+    crops = ("relative", "relative_range", "absolute", "absolute_range")
+    _check_choice("INPUT.CROP.TYPE", cfg.INPUT.CROP.TYPE, crops)
     for key in ("CLIP_ENSEMBLE_WEIGHT", "MASK_THR"):
         value = cfg.MODEL.CLIP_ADAPTER[key]
         if not 0 <= value <= 1:
             raise UserError(f"MODEL.CLIP_ADAPTER.{key} {value} must lie in 0..1")
+    for key, least in _LEAST.items():
+        value = functools.reduce(getattr, key.split("."), cfg)
+        if value < least:
+            raise UserError(f"{key} {value} must be at least {least}")
     if cfg.TEST.VISUALIZE < 0:
         raise UserError(f"TEST.VISUALIZE {cfg.TEST.VISUALIZE} is negative; set 0 for no pictures")
     _check_looks(cfg)
@@ -257,7 +276,8 @@ def _check_looks(cfg: CN) -> None:
             "saved proposals are of one look at an image: set TEST.AUG.ENABLED and "
             "TEST.SLIDING_WINDOW to False"
         )
-    if aug.ENABLED and (not aug.MIN_SIZES or min(aug.MIN_SIZES) < 1):
+    whole = all(isinstance(size, int) for size in aug.MIN_SIZES)
+    if aug.ENABLED and not (aug.MIN_SIZES and whole and min(aug.MIN_SIZES) >= 1):
         raise UserError(
             f"TEST.AUG.MIN_SIZES {tuple(aug.MIN_SIZES)}: give lengths in pixels, each at least 1"
         )

@@ -126,6 +126,36 @@ def test_files_that_are_no_checkpoint(small, tmp_path):
         load(str(tmp_path / "other.pth"))
 
 
+@pytest.mark.parametrize(
+    "content",
+    [[1, 2], torch.zeros(2), 3, {"model": None}, {"model": {"sem_seg_head.a": "x"}}, {1: 2}],
+    ids=["list", "tensor", "number", "nothing", "text", "numbers"],
+)
+def test_files_without_a_table_of_weights(small, tmp_path, content):
+    model, cfg = small
+    torch.save(content, tmp_path / "odd.pth")
+    with pytest.raises(UserError, match=r"odd\.pth.*no table of names and tensors"):
+        OVSegCheckpointer(model, cfg=cfg).load(str(tmp_path / "odd.pth"))
+
+
+def test_half_a_clip_is_refused(small, tmp_path):
+    model, cfg = small
+    name = OVSEG_PREFIX + "transformer.resblocks.0.ln_1.weight"
+    path = released(model, tmp_path / "m.pth", **{name: None})
+    with pytest.raises(UserError, match=r"ln_1\.weight is missing"):
+        OVSegCheckpointer(model, cfg=cfg, trained=True).load(path)
+
+
+@pytest.mark.parametrize("held", [None, torch.zeros(2, 16, 32)], ids=["none", "another depth"])
+def test_random_mask_prompts_are_not_evaluated(small, small_config, tmp_path, held):
+    model, cfg = small
+    path = released(model, tmp_path / "m.pth", **{OVSEG_PREFIX + "visual.mask_embedding": held})
+    with pytest.raises(UserError, match="no mask prompts of depth 3"):
+        OVSegCheckpointer(model, cfg=cfg, trained=True).load(path)
+    without = small_config("MODEL.CLIP_ADAPTER.MASK_PROMPT_FWD", "False")
+    OVSegCheckpointer(build_model(without), cfg=without, trained=True).load(path)
+
+
 class _Evil:
     def __reduce__(self):
         return os.system, ("touch evil",)

@@ -8,6 +8,7 @@ import pytest
 import yaml
 from conftest import ROOT, load_config
 from detectron2.config import get_cfg
+from detectron2.modeling import build_model
 from detectron2.projects.deeplab import add_deeplab_config
 
 from ovseg import UserError, add_ovseg_config
@@ -131,3 +132,16 @@ def test_our_configs_are_plain_yaml_with_known_keys(path: Path):
     assert "!!" not in path.read_text()
     yaml.safe_load(path.read_text())
     load_config(path.name)
+
+
+@pytest.mark.parametrize(
+    ("opts", "message"),
+    [
+        (("MODEL.MASK_FORMER.NHEADS", "5"), "describe no network"),
+        (("MODEL.MASK_FORMER.TRANSFORMER_IN_FEATURE", "res9"), "describe no network"),
+        (("MODEL.CLIP_ADAPTER.MASK_PROMPT_DEPTH", "99"), r"depth 99 .*4 blocks; give 0\.\.4"),
+    ],
+)
+def test_networks_that_cannot_be_built(small_config, opts, message):
+    with pytest.raises(UserError, match=message):
+        build_model(small_config(*opts))

@@ -77,6 +77,14 @@ def test_overrides_take_the_type_of_their_key() -> None:
             ["TEST.SLIDING_WINDOW", "True", "MODEL.META_ARCHITECTURE", "OVSegDEMO"],
             "TEST.SLIDING_WINDOW True.*set MODEL.META_ARCHITECTURE OVSeg",
         ),
+        (["TEST.AUG.ENABLED", "True", "TEST.AUG.MIN_SIZES", "('a',)"], r"MIN_SIZES \('a',\)"),
+        (["INPUT.MIN_SIZE_TEST", "-5"], "INPUT.MIN_SIZE_TEST -5 must be at least 0"),
+        (["INPUT.MAX_SIZE_TEST", "0"], "INPUT.MAX_SIZE_TEST 0 must be at least 1"),
+        (["INPUT.RANDOM_FLIP", "diagonal"], "INPUT.RANDOM_FLIP 'diagonal' is unknown"),
+        (["INPUT.CROP.TYPE", "foo"], "INPUT.CROP.TYPE 'foo' is unknown"),
+        (["MODEL.DEVICE", "meta"], "MODEL.DEVICE: 'meta' is not supported; give cpu or cuda"),
+        (["MODEL.META_ARCHITECTURE", "Foo"], "MODEL.META_ARCHITECTURE 'Foo' is not registered"),
+        (["MODEL.BACKBONE.NAME", "Foo"], "MODEL.BACKBONE.NAME 'Foo' is not registered"),
         (["TEST.DENSE_CRF", "True"], "TEST.DENSE_CRF True is not supported"),
         (["INPUT.FORMAT", "HSV"], "INPUT.FORMAT 'HSV' is unknown"),
     ],
@@ -181,6 +189,15 @@ class Broken(torch.utils.data.Dataset):  # type: ignore[type-arg]
 
     def __getitem__(self, index: int) -> None:
         raise UserError("picture a.png is broken; mend it")
+
+
+def test_base_files_that_lead_nowhere(tmp_path: Path) -> None:
+    circle, folder = tmp_path / "circle.yaml", tmp_path / "folder.yaml"
+    circle.write_text("_BASE_: circle.yaml\n")
+    folder.write_text("_BASE_: .\n")
+    for file in (circle, folder):
+        with pytest.raises(UserError, match=rf"{file.name}: its _BASE_ leads to no file"):
+            setup_cfg(file)
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+import pickle
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.checkpoint.c2_model_loading import align_and_update_state_dicts
@@ -25,8 +27,16 @@ logger = logging.getLogger(__name__)
 
 RESOURCES = Path(__file__).resolve().parents[2] / "resources"
 
+_PROMPTS = OVSEG_PREFIX + "visual.mask_embedding"
 # what a checkpoint may lack, or hold in another shape, without being the wrong one
-_FREE = ("criterion.empty_weight", OVSEG_PREFIX + "visual.mask_embedding")
+_FREE = ("criterion.empty_weight", _PROMPTS)
+
+
+def _are_weights(weights: Any) -> bool:
+    return isinstance(weights, dict) and all(
+        isinstance(key, str) and isinstance(value, Tensor | np.ndarray)
+        for key, value in weights.items()
+    )
 
 
 class _ResourceHandler(PathHandler):
@@ -108,11 +118,23 @@ class OVSegCheckpointer(DetectionCheckpointer):
                     raise ValueError("not a detectron2 .pkl: it has no entry 'model'")
             else:
                 content = torch.load(filename, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:
+            # torch's own words would advise to run what the file holds
+            raise UserError(
+                f"MODEL.WEIGHTS {filename!r} is not a checkpoint that can be read: it is none, or "
+                "holds more than weights"
+            ) from error
         except Exception as error:
             reason = str(error).split("\n")[0]
             raise UserError(
                 f"MODEL.WEIGHTS {filename!r} is not a checkpoint that can be read: {reason}"
             ) from error
+        weights = content.get("model", content) if isinstance(content, dict) else None
+        if not _are_weights(weights):
+            raise UserError(
+                f"MODEL.WEIGHTS {filename!r} is not a checkpoint that can be read: it is no table "
+                "of names and tensors"
+            )
         return content if "model" in content else {"model": content}
 
     def _load_model(self, checkpoint: Any) -> Any:
@@ -127,7 +149,10 @@ class OVSegCheckpointer(DetectionCheckpointer):
             *(key for key, *_ in incompatible.incorrect_shapes),
         ]
         if any(key.startswith("sem_seg_head.") for key in held):
-            self._refuse_misfit(incompatible)
+            carries_clip = any(key.startswith(OVSEG_PREFIX) for key in held)
+            self._refuse_misfit(incompatible, carries_clip)
+            if self.trained:
+                self._refuse_random_prompts(carries_clip)
         elif self.trained:
             raise UserError(
                 "MODEL.WEIGHTS holds no trained OVSeg, only a backbone at most: give a released "
@@ -172,7 +197,7 @@ class OVSegCheckpointer(DetectionCheckpointer):
         matched = align_and_update_state_dicts(backbone, checkpoint["model"], from_caffe2)
         return {key: value for key, value in matched.items() if key in backbone}
 
-    def _refuse_misfit(self, incompatible: Any) -> None:
+    def _refuse_misfit(self, incompatible: Any, carries_clip: bool) -> None:
         problems = [
             *(
                 f"{key} is {of_file}, wanted {of_model}"
@@ -182,7 +207,7 @@ class OVSegCheckpointer(DetectionCheckpointer):
             *(
                 f"{key} is missing"
                 for key in incompatible.missing_keys
-                if not key.startswith(OVSEG_PREFIX) and key not in _FREE
+                if (carries_clip or not key.startswith(OVSEG_PREFIX)) and key not in _FREE
             ),
             *(f"{key} is left over" for key in incompatible.unexpected_keys if key not in _FREE),
         ]
@@ -191,6 +216,16 @@ class OVSegCheckpointer(DetectionCheckpointer):
                 f"MODEL.WEIGHTS does not fit this config: {problems[0]}"
                 + (f" (and {len(problems) - 1} more)" if len(problems) > 1 else "")
                 + "; give the checkpoint's own --config-file"
+            )
+
+    def _refuse_random_prompts(self, carries_clip: bool) -> None:
+        adapter = self.cfg.MODEL.CLIP_ADAPTER
+        from_file = not carries_clip and os.path.isfile(adapter.CLIP_MODEL_NAME)
+        if adapter.MASK_PROMPT_FWD and _PROMPTS in self._missing and not from_file:
+            raise UserError(
+                "MODEL.WEIGHTS holds no mask prompts of depth "
+                f"{adapter.MASK_PROMPT_DEPTH}: set MODEL.CLIP_ADAPTER.MASK_PROMPT_FWD False, or "
+                "MODEL.CLIP_ADAPTER.MASK_PROMPT_DEPTH to the depth that it was trained with"
             )
 
     def _complete_clip(self) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 import yaml
 from detectron2.config import CfgNode, get_cfg
+from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, SEM_SEG_HEADS_REGISTRY
 from detectron2.projects.deeplab import add_deeplab_config
 
 from ovseg.config import DENSE_CRF, add_ovseg_config, check_config
@@ -87,6 +88,8 @@ def _merge_file(cfg: CfgNode, path: Path, known: dict[str, Any]) -> None:
         raise UserError(
             f"{path}: its _BASE_ {error.filename!r} does not exist; correct the _BASE_ line"
         ) from error
+    except (RecursionError, IsADirectoryError) as error:
+        raise UserError(f"{path}: its _BASE_ leads to no file; correct the _BASE_ line") from error
     except yaml.YAMLError as error:
         raise UserError(f"{path}: not valid yaml ({error}); correct it at that place") from error
     except KeyError as error:
@@ -169,6 +172,16 @@ def _check_available(cfg: CfgNode) -> None:
     check_config(cfg)
     if cfg.INPUT.FORMAT not in {"RGB", "BGR"}:
         raise UserError(f"INPUT.FORMAT {cfg.INPUT.FORMAT!r} is unknown; choose from RGB, BGR")
+    model = cfg.MODEL
+    for key, name, registry in (
+        ("MODEL.META_ARCHITECTURE", model.META_ARCHITECTURE, META_ARCH_REGISTRY),
+        ("MODEL.BACKBONE.NAME", model.BACKBONE.NAME, BACKBONE_REGISTRY),
+        ("MODEL.SEM_SEG_HEAD.NAME", model.SEM_SEG_HEAD.NAME, SEM_SEG_HEADS_REGISTRY),
+        ("MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME", model.SEM_SEG_HEAD.PIXEL_DECODER_NAME,
+         SEM_SEG_HEADS_REGISTRY),
+    ):  # fmt: skip
+        if name not in registry:
+            raise UserError(f"{key} {name!r} is not registered; take a config of configs/")
 
 
 def _choose_device(cfg: CfgNode) -> None:
@@ -178,6 +191,10 @@ def _choose_device(cfg: CfgNode) -> None:
         raise UserError(
             f"config key MODEL.DEVICE: {cfg.MODEL.DEVICE!r} is no device; give cpu, cuda or cuda:N"
         ) from error
+    if device.type not in {"cpu", "cuda"}:
+        raise UserError(
+            f"config key MODEL.DEVICE: {cfg.MODEL.DEVICE!r} is not supported; give cpu or cuda"
+        )
     if device.type == "cuda":
         count = torch.cuda.device_count()
         if not count:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from detectron2.config import CfgNode
@@ -15,6 +17,18 @@ from .criterion import SetCriterion
 from .matcher import HungarianMatcher
 
 
+@contextmanager
+def _config_errors() -> Iterator[None]:
+    try:
+        yield
+    except (KeyError, AssertionError, ValueError, RuntimeError) as error:
+        raise UserError(
+            "MODEL.BACKBONE, MODEL.RESNETS or MODEL.SWIN, MODEL.SEM_SEG_HEAD and MODEL.MASK_FORMER "
+            f"describe no network ({type(error).__name__}: {error}); compare them with a config "
+            "of configs/"
+        ) from error
+
+
 def build_parts(cfg: CfgNode) -> dict[str, Any]:
     """The arguments of :class:`OVSeg` that ``cfg`` stands for.
 
@@ -23,7 +37,8 @@ def build_parts(cfg: CfgNode) -> dict[str, Any]:
     """
     check_config(cfg)
     former, adapter = cfg.MODEL.MASK_FORMER, cfg.MODEL.CLIP_ADAPTER
-    backbone = build_backbone(cfg)
+    with _config_errors():
+        backbone = build_backbone(cfg)
     clip = build_clip(adapter.CLIP_MODEL_NAME, adapter.CLIP_PRETRAINED, adapter.MASK_PROMPT_DEPTH)
     text_dim, width = clip.text_projection.shape[1], cfg.MODEL.SEM_SEG_HEAD.EMBEDDING_DIM
     if text_dim != width:
@@ -31,9 +46,11 @@ def build_parts(cfg: CfgNode) -> dict[str, Any]:
             f"MODEL.SEM_SEG_HEAD.EMBEDDING_DIM {width} must be the width of "
             f"{adapter.CLIP_MODEL_NAME}'s text features, {text_dim}"
         )
+    with _config_errors():
+        sem_seg_head = build_sem_seg_head(cfg, backbone.output_shape())
     return {
         "backbone": backbone,
-        "sem_seg_head": build_sem_seg_head(cfg, backbone.output_shape()),
+        "sem_seg_head": sem_seg_head,
         "criterion": SetCriterion(
             cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES,
             HungarianMatcher(

@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
+from ovseg.errors import UserError
+
 
 class MaskPromptedViT(VisionTransformer):
     """open_clip's vision transformer in which background tokens may be learned prompts.
@@ -20,6 +22,12 @@ class MaskPromptedViT(VisionTransformer):
         """Arguments of :class:`open_clip.transformer.VisionTransformer`, and the prompt depth."""
         super().__init__(*args, **kwargs)
         self.mask_prompt_depth = mask_prompt_depth
+        layers = len(self.transformer.resblocks)
+        if not 0 <= mask_prompt_depth <= layers:
+            raise UserError(
+                f"mask prompts of depth {mask_prompt_depth} (MODEL.CLIP_ADAPTER.MASK_PROMPT_DEPTH) "
+                f"do not fit this CLIP's {layers} blocks; give 0..{layers}"
+            )
         if mask_prompt_depth:
             patches, width = self.positional_embedding.shape
             prompts = torch.empty(mask_prompt_depth, patches - 1, width)
