@@ -20,7 +20,7 @@ from conftest import ROOT
 from PIL import Image
 
 from ovseg.data.images import read_labels
-from ovseg.data.preparation.files import BrokenFileError
+from ovseg.data.preparation.files import BrokenFileError, check_image, read_label_mat
 from ovseg.data.preparation.labels import (
     ade20k_object_ids,
     label_table,
@@ -317,7 +317,12 @@ def spoil_ade20k(root: Path) -> list[str]:
     odd = np.full((72, 96), 151, np.uint8)
     Image.fromarray(odd).save(ade / "annotations/validation/ADE_val_00000001.png")
     (ade / "images/validation/ADE_val_00000002.jpg").write_bytes(b"")
-    return ["ADE_val_00000001.png: value 151 is no class", "ADE_val_00000002.jpg cannot be read"]
+    (ade / "annotations/validation/ADE_val_00000003.png").unlink()
+    return [
+        "ADE_val_00000001.png: value 151 is no class",
+        "ADE_val_00000002.jpg cannot be read",
+        "annotations/validation/ADE_val_00000003.png is missing",
+    ]
 
 
 def spoil_ade20k_full(root: Path) -> list[str]:
@@ -379,6 +384,108 @@ def test_broken_files_are_named_and_the_others_done(
     write(tmp_path)
     assert prepare(script, tmp_path) == 0
     assert not said(capsys)
+
+
+@pytest.mark.parametrize(
+    ("script", "image"),
+    [
+        ("voc_sem_seg", "VOCdevkit/VOC2012/JPEGImages/2009_000002.jpg"),
+        ("coco_stuff_sem_seg", "coco/val2017/000000001010.jpg"),
+        ("ade20k_sem_seg", "ADEChallengeData2016/images/validation/ADE_val_00000002.jpg"),
+        ("pascal_context", "VOCdevkit/VOC2010/JPEGImages/2009_000002.jpg"),
+    ],
+)
+def test_truncated_images_are_named(
+    script: str, image: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    SPOILED[script][0](tmp_path)
+    path = tmp_path / image
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-300])
+    assert prepare(script, tmp_path, "--split", "val") == 1
+    (line,) = said(capsys)
+    assert f"{path} cannot be read (image file is truncated" in line
+    # bytes after the end do no harm
+    path.write_bytes(whole + b"\0\0")
+    assert prepare(script, tmp_path, "--split", "val") == 0
+
+
+def test_truncated_images_that_are_no_jpeg(tmp_path: Path) -> None:
+    image, labels = tmp_path / "a.jpg", tmp_path / "a.png"
+    noise = np.random.default_rng(0).integers(0, 255, (20, 30, 3), np.uint8)
+    Image.fromarray(noise).save(image, "PNG")
+    check_image(image, labels, (20, 30))
+    image.write_bytes(image.read_bytes()[:-300])
+    with pytest.raises(BrokenFileError, match=r"a\.jpg cannot be read"):
+        check_image(image, labels, (20, 30))
+
+
+def test_image_without_label_map_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    archives.write_coco_stuff(tmp_path)
+    gone = tmp_path / "coco/stuffthingmaps/val2017/000000001010.png"
+    gone.unlink()
+    assert prepare("coco_stuff_sem_seg", tmp_path) == 1
+    assert said(capsys) == [f"error: {gone} is missing; unpack the archive again"]
+    assert len(list((tmp_path / "coco/stuffthingmaps_detectron2/val2017").iterdir())) == 2
+    # without images nobody knows of it
+    (tmp_path / "coco/val2017").rename(tmp_path / "later")
+    assert prepare("coco_stuff_sem_seg", tmp_path, "--split", "val", "--overwrite") == 0
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ([[1, 65537]], "value 65537 is no whole number from 0 to 65535"),
+        ([[1, -1]], "value -1 is no whole number"),
+        ([[1.0, 3.5]], "value 3.5 is no whole number"),
+        ([[1.0, np.nan]], "value nan is no whole number"),
+        (np.ones((2, 3, 3)), r"shape \(2, 3, 3\), no map of numbers"),
+        (np.ones((0, 0)), r"shape \(0, 0\), no map of numbers"),
+        ("grass", "no map of numbers"),
+        ([[1 + 1j]], "no map of numbers"),
+    ],
+)
+def test_label_mat_with_other_values_is_a_broken_file(
+    value: object, message: str, tmp_path: Path
+) -> None:
+    scipy.io.savemat(tmp_path / "a.mat", {"LabelMap": value})
+    with pytest.raises(BrokenFileError, match=rf"a\.mat: .*{message}"):
+        read_label_mat(tmp_path / "a.mat")
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32, np.float64])
+def test_label_mat_of_any_number_type(dtype: type, tmp_path: Path) -> None:
+    scipy.io.savemat(tmp_path / "a.mat", {"LabelMap": np.array([[0, 7, 255]], dtype)})
+    labels = read_label_mat(tmp_path / "a.mat")
+    assert (labels.dtype, labels.tolist()) == (np.uint16, [[0, 7, 255]])
+
+
+def test_one_odd_label_mat_does_not_stop_the_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    archives.write_pascal_context(tmp_path)
+    folder = tmp_path / "VOCdevkit/VOC2010/trainval"
+    scipy.io.savemat(folder / "2009_000001.mat", {"LabelMap": "grass"})
+    scipy.io.savemat(folder / "2009_000002.mat", {"LabelMap": np.ones((90, 64, 2))})
+    assert prepare("pascal_context", tmp_path, "--split", "val") == 1
+    assert len(said(capsys)) == 2
+    assert len(list(tmp_path.rglob("pc459_val/2009_000003.tif"))) == 1
+
+
+def test_lists_that_are_no_utf8_are_named(tmp_path: Path) -> None:
+    archives.write_pascal_context(tmp_path)
+    voc = tmp_path / "VOCdevkit/VOC2010"
+    ids = (voc / "pascalcontext_val.txt").read_text()
+    (voc / "pascalcontext_val.txt").write_text(ids, encoding="utf-16")
+    with pytest.raises(UserError, match=r"pascalcontext_val\.txt is no UTF-8 text"):
+        prepare("pascal_context", tmp_path, "--split", "val")
+    (voc / "pascalcontext_val.txt").write_text(ids, encoding="utf-8-sig")
+    assert prepare("pascal_context", tmp_path, "--split", "val") == 0
+    (voc / "labels.txt").write_text("1: caf\xe9\n", encoding="latin-1")
+    with pytest.raises(UserError, match=r"labels\.txt is no UTF-8 text"):
+        prepare("pascal_context", tmp_path, "--split", "val")
 
 
 def test_index_that_would_run_code_is_refused(tmp_path: Path) -> None:

@@ -6,11 +6,9 @@ from pathlib import Path
 
 from detectron2.data import MetadataCatalog
 
-from ovseg.data.preparation.files import require
 from ovseg.data.preparation.labels import label_table, unknown_label
-from ovseg.data.preparation.plain import plan_label_maps
+from ovseg.data.preparation.plain import find_label_maps, plan_label_maps
 from ovseg.data.preparation.runner import Job
-from ovseg.errors import UserError
 
 _ADE = "ADEChallengeData2016.zip, http://sceneparsing.csail.mit.edu/"
 _FOLDERS = {"train": "training", "val": "validation"}
@@ -28,13 +26,9 @@ def plan(root: Path, split: str) -> list[Job]:
     """
     metadata = MetadataCatalog.get(f"ade20k_sem_seg_{split}")
     ade, name = root / "ADEChallengeData2016", _FOLDERS[split]
-    folder = require(ade / "annotations" / name, _ADE)
-    sources = sorted(folder.glob("*.png"))
-    if not sources:
-        raise UserError(f"{folder} holds no .png; unpack there {_ADE}")
+    images = ade / "images" / name
+    sources = find_label_maps(ade / "annotations" / name, images, _ADE)
     ignore = int(metadata.ignore_label)
     labels = {label + 1: label for label in range(len(metadata.stuff_classes))}
     table = label_table({**labels, 0: ignore}, 256, ignore, unknown_label(ignore))
-    return plan_label_maps(
-        sources, ade / "images" / name, ade / "annotations_detectron2" / name, table
-    )
+    return plan_label_maps(sources, images, ade / "annotations_detectron2" / name, table)

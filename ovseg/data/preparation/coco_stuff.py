@@ -5,11 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from ovseg.data.datasets import find_split
-from ovseg.data.preparation.files import require
 from ovseg.data.preparation.labels import label_table, unknown_label
-from ovseg.data.preparation.plain import plan_label_maps
+from ovseg.data.preparation.plain import find_label_maps, plan_label_maps
 from ovseg.data.preparation.runner import Job
-from ovseg.errors import UserError
 
 _STUFF = "stuffthingmaps_trainval2017.zip, https://github.com/nightrome/cocostuff"
 
@@ -25,10 +23,8 @@ def plan(root: Path, split: str) -> list[Job]:
         UserError: the folder of label maps is missing or empty.
     """
     target = find_split(f"coco_2017_{split}_stuff_sem_seg")
-    folder = require(root / "coco" / "stuffthingmaps" / f"{split}2017", _STUFF)
-    sources = sorted(folder.glob("*.png"))
-    if not sources:
-        raise UserError(f"{folder} holds no .png; unpack there {_STUFF}")
+    folder = root / "coco" / "stuffthingmaps" / f"{split}2017"
+    sources = find_label_maps(folder, root / target.images, _STUFF)
     ignore = target.ignore_label
     labels = {number - 1: label for label, number in enumerate(target.classes().source_ids)}
     table = label_table({**labels, 255: ignore}, 256, ignore, unknown_label(ignore))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from ovseg.utils.io import atomic_path
 
 JPEG_QUALITY = 95
 _EXIF_ORIENTATION = 274
+_JPEG_END = b"\xff\xd9"
 
 
 class BrokenFileError(UserError):
@@ -60,15 +62,27 @@ def read_label_mat(path: Path) -> np.ndarray:
     """The array ``LabelMap`` of a MATLAB file, uint16 (H, W).
 
     Raises:
-        BrokenFileError: the file is missing, broken or lacks that array.
+        BrokenFileError: the file is missing, broken or lacks that array, or the array is no map of
+            whole numbers from 0 to 65535.
     """
     try:
-        labels = scipy.io.loadmat(path, variable_names=["LabelMap"])["LabelMap"]
+        labels = np.asarray(scipy.io.loadmat(path, variable_names=["LabelMap"])["LabelMap"])
     except KeyError as error:
         raise BrokenFileError(f"{path}: it holds no LabelMap; unpack the archive again") from error
     except Exception as error:
         raise _broken(path, error) from error
-    return np.asarray(labels, dtype=np.uint16)
+    if labels.ndim != 2 or not labels.size or labels.dtype.kind not in "buif":
+        raise BrokenFileError(
+            f"{path}: LabelMap is {labels.dtype} of shape {labels.shape}, no map of numbers; "
+            "unpack the archive again"
+        )
+    with np.errstate(invalid="ignore"):
+        whole = labels.astype(np.uint16, copy=False)
+    if whole is not labels and (wrong := labels[whole != labels]).size:
+        raise BrokenFileError(
+            f"{path}: value {wrong[0]} is no whole number from 0 to 65535; unpack the archive again"
+        )
+    return whole
 
 
 def require(path: Path, source: str) -> Path:
@@ -85,16 +99,32 @@ def require(path: Path, source: str) -> Path:
     return path
 
 
+def read_list(path: Path, source: str) -> str:
+    """The text of a list; arguments and errors as :func:`require`.
+
+    Raises:
+        UserError: it is not there or not UTF-8.
+    """
+    try:
+        return require(path, source).read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{path} is no UTF-8 text ({error}); take it again from {source}"
+        ) from error
+
+
 def read_ids(path: Path, source: str) -> list[str]:
-    """The image ids of a split, one a line; arguments and errors as :func:`require`."""
-    ids = require(path, source).read_text(encoding="utf-8").split()
+    """The image ids of a split, one a line; arguments and errors as :func:`read_list`."""
+    ids = read_list(path, source).split()
     if not ids:
         raise UserError(f"{path} lists no image; take it again from {source}")
     return ids
 
 
 def check_image(path: Path, labels: Path, shape: tuple[int, ...]) -> None:
-    """See by its header that the image of a label map is there and has the same size.
+    """See that the image of a label map is there, whole, and of the same size.
+
+    A JPEG is whole when its last two bytes say so; any other file is decoded to find out.
 
     Args:
         path: the image.
@@ -102,11 +132,16 @@ def check_image(path: Path, labels: Path, shape: tuple[int, ...]) -> None:
         shape: (height, width) of the label map.
 
     Raises:
-        BrokenFileError: it is missing, no picture, or of another size.
+        BrokenFileError: it is missing, truncated, no picture, or of another size.
     """
     try:
-        with Image.open(path) as file:
-            width, height = file.size
+        with path.open("rb") as stream, Image.open(stream) as picture:
+            width, height = picture.size
+            after_header = stream.tell()
+            stream.seek(-len(_JPEG_END), os.SEEK_END)
+            if picture.format != "JPEG" or stream.read() != _JPEG_END:
+                stream.seek(after_header)
+                picture.load()
     except Exception as error:
         raise _broken(path, error) from error
     check_same_size(labels, shape, path, (height, width))

@@ -13,6 +13,7 @@ from ovseg.data.preparation.files import (
     check_image,
     read_ids,
     read_label_mat,
+    read_list,
     relabel_file,
     require,
     write_labels,
@@ -47,7 +48,7 @@ def plan(root: Path, split: str) -> list[Job]:
     voc = root / "VOCdevkit" / "VOC2010"
     ids = read_ids(_id_list(voc, split), _LIST)
     folder = require(voc / "trainval", f"trainval.tar.gz of {_CONTEXT}")
-    numbers = read_class_numbers(require(voc / "labels.txt", _CONTEXT))
+    numbers = read_class_numbers(voc / "labels.txt")
     tables = (
         _many_table(numbers, many.classes().names, many.ignore_label),
         _few_table(numbers, few.classes().names, few.ignore_label),
@@ -91,10 +92,10 @@ def read_class_numbers(path: Path) -> dict[str, int]:
     """Read lines ``id: name``; returns name -> id, names without their blanks.
 
     Raises:
-        UserError: a line has no id.
+        UserError: the file is missing or not UTF-8, or a line has no id.
     """
     numbers = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in read_list(path, _CONTEXT).splitlines():
         number, colon, name = line.partition(":")
         if not line.strip():
             continue

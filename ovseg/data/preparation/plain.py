@@ -13,11 +13,31 @@ from ovseg.data.preparation.files import (
     check_image,
     read_raw_labels,
     relabel_file,
+    require,
     write_labels,
 )
 from ovseg.data.preparation.runner import Job
+from ovseg.errors import UserError
 
 logger = logging.getLogger(__name__)
+
+
+def find_label_maps(folder: Path, images: Path, archive: str) -> list[Path]:
+    """The label maps (``.png``) of a folder and those that its images (``.jpg``) should have.
+
+    Args:
+        folder: of label maps.
+        images: may be missing.
+        archive: where ``folder`` comes from.
+
+    Raises:
+        UserError: the folder is missing, or there is no label map at all.
+    """
+    names = {path.stem for path in require(folder, archive).glob("*.png")}
+    if not names:
+        raise UserError(f"{folder} holds no .png; unpack there {archive}")
+    names |= {path.stem for path in images.glob("*.jpg")}
+    return [folder / f"{name}.png" for name in sorted(names)]
 
 
 def plan_label_maps(
@@ -26,7 +46,7 @@ def plan_label_maps(
     """One job for each label map.
 
     Args:
-        sources: the archive's label maps.
+        sources: the archive's label maps; one that is missing is a failure when it is its turn.
         images: folder of the images (``.jpg``), whose sizes are compared.
         outputs: folder of ours (``.png``).
         table: from :func:`ovseg.data.preparation.labels.label_table`.
