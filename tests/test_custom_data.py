@@ -224,6 +224,34 @@ def test_coco_panoptic(tmp_path: Path) -> None:
     (tmp_path / "panoptic.json").write_text('{"images": []}')
     with pytest.raises(UserError, match=r"panoptic\.json is no COCO panoptic file"):
         register_custom([file])
+    document["categories"][1]["id"] = 90
+    (tmp_path / "panoptic.json").write_text(json.dumps(document))
+    with pytest.raises(UserError, match=r"categories 'sky' and 'boat' have one id, 90"):
+        register_custom([file])
+
+
+@pytest.mark.parametrize(
+    ("annotations", "message"),
+    [
+        (None, r"annotations of .*panoptic\.json cannot be used"),
+        ([None], "cannot be used"),
+        ([], "has no annotations"),
+        ([{"file_name": None, "segments_info": []}], "cannot be used"),
+        ([{"file_name": "7.png", "segments_info": 3}], "cannot be used"),
+        ([{"file_name": "7.png", "segments_info": [{"id": "x", "category_id": 1}]}], "'x'"),
+        ([{"file_name": "7.png", "segments_info": [{"id": 1, "category_id": 2}]}], "lacks 2"),
+        ([{"segments_info": []}], "lacks 'file_name'"),
+        ([{"file_name": "7.png", "segments_info": []}], r"7\.jpg is missing"),
+    ],
+)
+def test_odd_annotations_are_named(tmp_path: Path, annotations: Any, message: str) -> None:
+    document = {"categories": [{"id": 1, "name": "sky"}], "annotations": annotations}
+    (tmp_path / "panoptic.json").write_text(json.dumps(document))
+    file = tmp_path / "odd.yaml"
+    file.write_text("name: odd\nimages: .\nlabels: .\npanoptic_json: panoptic.json\n")
+    register_custom([file])
+    with pytest.raises(UserError, match=f"data set odd: .*{message}"):
+        load_dataset("odd")
 
 
 @pytest.mark.parametrize(
@@ -233,6 +261,8 @@ def test_coco_panoptic(tmp_path: Path) -> None:
         ({"classes": None}, "key 'classes' is missing"),
         ({"classes": ["sky", "sea", " sky"]}, "'sky' stands for classes 1 and 3"),
         ({"classes": ["sky", ["sea", "sky"]]}, "'sky' stands for classes 1 and 2"),
+        ({"classes": ["Dog", "dog"]}, "'dog' stands for classes 1 and 2"),
+        ({"classes": ["hot dog", "hot  dog"]}, "'hot dog' stands for classes 1 and 2"),
         ({"classes": ["sky", []]}, "class 2 has no word"),
         ({"classes": ["sky", False]}, "class 2, False is no text; write it in quotes"),
         ({"images": None}, "key 'images' is missing"),
@@ -258,7 +288,12 @@ def test_mistakes_in_the_file_are_named(
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("classes: [", "not valid yaml"), ("- sky", "describes no data set"), ("", "no data set")],
+    [
+        ("classes: [", "not valid yaml"),
+        ("name: a\nclasses: [sky]\nclasses: [sea]", r"a key is there twice\s+in .*, line 3"),
+        ("- sky", "describes no data set"),
+        ("", "no data set"),
+    ],
 )
 def test_other_files_are_refused(tmp_path: Path, text: str, message: str) -> None:
     file = tmp_path / "wrong.yaml"
@@ -275,8 +310,10 @@ def test_folders_that_do_not_fit_are_named(tmp_path: Path) -> None:
         load_dataset("harbour")
     register_custom([write_data(tmp_path / "b", name="shifted")])
     (tmp_path / "b/maps/0.png").rename(tmp_path / "b/maps/9.png")
-    with pytest.raises(UserError, match=r"shifted: .*0\.jpg and .*1\.png have different names"):
-        load_dataset("shifted")
+    names = [Path(example["file_name"]).name for example in load_dataset("shifted", unpaired=True)]
+    assert "0.jpg" not in names  # it has no label map
+    assert "9.jpg" in names  # what its label map lacks will be named
+    assert "9.jpg" not in [Path(e["file_name"]).name for e in load_dataset("shifted")]
 
 
 def iou_by_hand(

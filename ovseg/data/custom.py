@@ -31,7 +31,6 @@ from typing import Any
 import numpy as np
 import yaml
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.data.datasets.coco_panoptic import load_coco_panoptic_json
 
 from ovseg.data.datasets import Split, dataset_classes, register_split
 from ovseg.data.vocabulary import Vocabulary
@@ -42,6 +41,20 @@ _KEYS = (
     "name", "images", "labels", "classes", "ignore_value", "image_ext", "label_ext", "panoptic_json"
 )  # fmt: skip
 _REQUIRED = ("name", "images", "labels")
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that is there twice, of which yaml silently takes the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """The mapping of a node."""
+        seen = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.MarkedYAMLError(None, None, "a key is there twice", key.start_mark)
+            if isinstance(key, yaml.ScalarNode):
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
 
 
 @dataclass(frozen=True)
@@ -106,6 +119,7 @@ def _register(file: Path) -> str:
         ignore_label=_ignore_value(file, description.get("ignore_value", 255), len(words)),
         image_ext=_ending(file, "image_ext", description.get("image_ext", "jpg")),
         label_ext=_ending(file, "label_ext", description.get("label_ext", "png")),
+        images_shared=True,  # photographs without a label map are none of its own
         hint=f"correct images, labels, image_ext or label_ext in {file}",
         words=words,
     )
@@ -140,7 +154,7 @@ def _forget(file: Path, name: str) -> None:
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        description = yaml.safe_load(file.read_text(encoding="utf-8"))
+        description = yaml.load(file.read_text(encoding="utf-8"), _Loader)
     except OSError as error:
         raise UserError(
             f"data set file {str(file)!r} cannot be read ({error.strerror}); check the path"
@@ -218,50 +232,66 @@ def _words(
         if not names:
             raise UserError(f"{file}: class {number} has no word; give it one or remove it")
         for name in names:
-            word = _text(file, f"class {number},", name)
-            if word in first_of:
+            word = " ".join(_text(file, f"class {number},", name).split())
+            key = word.casefold()  # CLIP reads lower case and single blanks
+            if key in first_of:
                 raise UserError(
-                    f"{file}: the word {word!r} stands for classes {first_of[word]} and {number}; "
-                    "give each word once"
+                    f"{file}: the word {word!r} stands for classes {first_of[key]} and {number}; "
+                    "give each word once (case and blanks make no difference)"
                 )
-            first_of[word] = number
+            first_of[key] = number
     return tuple(tuple(name.strip() for name in names) for names in lists)
 
 
 def _categories(panoptic: Path) -> list[dict[str, Any]]:
     try:
-        categories = json.loads(panoptic.read_text(encoding="utf-8"))["categories"]
-        return [{"id": int(item["id"]), "name": str(item["name"])} for item in categories]
+        items = json.loads(panoptic.read_text(encoding="utf-8"))["categories"]
+        categories = [{"id": int(item["id"]), "name": str(item["name"])} for item in items]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"panoptic_json {panoptic} is no COCO panoptic file ({error!r}); give one whose "
             "categories have an id and a name"
         ) from error
+    name_of: dict[int, str] = {}
+    for item in categories:
+        number, name = item["id"], item["name"]
+        if number in name_of:
+            raise UserError(
+                f"panoptic_json {panoptic}: categories {name_of[number]!r} and {name!r} have one "
+                f"id, {number}; give each its own"
+            )
+        name_of[number] = name
+    return categories
 
 
 def _load_panoptic(file: Path, split: Split, panoptic: Path) -> list[dict[str, Any]]:
     """Dataset dicts whose ``segments`` give the label of each colour, see ``read_truth``."""
     labels = {item["id"]: label for label, item in enumerate(_categories(panoptic))}
-    mapping = {
-        "thing_dataset_id_to_contiguous_id": {},
-        "stuff_dataset_id_to_contiguous_id": labels,
-    }
     try:
-        examples = load_coco_panoptic_json(str(panoptic), split.images, split.labels, mapping)
-    except AssertionError as error:
-        raise UserError(
-            f"data set {split.name}: {error} is missing; correct images or labels in {file}"
-        ) from error
+        examples = [
+            {
+                "file_name": str(Path(split.images, item["file_name"]).with_suffix(".jpg")),
+                "sem_seg_file_name": str(Path(split.labels, item["file_name"])),
+                "segments": {int(x["id"]): labels[x["category_id"]] for x in item["segments_info"]},
+                "ignore_label": split.ignore_label,
+            }
+            for item in json.loads(panoptic.read_text(encoding="utf-8"))["annotations"]
+        ]
     except KeyError as error:
         raise UserError(
             f"data set {split.name}: {panoptic} lacks {error}, an entry or a category; mend it"
         ) from error
-    return [
-        {
-            "file_name": example["file_name"],
-            "sem_seg_file_name": example["pan_seg_file_name"],
-            "segments": {item["id"]: item["category_id"] for item in example["segments_info"]},
-            "ignore_label": split.ignore_label,
-        }
-        for example in examples
-    ]
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(
+            f"data set {split.name}: the annotations of {panoptic} cannot be used ({error}); give "
+            "those of a COCO panoptic file"
+        ) from error
+    if not examples:
+        raise UserError(f"data set {split.name}: {panoptic} has no annotations; give another file")
+    for key in ("file_name", "sem_seg_file_name"):
+        if not os.path.isfile(examples[0][key]):
+            raise UserError(
+                f"data set {split.name}: {examples[0][key]} is missing; correct images or labels "
+                f"in {file}"
+            )
+    return examples

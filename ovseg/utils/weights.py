@@ -76,7 +76,7 @@ def write_detectron2_pickle(
     }
     try:
         with atomic_path(path) as temporary, temporary.open("wb") as file:
-            pickle.dump(content, file)
+            pickle.dump(content, file, protocol=4)  # the same of every Python
     except OSError as error:
         raise UserError(f"cannot write {str(path)!r} ({error.strerror}); give another") from error
 
