@@ -18,7 +18,9 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -30,7 +32,7 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from open_clip_training.run_state import seed_everything
+from open_clip_training.run_state import check_ranges, seed_everything
 from open_clip_training.train_data import BatchOrder, PairImages
 from open_clip_training.train_eval import RegionCheck
 from open_clip_training.train_model import choose_trained, load_clip
@@ -43,6 +45,13 @@ from ovseg.modeling.clip import text_templates
 
 logger = logging.getLogger("train")
 LARGE_WIDTH = 1024  # of the vision transformer of ViT-L
+RANGES: dict[str, tuple[float, float]] = {
+    **dict.fromkeys(("epochs", "steps", "accumulate"), (1, math.inf)),
+    **dict.fromkeys(("mask_prompt_depth", "warmup", "workers", "eval_images"), (0, math.inf)),
+    **dict.fromkeys(("lr", "weight_decay", "prompt_lr"), (0, math.inf)),
+    "batch_size": (2, math.inf),
+    "seed": (0, 2**32 - 1),
+}
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -75,11 +84,13 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--precision", choices=("fp32", "amp", "amp_bf16"), default="fp32")
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     add("--workers", type=int, default=4, help="loading processes; unused where all fits in memory")
-    add("--eval-data", help="a registered data set, for example ade20k_sem_seg_val")
+    add("--eval-data", help="a registered data set (ade20k_sem_seg_val), or the yaml of your own")
     add("--eval-images", type=int, default=0, help="check on its first so many pictures; 0: all")
     add("--seed", type=int, default=0)
     add("--resume", action="store_true", help="continue a stopped run")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    check_ranges(options, RANGES)
+    return options
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -89,10 +100,8 @@ def main(arguments: list[str] | None = None) -> None:
         UserError: an argument or the data cannot be used.
     """
     options = parse_arguments(arguments)
-    try:
-        torch.device(options.device)
-    except RuntimeError as error:
-        raise UserError(f"--device {options.device!r} is none; give cuda or cpu") from error
+    check_device(options.device)
+    check_output(options.output)
     place = init_distributed_device_so(device=options.device)
     processes = Processes(torch.device(place["device"]), place["global_rank"], place["world_size"])
     if processes.rank:
@@ -102,6 +111,41 @@ def main(arguments: list[str] | None = None) -> None:
     finally:
         if place["distributed"]:
             torch.distributed.destroy_process_group()
+
+
+def check_device(name: str) -> None:
+    """Check that there is such a device.
+
+    Raises:
+        UserError: there is none.
+    """
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UserError(f"--device {name!r} is none; give cuda or cpu") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(
+            f"--device {name!r}: there is no such GPU ({torch.cuda.device_count()} are seen); give "
+            "cpu, or look at the driver"
+        )
+
+
+def check_output(path: Path) -> None:
+    """Check that the result can be written, before hours of training.
+
+    Raises:
+        UserError: it cannot.
+    """
+    if path.is_dir():
+        raise UserError(f"--output {str(path)!r} is a folder; give a file, such as {path}/clip.pt")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"--output {str(path)!r} cannot be written ({error.strerror}); give another place"
+        ) from error
 
 
 def adapt(options: argparse.Namespace, processes: Processes) -> None:
@@ -115,14 +159,11 @@ def adapt(options: argparse.Namespace, processes: Processes) -> None:
         seed=options.seed,
     )
     choose_trained(model, options.train)
-    pairs = read_pairs(
-        options.train_data,
-        masked=options.crops == "masked",
-        with_masks=model.visual.mask_prompt_depth > 0,
-    )
+    with_masks = model.visual.mask_prompt_depth > 0
+    pairs = read_pairs(options.train_data, masked=options.crops == "masked", with_masks=with_masks)
     nouns = [pair.noun for pair in pairs]
     settings = choose_settings(options, len(pairs), model.visual.conv1.out_channels, processes)
-    images = PairImages(pairs, model.visual.image_size)
+    images = PairImages(pairs, model.visual.image_size, with_masks)
     run = Run(model, model_cfg, nouns, settings, processes, options.accumulate)
     if options.train != "visual" and not model.visual.mask_embedding.any():
         start_prompts(model, images, options.seed)  # they are new
@@ -148,23 +189,27 @@ def choose_settings(
     Raises:
         UserError: they do not fit each other or the number of pairs.
     """
-    batch = options.batch_size or (256 if width >= LARGE_WIDTH else 1024)
+    batch = options.batch_size
+    if batch is None:
+        batch = 256 if width >= LARGE_WIDTH else 1024
     if batch > pairs:
         raise UserError(f"--batch-size {batch} is more than the {pairs} pairs; give a smaller one")
     shares = processes.world * options.accumulate
-    if batch < 2 or shares < 1 or batch % shares:
+    if batch % shares:
         raise UserError(
             f"--batch-size {batch} must be a multiple of processes x --accumulate, "
-            f"{processes.world} x {options.accumulate}, and at least 2"
+            f"{processes.world} x {options.accumulate}"
         )
     steps = options.epochs * (pairs // batch) if options.steps is None else options.steps
-    if steps < 1 or not 0 <= options.warmup < steps:
+    if options.warmup >= steps:
         raise UserError(
             f"--warmup {options.warmup} must be less than the {steps} steps of the run; give a "
             "smaller one, or more --epochs or --steps"
         )
     kind = options.templates
-    templates = text_templates("predefined", [kind]) if "{}" in kind else text_templates(kind, [])
+    if "{}" not in kind and kind not in ("vild", "imagenet"):
+        raise UserError(f"--templates {kind!r}: give vild, imagenet, or a text with {{}}")
+    templates = (kind,) if "{}" in kind else text_templates(kind, [])
     return Settings(
         train=options.train,
         crops=options.crops,

@@ -37,9 +37,14 @@ class Batch:
 class PairImages(Dataset[Batch]):
     """Decoded pairs, in memory when they are few; indexed by lists of indices."""
 
-    def __init__(self, pairs: Sequence[Pair], size: tuple[int, int]) -> None:
-        """``size``: height and width of CLIP's input in pixels."""
-        self.pairs, self.size = pairs, size
+    def __init__(self, pairs: Sequence[Pair], size: tuple[int, int], with_masks: bool) -> None:
+        """
+        Args:
+            pairs: from ``read_pairs``.
+            size: height and width of CLIP's input in pixels.
+            with_masks: give masks; otherwise those of the batches are 1 everywhere.
+        """
+        self.pairs, self.size, self.with_masks = pairs, size, with_masks
         self.cached = len(pairs) * 4 * size[0] * size[1] <= CACHE_BYTES
         height, width = size
         count = len(pairs) if self.cached else 0
@@ -52,7 +57,7 @@ class PairImages(Dataset[Batch]):
         return len(self.pairs)
 
     def __getitem__(self, indices: list[int]) -> Batch:
-        """The pairs of a list of indices; each file that fails is named once."""
+        """The pairs of a list of indices; a process names a file that fails once."""
         if not self.cached:
             decoded = [self._decode(index) for index in indices]
             return Batch(
@@ -70,12 +75,14 @@ class PairImages(Dataset[Batch]):
         try:
             image = _picture(pair.image, cv2.IMREAD_COLOR)[..., ::-1]
             mask = np.full(image.shape[:2], 255, dtype=np.uint8)
-            if pair.mask is not None:
-                mask = _picture(pair.mask, cv2.IMREAD_GRAYSCALE)
-                if mask.shape != image.shape[:2]:
+            # a masked crop without a region is all background, of one colour: others need no look
+            if pair.mask is not None and (self.with_masks or (image == image[0, 0]).all()):
+                region = _picture(pair.mask, cv2.IMREAD_GRAYSCALE)
+                if region.shape != image.shape[:2]:
                     raise ValueError(f"mask {pair.mask.path} is of another size than its image")
-                if not mask.any():
+                if not region.any():
                     raise ValueError(f"mask {pair.mask.path} has no pixel")
+                mask = region if self.with_masks else mask
         except (OSError, ValueError, cv2.error) as error:
             if self._state[index] == 0:
                 logger.warning("left out %r: %s", pair.noun, error)
@@ -86,8 +93,8 @@ class PairImages(Dataset[Batch]):
         # as the crops of the segmentation network (ovseg.modeling.crops)
         pixels = torch.from_numpy(image.copy()).permute(2, 0, 1)[None].float()
         resized = F.interpolate(pixels, size=size, mode="bicubic")[0].round().clamp(0, 255)
-        region = torch.from_numpy(mask > 0)[None, None].float()
-        return resized.byte(), F.interpolate(region, size=size, mode="nearest")[0].byte()
+        pixels = torch.from_numpy(mask > 0)[None, None].float()
+        return resized.byte(), F.interpolate(pixels, size=size, mode="nearest")[0].byte()
 
 
 def _picture(place: Place, flags: int) -> np.ndarray:

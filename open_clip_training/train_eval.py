@@ -13,8 +13,9 @@ from torch import Tensor
 
 from open_clip_training.train_processes import Processes
 from open_clip_training.zero_shot import MEAN, MIN_PIXELS, normalise
+from ovseg.data.custom import register_custom
 from ovseg.data.datasets import dataset_classes, load_dataset
-from ovseg.data.images import read_labels
+from ovseg.data.images import read_truth
 from ovseg.errors import UserError
 from ovseg.modeling.clip import text_templates, word_features
 from ovseg.modeling.crops import cut_crops
@@ -35,12 +36,14 @@ class RegionCheck:
     def __init__(self, name: str, limit: int = 0) -> None:
         """
         Args:
-            name: a registered data set.
+            name: a registered data set, or the yaml file of one's own.
             limit: how many pictures of it, the first; 0: all.
 
         Raises:
             UserError: there is no such data set, or its files are missing.
         """
+        if name.endswith((".yaml", ".yml")):
+            name = register_custom([name])[0]
         self.name = name
         self.records = load_dataset(name)[: limit or None]
         self.names = dataset_classes([name])
@@ -53,17 +56,19 @@ class RegionCheck:
 
         Returns:
             ``accuracy`` over all regions, ``accuracy_class_mean`` over the classes that occur,
-            ``accuracy_<group>`` over the regions of each group of classes, and the number of
-            ``regions``.
+            ``accuracy_<group>`` over the regions of each group of classes, the number of
+            ``regions``, and how many pictures were ``left_out`` since they cannot be used.
         """
         text = word_features(model, self.names, text_templates("vild", []))
         # rows: regions, hits
         counts = torch.zeros(2, len(self.names), dtype=torch.int64, device=processes.device)
+        left_out = torch.zeros(1, dtype=torch.int64, device=processes.device)
         for record in self.records[processes.rank :: processes.world]:
             try:
                 crops, labels = self._regions(record, model.visual.image_size)
             except (UserError, ValueError) as error:
                 logger.warning("%s: left out a picture: %s", self.name, error)
+                left_out += 1
                 continue
             if len(labels) == 0:
                 continue
@@ -85,18 +90,22 @@ class RegionCheck:
         for group, members in self.groups.items():
             if regions[members].any():
                 result[f"accuracy_{group}"] = _percent(hits[members], regions[members])
-        return {**result, "regions": int(regions.sum())}
+        return {
+            **result,
+            "regions": int(regions.sum()),
+            "left_out": int(processes.add_up(left_out)),
+        }
 
     def _regions(self, record: dict[str, str], size: tuple[int, int]) -> tuple[Crops, Tensor]:
         image = read_image(record["file_name"])
-        classes = read_labels(record["sem_seg_file_name"])
+        classes = read_truth(record)
         if classes.shape != image.shape[:2]:
             raise ValueError(f"{record['sem_seg_file_name']} is not of its picture's size")
         values, pixels = np.unique(classes, return_counts=True)
         kept = [
             int(value)
             for value, count in zip(values, pixels, strict=True)
-            if value < len(self.names) and count >= MIN_PIXELS
+            if 0 <= value < len(self.names) and count >= MIN_PIXELS
         ]
         crops = cut_crops(
             torch.from_numpy(image).permute(2, 0, 1),

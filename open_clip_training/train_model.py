@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +44,7 @@ def load_clip(
     Raises:
         UserError: there is no such CLIP, it cannot be had, or its prompts have another depth.
     """
-    try:
+    with _options_named():
         if Path(name).is_file() or Path(name).suffix in {".pt", ".pth", ".bin", ".safetensors"}:
             weights, known = read_clip_file(name)
             model_cfg = known or architecture_of_weights(weights)
@@ -52,10 +54,6 @@ def load_clip(
             model_cfg = architecture_of_name(name, tag)
             source = str(find_pretrained(name, pretrained))
             weights, _ = read_clip_file(source)
-    except UserError as error:
-        text = str(error).replace("MODEL.CLIP_ADAPTER.CLIP_MODEL_NAME", "--clip")
-        text = text.replace("MODEL.CLIP_ADAPTER.CLIP_PRETRAINED", "--pretrained")
-        raise UserError(text.split(", or give a MODEL.WEIGHTS")[0]) from error
     held = len(weights[PROMPTS]) if PROMPTS in weights else 0
     if depth is None:
         depth = held or (DEFAULT_DEPTH if prompts_train else 0)
@@ -74,8 +72,20 @@ def load_clip(
     model = build_untrained_clip(model_cfg, depth)
     if depth and not held:
         weights[PROMPTS] = new_prompts(model)
-    load_clip_weights(model, weights, source)
+    with _options_named():
+        load_clip_weights(model, weights, source)
     return model, model_cfg
+
+
+@contextmanager
+def _options_named() -> Iterator[None]:
+    """Let errors name the options of train.py in place of the config's keys."""
+    try:
+        yield
+    except UserError as error:
+        text = str(error).replace("MODEL.CLIP_ADAPTER.CLIP_MODEL_NAME", "--clip")
+        text = text.replace("MODEL.CLIP_ADAPTER.CLIP_PRETRAINED", "--pretrained")
+        raise UserError(text.split(", or give a MODEL.WEIGHTS")[0]) from error
 
 
 def new_prompts(model: open_clip.CLIP) -> torch.Tensor:

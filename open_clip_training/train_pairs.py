@@ -33,7 +33,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """One crop with its noun; ``mask`` is None where masks are not asked for."""
+    """One crop with its noun; ``mask`` is None where there is none, or it does not matter."""
 
     noun: str
     image: Place
@@ -46,7 +46,7 @@ def read_pairs(source: str, *, masked: bool, with_masks: bool) -> list[Pair]:
     Args:
         source: a ``pairs.csv``, the folder that holds it, or a pattern of shards (``pairs-*.tar``).
         masked: take the crops whose background is filled; False: as they stand in their picture.
-        with_masks: take the masks too.
+        with_masks: masks are needed; otherwise they are taken for masked crops, where there are.
 
     Raises:
         UserError: nothing is there, a column or member is lacking, or there is no pair.
@@ -56,15 +56,15 @@ def read_pairs(source: str, *, masked: bool, with_masks: bool) -> list[Pair]:
     path = Path(source)
     path = path / "pairs.csv" if path.is_dir() else path
     if path.suffix == ".tar" or "*" in source:
-        pairs = _read_shards(source, wanted)
+        pairs = _read_shards(source, wanted, masks=masked or with_masks)
     else:
-        pairs = _read_table(path, wanted)
+        pairs = _read_table(path, wanted, masks=masked or with_masks)
     if not pairs:
         raise UserError(f"--train-data {source}: there is no pair in it")
     return pairs
 
 
-def _read_table(path: Path, wanted: Sequence[str]) -> list[Pair]:
+def _read_table(path: Path, wanted: Sequence[str], masks: bool) -> list[Pair]:
     if not path.is_file():
         raise UserError(f"--train-data {path} is not there; collect_pairs.py makes it")
     try:
@@ -87,13 +87,13 @@ def _read_table(path: Path, wanted: Sequence[str]) -> list[Pair]:
         Pair(
             row["noun"],
             Place(str(path.parent / row[wanted[0]])),
-            Place(str(path.parent / row["mask"])) if "mask" in wanted else None,
+            Place(str(path.parent / row["mask"])) if masks and row.get("mask") else None,
         )
         for row in complete
     ]
 
 
-def _read_shards(pattern: str, wanted: Sequence[str]) -> list[Pair]:
+def _read_shards(pattern: str, wanted: Sequence[str], masks: bool) -> list[Pair]:
     shards = sorted(glob.glob(pattern))
     if not shards:
         raise UserError(f"--train-data {pattern}: no such shard; collect_pairs.py makes them")
@@ -111,7 +111,7 @@ def _read_shards(pattern: str, wanted: Sequence[str]) -> list[Pair]:
             if not noun or image is None or None in places.values():
                 left_out += 1
                 continue
-            pairs.append(Pair(noun, image, places.get("mask")))
+            pairs.append(Pair(noun, image, members.get("mask.png") if masks else None))
     if left_out:
         logger.warning("%s: left out %d samples without %s", pattern, left_out, ", ".join(wanted))
     return pairs

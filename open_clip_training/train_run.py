@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from open_clip_train.precision import get_autocast
 from torch import Tensor
 
 from open_clip_training.contrastive import contrastive_loss, plain_contrastive_loss
-from open_clip_training.run_state import learning_rate, resume_path
+from open_clip_training.run_state import learning_rate, read_resume, resume_path
 from open_clip_training.train_data import Batch, augment
 from open_clip_training.train_model import build_optimizer, trained_parameters
 from open_clip_training.train_processes import Processes
@@ -68,6 +69,12 @@ class Run:
     def __post_init__(self) -> None:
         settings = self.settings
         device = self.processes.device
+        # what a run that is resumed must start from again, besides its settings
+        self.made_of = {
+            "mask_prompt_depth": self.model.visual.mask_prompt_depth,
+            "clip": _digest_of_weights(self.model),
+            "train_data": hashlib.sha256("\n".join(self.nouns).encode()).hexdigest(),
+        }
         self.model.to(device)
         self.trained = trained_parameters(self.model)
         self.optimizer = build_optimizer(
@@ -88,6 +95,9 @@ class Run:
 
         Returns:
             The loss of the whole batch, the same in every process.
+
+        Raises:
+            UserError: it is not finite, or no pair can be used.
         """
         settings = self.settings
         factor = learning_rate(self.step, settings.warmup, settings.steps)
@@ -98,6 +108,14 @@ class Run:
         texts, owners = self._texts(indices, generator)
         loss = self._backward(self._inputs(batch, len(indices), generator), batch.valid, indices,
                               texts, owners)  # fmt: skip
+        # in half precision a step may overflow: the scaler skips it and halves its scale
+        if not math.isfinite(loss) and (
+            not self.scaler.is_enabled() or self.scaler.get_scale() < 1
+        ):
+            raise UserError(
+                f"the loss of step {self.step} is {loss}: give a smaller --lr or --prompt-lr (now "
+                f"{settings.lr} and {settings.prompt_lr}), a longer --warmup or another --precision"
+            )
         for parameter in self.trained.values():
             assert parameter.grad is not None
             self.processes.add_up(parameter.grad)
@@ -189,6 +207,9 @@ class Run:
         """Write ``output`` (half precision, for use) and its neighbours to resume from and to read.
 
         In the process of rank 0 alone.
+
+        Raises:
+            UserError: a weight is not finite in half precision.
         """
         if self.processes.rank:
             return
@@ -196,6 +217,12 @@ class Run:
             name: value.half() if value.is_floating_point() else value.clone()
             for name, value in self.model.state_dict().items()
         }
+        for name in self.trained:
+            if not state[name].isfinite().all():
+                raise UserError(
+                    f"training has spoilt {name}, so {output} is not written: give a smaller --lr "
+                    f"or --prompt-lr (now {self.settings.lr} and {self.settings.prompt_lr})"
+                )
         with atomic_path(output) as path:
             torch.save({"state_dict": state, "model_cfg": self.model_cfg, "step": self.step}, path)
         history = {
@@ -214,6 +241,8 @@ class Run:
                     "optimizer": self.optimizer.state_dict(),
                     "scaler": self.scaler.state_dict(),
                     "history": history,
+                    "made_of": self.made_of,
+                    "left_out": sorted(self.left_out),
                 },
                 path,
             )
@@ -224,24 +253,33 @@ class Run:
         """Continue from what :meth:`save` left beside ``output``.
 
         Raises:
-            UserError: nothing is there, or it was made with other settings or data.
+            UserError: nothing is there, or it was made with other settings, data or CLIP.
         """
-        path = resume_path(output)
-        if not path.is_file():
-            raise UserError(f"--resume: {path} is not there; run without --resume to start")
-        saved = torch.load(path, map_location="cpu", weights_only=True)
-        history, settings = saved["history"], asdict(self.settings)
-        other = [key for key in settings if history["settings"].get(key) != settings[key]]
-        if history["pairs"] != len(self.nouns):
-            other.append("train_data")
-        if other or saved["trained"].keys() != self.trained.keys():
-            raise UserError(f"--resume: {path} was made with another {', '.join(other) or 'CLIP'}")
+        saved = read_resume(output)
+        history = saved.get("history", {})
+        known = {**history.get("settings", {}), **saved.get("made_of", {})}
+        wanted = {**asdict(self.settings), **self.made_of}
+        other = [key for key in wanted if known.get(key) != wanted[key]]
+        if other:
+            raise UserError(
+                f"--resume: {resume_path(output)} was made with another {', '.join(other)}; give "
+                "the same, or run without --resume to start anew"
+            )
         with torch.no_grad():
             for name, parameter in self.trained.items():
                 parameter.copy_(saved["trained"][name])
         self.optimizer.load_state_dict(saved["optimizer"])
         self.scaler.load_state_dict(saved["scaler"])
         self.step, self.losses, self.checks = history["step"], history["losses"], history["checks"]
+        self.left_out = set(saved["left_out"])
+
+
+def _digest_of_weights(model: open_clip.CLIP) -> str:
+    digest = hashlib.sha256()
+    for name, value in model.state_dict().items():
+        digest.update(name.encode())
+        digest.update(value.cpu().contiguous().numpy())
+    return digest.hexdigest()
 
 
 def history_path(output: Path) -> Path:

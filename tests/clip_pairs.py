@@ -49,9 +49,9 @@ def write_pairs(folder: Path, count: int = 14, shard_size: int = 8) -> Path:
     return folder
 
 
-def write_clip(path: Path, depth: int = 0) -> Path:
+def write_clip(path: Path, depth: int = 0, seed: int = 1) -> Path:
     """A random CLIP of 16-pixel input, with or without mask prompts."""
-    torch.manual_seed(1)
+    torch.manual_seed(seed)
     model = build_untrained_clip(ARCHITECTURE, depth)
     torch.save({"state_dict": model.state_dict(), "model_cfg": ARCHITECTURE}, path)
     return path

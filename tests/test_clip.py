@@ -236,11 +236,27 @@ def test_broken_files_are_named(tmp_path: Path):
     with pytest.raises(UserError, match="no such file"):
         build_clip(str(tmp_path / "none.pt"), "openai", 0)
     (tmp_path / "noise.pt").write_bytes(b"noise")
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match="cannot be read: it is no checkpoint") as raised:
         read_clip_file(tmp_path / "noise.pt")
+    assert "weights_only" not in str(raised.value)
+    for content in ([torch.zeros(2)], {"state_dict": [torch.zeros(2)]}):
+        torch.save(content, tmp_path / "list.pt")
+        with pytest.raises(UserError, match="holds a list in place of a state dict"):
+            read_clip_file(tmp_path / "list.pt")
     torch.save({"weight": torch.zeros(2)}, tmp_path / "other.pt")
     with pytest.raises(UserError, match="holds no CLIP"):
         read_clip_file(tmp_path / "other.pt")
+
+
+def test_a_clip_that_lacks_its_form_is_named(clip, tmp_path: Path):
+    weights = dict(clip.state_dict())
+    torch.save({"state_dict": weights, "model_cfg": {"embed_dim": 1}}, tmp_path / "config.pt")
+    with pytest.raises(UserError, match="model_cfg is none of open_clip's"):
+        read_clip_file(tmp_path / "config.pt")
+    del weights["text_projection"]
+    torch.save(weights, tmp_path / "part.pt")
+    with pytest.raises(UserError, match="text_projection is missing"):
+        read_clip_file(tmp_path / "part.pt")
 
 
 def test_weights_that_cannot_be_fetched(monkeypatch, tmp_path):

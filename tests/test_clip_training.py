@@ -165,7 +165,10 @@ def test_two_processes_give_the_curve_of_one(world, tmp_path):
 
 
 def test_a_resumed_run_equals_an_unbroken_one(world, tmp_path, monkeypatch):
-    extra = ("--train", "both", "--steps", 5)  # two steps an epoch
+    write_pairs(tmp_path / "pairs")
+    (tmp_path / "pairs/crops/0_0.png").write_bytes(b"noise")  # its noun counts in both
+    extra = ("--train", "both", "--steps", 5, "--train-data", tmp_path / "pairs")
+    extra += ("--seed", 2)  # two steps an epoch; the bad pair is only in the first
     main(command(world, tmp_path / "unbroken.pt", *extra))
     advance = Run.advance
 
@@ -179,14 +182,52 @@ def test_a_resumed_run_equals_an_unbroken_one(world, tmp_path, monkeypatch):
         main(command(world, tmp_path / "broken.pt", *extra))
     monkeypatch.setattr(Run, "advance", advance)
     assert history(tmp_path / "broken.pt")["step"] == 2
-    with pytest.raises(UserError, match="another lr"):
-        main(command(world, tmp_path / "broken.pt", *extra, "--lr", 1e-4, "--resume", None))
+    write_clip(tmp_path / "other.pt", seed=2)
+    write_pairs(tmp_path / "other", 13)
+    for option, value, name in (
+        ("--lr", 1e-4, "lr"),
+        ("--clip", tmp_path / "other.pt", "clip"),
+        ("--train-data", tmp_path / "other", "train_data"),
+        ("--mask-prompt-depth", 2, "mask_prompt_depth"),
+    ):
+        with pytest.raises(UserError, match=f"was made with another {name}"):
+            main(command(world, tmp_path / "broken.pt", *extra, option, value, "--resume", None))
     main(command(world, tmp_path / "broken.pt", *extra, "--resume", None))
     unbroken, broken = history(tmp_path / "unbroken.pt"), history(tmp_path / "broken.pt")
     assert unbroken == broken
+    assert broken["pairs_left_out"] == 1
     after = torch.load(tmp_path / "broken_resume.pt", weights_only=True)["trained"]
     for key, value in torch.load(tmp_path / "unbroken_resume.pt")["trained"].items():
         assert torch.equal(after[key], value), key
+
+
+def test_a_damaged_state_is_named(world, tmp_path):
+    (tmp_path / "new_resume.pt").write_bytes(b"PK\3\4 cut off")
+    with pytest.raises(UserError, match=r"new_resume.pt is damaged .*; run without --resume"):
+        main(command(world, tmp_path / "new.pt", "--resume", None))
+    torch.save([1], tmp_path / "new_resume.pt")
+    with pytest.raises(UserError, match=r"new_resume.pt is no training state"):
+        main(command(world, tmp_path / "new.pt", "--resume", None))
+
+
+@pytest.mark.parametrize(("steps", "message"), [(3, "the loss of step 1 is nan"), (1, "spoilt")])
+def test_training_that_fails_is_not_saved(world, tmp_path, steps, message):
+    with pytest.raises(UserError, match=message):
+        main(command(world, tmp_path / "new.pt", "--lr", 1e30, "--steps", steps, "--warmup", 0))
+    assert not (tmp_path / "new.pt").exists()
+
+
+def test_half_precision_skips_a_step_that_overflows(world, tmp_path, monkeypatch):
+    features = Run._features
+    monkeypatch.setattr(
+        Run,
+        "_features",
+        lambda run, *parts: features(run, *parts) * (float("inf") if run.step == 1 else 1),
+    )
+    main(command(world, tmp_path / "new.pt", "--precision", "amp"))
+    losses = torch.tensor(history(tmp_path / "new.pt")["losses"])
+    assert losses.isfinite().tolist() == [True, False, True]
+    assert all(value.isfinite().all() for value in weights(tmp_path / "new.pt").values())
 
 
 def test_bf16_stays_near_full_precision(world, tmp_path):
@@ -228,6 +269,16 @@ def test_pairs_that_cannot_be_used_are_named_and_counted(world, tmp_path, caplog
     assert all(value.isfinite().all() for value in weights(tmp_path / "new.pt").values())
 
 
+def clip_without(entry):
+    def write(world, tmp_path):
+        content = torch.load(world / "clip.pt", weights_only=True)
+        del content["state_dict"][entry]
+        torch.save(content, tmp_path / "partial.pt")
+        return tmp_path / "partial.pt"
+
+    return write
+
+
 def without_column(world, tmp_path):
     with (world / "pairs/pairs.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -252,6 +303,17 @@ def without_column(world, tmp_path):
         (("--templates", "vidl"), r"vidl"),
         (("--eval-data", "stickerscene_dev"), r"stickerscene_dev"),
         (("--device", "gpu"), r"--device 'gpu' is none"),
+        (("--device", "cuda:77"), r"--device 'cuda:77': there is no such GPU"),
+        (("--templates", "predefined"), r"--templates 'predefined': give vild"),
+        (("--clip", clip_without("ln_final.bias")), r"fit the CLIP of --clip: ln_final.bias"),
+        (("--output", Path("/")), r"--output '/' is a folder"),
+        (("--output", Path(__file__) / "x.pt"), r"--output .*x.pt' cannot be written"),
+        (("--batch-size", 0), r"--batch-size 0: give 2 or more"),
+        (("--lr", -1), r"--lr -1.0: give 0 or more"),
+        (("--lr", "nan"), r"--lr nan"),
+        (("--weight-decay", -1), r"--weight-decay -1.0"),
+        (("--eval-images", -39), r"--eval-images -39"),
+        (("--seed", 2**63), r"--seed .*: give 0 to 4294967295"),
         (("--clip", "nowhere.pt"), r"nowhere.pt.*no such file"),
         (("--clip", "ViT-X/99"), r"--clip 'ViT-X/99' is neither a file nor a model"),
         (("--mask-prompt-depth", 4, "--train", "both"), r"must lie in 1..3"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+
 import cv2
 import numpy as np
 import open_clip
@@ -11,6 +13,7 @@ from clip_pairs import FILL, random_pairs, write_clip, write_pairs
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from open_clip_training import train_eval
+from open_clip_training.pairs_output import write_shards
 from open_clip_training.train_data import BatchOrder, PairImages, augment
 from open_clip_training.train_eval import RegionCheck
 from open_clip_training.train_pairs import read_pairs
@@ -28,7 +31,7 @@ def folder(tmp_path_factory):
 
 def test_crops_are_those_of_the_segmentation_network(folder):
     pairs = read_pairs(str(folder), masked=True, with_masks=True)
-    batch = PairImages(pairs, SIZE)[[3, 0]]
+    batch = PairImages(pairs, SIZE, True)[[3, 0]]
     assert batch.valid.tolist() == [True, True]
     for row, index in enumerate((3, 0)):
         pair = random_pairs(4)[index]
@@ -44,15 +47,39 @@ def test_crops_are_those_of_the_segmentation_network(folder):
 
 
 def test_unmasked_crops_keep_their_background(folder):
-    masked, raw = (
-        PairImages(read_pairs(str(folder), masked=masked, with_masks=False), SIZE)[list(range(14))]
-        for masked in (True, False)
-    )
-    masks = PairImages(read_pairs(str(folder), masked=True, with_masks=True), SIZE)[list(range(14))]
+    def read(masked, with_masks):
+        pairs = read_pairs(str(folder), masked=masked, with_masks=with_masks)
+        return PairImages(pairs, SIZE, with_masks)[list(range(14))]
+
+    masked, raw, masks = read(True, False), read(False, False), read(True, True)
     outside = (masks.masks == 0).expand(-1, 3, -1, -1)
     assert raw.images[outside].float().mean() > 230  # white
     assert masked.images[outside].float().mean() < 150  # filled
     assert (masked.masks == 1).all()
+
+
+def test_a_table_with_the_mark_of_a_spreadsheet(folder):
+    plain = read_pairs(str(folder), masked=True, with_masks=True)
+    table = folder / "marked.csv"
+    table.write_text((folder / "pairs.csv").read_text(), encoding="utf-8-sig")
+    assert read_pairs(str(table), masked=True, with_masks=True) == plain
+
+
+def test_a_crop_that_is_all_background_is_left_out_without_masks_too(tmp_path):
+    write_pairs(tmp_path)
+    for index, name in ((2, "0_2.png"), (3, "0_3.png")):
+        picture = cv2.imread(str(tmp_path / "crops" / name))
+        picture[:] = FILL[::-1]
+        cv2.imwrite(str(tmp_path / "crops" / name), picture)
+        if index == 2:  # of crop 3 the mask says that it is a region of the fill's colour
+            cv2.imwrite(str(tmp_path / "crops/0_2_mask.png"), np.zeros(picture.shape[:2], np.uint8))
+    with (tmp_path / "pairs.csv").open(newline="") as file:
+        write_shards(tmp_path, list(csv.DictReader(file)), size=8)
+    for source in (tmp_path, tmp_path / "*.tar"):
+        images = PairImages(read_pairs(str(source), masked=True, with_masks=False), SIZE, False)
+        assert images[[1, 2, 3]].valid.tolist() == [True, False, True]
+        raw = PairImages(read_pairs(str(source), masked=False, with_masks=False), SIZE, False)
+        assert raw[[1, 2, 3]].valid.all()
 
 
 @pytest.mark.parametrize("in_memory", [True, False])
@@ -63,7 +90,7 @@ def test_shards_hold_the_same_pairs_as_the_table(folder, in_memory, monkeypatch)
     for masked in (True, False):
         table, shards = (read_pairs(s, masked=masked, with_masks=True) for s in sources)
         assert [pair.noun for pair in table] == [pair.noun for pair in shards]
-        one, other = PairImages(table, SIZE), PairImages(shards, SIZE)
+        one, other = PairImages(table, SIZE, True), PairImages(shards, SIZE, True)
         assert one.cached == in_memory
         for _ in range(2):  # the second time from memory
             left, right = one[[5, 1, 13]], other[[5, 1, 13]]
@@ -179,11 +206,29 @@ def test_accuracy_counts_regions_by_hand(patches, monkeypatch, caplog):
         "accuracy_seen": 66.67,
         "accuracy_unseen": 100.0,
         "regions": 4,
+        "left_out": 0,
     }
     assert RegionCheck("patches", limit=1)(model, here)["regions"] == 2
     patches[0]["file_name"] += ".gone"
-    assert RegionCheck("patches")(model, here)["accuracy"] == 50.0
+    result = RegionCheck("patches")(model, here)
+    assert (result["accuracy"], result["left_out"]) == (50.0, 1)
     assert ".gone" in caplog.text
+
+
+def test_accuracy_on_a_data_set_of_ones_own(patches, tmp_path, monkeypatch):
+    monkeypatch.setattr(train_eval, "word_features", lambda *_: torch.eye(3))
+    model = torch.nn.Module()
+    model.visual = MeanColour()
+    for kind in ("images", "labels"):
+        (tmp_path / kind).mkdir()
+    for index in range(2):
+        (tmp_path / f"{index}.png").rename(tmp_path / f"images/{index}.png")
+        (tmp_path / f"{index}_labels.png").rename(tmp_path / f"labels/{index}.png")
+    file = tmp_path / "own.yaml"
+    file.write_text("name: own_patches\nimages: images\nlabels: labels\nimage_ext: png\n"
+                    "classes: [red, green, blue]\n")  # fmt: skip
+    result = RegionCheck(str(file))(model, Processes(torch.device("cpu")))
+    assert (result["accuracy"], result["regions"]) == (75.0, 4)
 
 
 def test_accuracy_is_the_same_as_open_clips_encoders_give(patches, tmp_path):

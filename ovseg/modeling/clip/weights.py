@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import pickle
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,8 @@ OVSEG_PREFIX = "clip_adapter.clip_model."
 PROMPTS = "visual.mask_embedding"
 # entries of OpenAI's archives that are no weights
 _NO_WEIGHTS = ("input_resolution", "context_length", "vocab_size")
+# entries that every CLIP with a vision transformer has
+_OF_CLIP = ("visual.conv1.weight", "token_embedding.weight", "text_projection")
 
 
 def read_clip_file(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
@@ -43,15 +47,22 @@ def read_clip_file(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any] 
         content = _load(path)
     except Exception as error:
         reason = str(error).split("\n")[0]
+        if isinstance(error, pickle.UnpicklingError):  # torch says how to load it unsafely
+            reason = "it is no checkpoint of plain weights; give another file"
         raise UserError(f"CLIP weights {str(path)!r} cannot be read: {reason}") from error
     model_cfg = None
-    if isinstance(content, dict):
+    if isinstance(content, Mapping):
         model_cfg = content.get("model_cfg")
         content = content.get("state_dict", content.get("model", content))
+    if not isinstance(content, Mapping):
+        raise UserError(
+            f"CLIP weights {str(path)!r} cannot be read: it holds a {type(content).__name__} in "
+            "place of a state dict; give another file"
+        )
     weights = {
         key.removeprefix("module."): value.float() if value.is_floating_point() else value
         for key, value in content.items()
-        if isinstance(value, Tensor)
+        if isinstance(key, str) and isinstance(value, Tensor)
     }
     if any(key.startswith(OVSEG_PREFIX) for key in weights):
         weights = {
@@ -60,12 +71,29 @@ def read_clip_file(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any] 
             if key.startswith(OVSEG_PREFIX)
         }
     weights = {key: value for key, value in weights.items() if key not in _NO_WEIGHTS}
-    if "visual.conv1.weight" not in weights or "token_embedding.weight" not in weights:
+    lacking = [key for key in _OF_CLIP if key not in weights]
+    if lacking:
         raise UserError(
-            f"{str(path)!r} holds no CLIP with a vision transformer; wanted is an OpenAI archive, "
-            "a state dict, an open_clip training checkpoint or an OVSeg checkpoint"
+            f"{str(path)!r} holds no CLIP with a vision transformer ({lacking[0]} is missing); "
+            "wanted is an OpenAI archive, a state dict, an open_clip training checkpoint or an "
+            "OVSeg checkpoint"
+        )
+    if model_cfg is not None and not _is_model_config(model_cfg):
+        raise UserError(
+            f"CLIP weights {str(path)!r}: model_cfg is none of open_clip's, with embed_dim, "
+            "vision_cfg (with layers) and text_cfg; mend it, or leave it out"
         )
     return weights, model_cfg
+
+
+def _is_model_config(content: Any) -> bool:
+    return (
+        isinstance(content, Mapping)
+        and isinstance(content.get("embed_dim"), int)
+        and isinstance(content.get("vision_cfg"), Mapping)
+        and isinstance(content["vision_cfg"].get("layers"), int)
+        and isinstance(content.get("text_cfg"), Mapping)
+    )
 
 
 def _load(path: Path) -> Any:
