@@ -80,7 +80,12 @@ def analysed(output: Path, *arguments: str) -> dict:
 
 
 def test_predictions_are_those_of_an_evaluation(opts, tmp_path, capsys):
-    document = analysed(tmp_path, "--worst", "2", *opts)
+    old = tmp_path / "analysed_dev" / "worst" / "03_of_an_earlier_run.jpg"
+    old.parent.mkdir(parents=True)
+    old.touch()
+    # named twice, it counts once
+    twice = ["DATASETS.TEST", "analysed_dev,analysed_dev"]
+    document = analysed(tmp_path, "--worst", "2", *opts, *twice)
     cfg = setup_cfg(SWIN, opts)
     model = load_model(cfg)
     for name, changes in (
@@ -132,9 +137,26 @@ def test_mistakes_are_answered(opts, tmp_path, capsys):
         (["--limit", "0"], "--limit 0 is too small"),
         (["--worst", "many"], "'many'"),
         (["--load-proposals", "gone"], "'gone' does not exist"),
+        (["--num-gpus", "99"], "--num-gpus 99"),
+        (["MODEL.WEIGHTS", "gone.pth"], "'gone.pth': there is no such file"),
     ):
+        # config keys go last
+        options = arguments if arguments[0].startswith("--") else []
         with pytest.raises(SystemExit) as caught:
-            analysed(tmp_path / "out", *arguments, *opts)
+            analysed(tmp_path / "out", *options, *opts, *([] if options else arguments))
         assert caught.value.code == 2
         assert expected in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_ground_truth_is_named_before_any_work(opts, tmp_path, capsys):
+    with tiny_world(tmp_path, prefix="unlabelled"):
+        for example in load_dataset("unlabelled_dev")[:2]:
+            nothing = np.full((48, 56), 255, np.uint8)
+            Image.fromarray(nothing).save(example["sem_seg_file_name"])
+        arguments = ["--limit", "2", *opts, "DATASETS.TEST", "unlabelled_dev"]
+        with pytest.raises(SystemExit) as caught:
+            analysed(tmp_path / "out", *arguments)
+    assert caught.value.code == 2
+    assert "data set unlabelled_dev: there is no ground truth" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

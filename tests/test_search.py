@@ -19,6 +19,7 @@ from tiny_world import CONFIGS, tiny_opts, tiny_world
 
 import train_net
 from ovseg import OVSeg, UserError
+from ovseg.data.datasets import load_dataset
 from ovseg.engine.config import setup_cfg
 from ovseg.engine.search import GridCounter, search_dataset
 from ovseg.engine.start import load_model
@@ -215,8 +216,8 @@ def test_two_processes_of_torchrun_count_what_one_does(world, found, tmp_path):
     np.testing.assert_allclose(result["mIoU"], found["search_dev"].reporting, atol=1e-4)
     row, column = found["search_dev"].best()
     assert document["chosen"]["config"] == [
-        f"MODEL.CLIP_ADAPTER.MASK_THR {GRID.thresholds[row]:g}",
-        f"MODEL.CLIP_ADAPTER.CLIP_ENSEMBLE_WEIGHT {GRID.weights[column]:g}",
+        f"MODEL.CLIP_ADAPTER.MASK_THR {GRID.thresholds[row]!r}",
+        f"MODEL.CLIP_ADAPTER.CLIP_ENSEMBLE_WEIGHT {GRID.weights[column]!r}",
     ]
     for name in ("search.md", "heatmap_stickerscenes_dev.png"):
         assert (tmp_path / name).is_file()
@@ -240,9 +241,11 @@ def test_published_script(world, tmp_path):
     recorder = tmp_path / ".venv" / "bin" / "python"
     recorder.write_text(f'#!/bin/sh\nexec {sys.executable} "$@" {" ".join(map(repr, opts))}\n')
     recorder.chmod(0o755)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
     done = subprocess.run(
-        ["sh", "tools/search_thr_ensemble_w.sh"],
-        cwd=tmp_path,
+        ["sh", "../tools/search_thr_ensemble_w.sh"],
+        cwd=elsewhere,
         env={**environment, "DETECTRON2_DATASETS": str(world.root)},
         capture_output=True,
         text=True,
@@ -254,6 +257,35 @@ def test_published_script(world, tmp_path):
     assert document["thresholds"] == [0.35, 0.4, 0.45]
     assert document["weights"] == [0.6, 0.65, 0.7, 0.75, 0.8]
     assert np.shape(document["data sets"]["stickerscenes_dev"]["mIoU"]) == (3, 5)
+
+
+@pytest.mark.parametrize(
+    ("given", "weights", "rest"),
+    [
+        ([], "ovseg_swinbase_vitL14_ft_mpt.pth", []),
+        (["MODEL.DEVICE", "cpu"], "ovseg_swinbase_vitL14_ft_mpt.pth", ["MODEL.DEVICE", "cpu"]),
+        (["Mine.pth", "SEED", "1"], "{cwd}/Mine.pth", ["SEED", "1"]),
+        (["../gone.pth"], "../gone.pth", []),
+        (["/MINE"], "/MINE", []),
+    ],
+)
+def test_checkpoint_of_the_published_script(tmp_path, given, weights, rest):
+    for name in ("tools", ".venv/bin", "elsewhere"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "elsewhere" / "Mine.pth").touch()
+    script = tmp_path / "tools" / "search_thr_ensemble_w.sh"
+    script.write_text((ROOT / "tools" / script.name).read_text())
+    recorder = tmp_path / ".venv" / "bin" / "python"
+    recorder.write_text('#!/bin/sh\nprintf "%s\\n" "$PWD" "$@"\n')
+    recorder.chmod(0o755)
+    cwd = tmp_path / "elsewhere"
+    done = subprocess.run(
+        ["sh", str(script), *given], cwd=cwd, capture_output=True, text=True, check=True
+    )
+    words = done.stdout.splitlines()
+    assert words[:2] == [str(tmp_path), "tools/search_ensemble.py"]
+    expected = ["MODEL.WEIGHTS", weights.format(cwd=cwd), "DATASETS.TEST", "ade20k_sem_seg_val"]
+    assert words[words.index("MODEL.WEIGHTS") :] == [*expected, *rest]
 
 
 def results_of(**grids: tuple[list[list[float]], list[list[float]]]) -> list[GridScores]:
@@ -309,10 +341,50 @@ def test_no_ground_truth_is_named():
         ("0.6:0.8:0.05", (0.6, 0.65, 0.7, 0.75, 0.8)),
         ("1,0:0.2:0.1,0.1", (0.0, 0.1, 0.2, 1.0)),
         ("0:1:0.3", (0.0, 0.3, 0.6, 0.9)),
+        ("0:1:0.3333334", (0.0, 0.3333334, 0.6666668, 1.0)),
     ],
 )
 def test_values(text, values):
     assert parse_values(text, "--weights") == values
+
+
+def test_config_lines_are_the_points_themselves():
+    grid = Grid(parse_values("0.3333333", ""), parse_values("0.1234567,0.1234568", ""))
+    assert grid.config((0, 1)) == [
+        "MODEL.CLIP_ADAPTER.MASK_THR 0.3333333",
+        "MODEL.CLIP_ADAPTER.CLIP_ENSEMBLE_WEIGHT 0.1234568",
+    ]
+    text = Search(grid, results_of(a=([[1, 2]], [[3, 4]])), ["a"], False, {}).text()
+    assert "0.1234567 |" in text
+
+
+@pytest.mark.parametrize("fault", ["ignored", "missing", "in one half"])
+def test_a_data_set_without_ground_truth_is_named_before_any_work(world, tmp_path, capsys, fault):
+    with tiny_world(tmp_path, prefix="unlabelled"):
+        options = ["--held-out"] if fault == "in one half" else []
+        for place, example in enumerate(load_dataset("unlabelled_dev")):
+            if fault == "missing":
+                # found, since it has the image's name, but not readable
+                Path(example["sem_seg_file_name"]).write_bytes(b"")
+            elif place % 2 or not options:
+                nothing = np.full((48, 56), 255, np.uint8)
+                Image.fromarray(nothing).save(example["sem_seg_file_name"])
+        output = tmp_path / "results"
+        argv = ["--config-file", SWIN, "--output", str(output), *options, *world.opts]
+        with pytest.raises(SystemExit) as caught:
+            search_ensemble.main([*argv, "DATASETS.TEST", "search_dev,unlabelled_dev"])
+    assert caught.value.code == 2
+    assert "data set unlabelled_dev: there is no ground truth" in capsys.readouterr().err
+    assert not output.exists()
+
+
+def test_a_data_set_named_twice_counts_once(world, found, tmp_path):
+    argv = ["--config-file", SWIN, "--output", str(tmp_path), "--thresholds", "0.3", "--weights"]
+    argv += ["0.35", "--choose-on", "search_dev,search_dev", *world.opts]
+    search_ensemble.main([*argv, "DATASETS.TEST", "search_dev,search_dev"])
+    document = json.loads((tmp_path / "search.json").read_text())
+    assert document["chosen"]["on"] == list(document["data sets"]) == ["search_dev"]
+    assert document["chosen"]["mean mIoU"] == pytest.approx(found["search_dev"].reporting[0, 1])
 
 
 @pytest.mark.parametrize(
@@ -323,6 +395,15 @@ def test_values(text, values):
         (["--weights", ""], "--weights is empty"),
         (["--weights", "0.5,high"], "--weights 'high' is no number"),
         (["--weights", "0.5:0.1:0.1"], "'0.5:0.1:0.1' is no number"),
+        (["--weights", "inf"], "'inf' is no number"),
+        (["--weights", "1e400"], "'1e400' is no number"),
+        (["--weights", "0:inf:0.1"], "'0:inf:0.1' is no number"),
+        (["--weights", "0:nan:0.1"], "'0:nan:0.1' is no number"),
+        (["--weights", "0:1:1e-7"], "'0:1:1e-7' makes over 1000 values"),
+        (["--weights", "0:1:1e-320"], "'0:1:1e-320' makes over 1000 values"),
+        (["--weights", "0:1:0.01", "--thresholds", "0:0.9:0.1"], "make 1010 points"),
+        (["--num-gpus", "99"], "--num-gpus 99"),
+        (["MODEL.WEIGHTS", "gone.pth"], "MODEL.WEIGHTS 'gone.pth': there is no such file"),
         (["--choose-on", "search_train"], "'search_train' is not among DATASETS.TEST"),
         (["--gird", "1"], "--gird"),
         (["MODEL.WEIGHTS", ""], "MODEL.WEIGHTS: empty"),

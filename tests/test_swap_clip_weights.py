@@ -12,7 +12,7 @@ from tiny_world import CLIP_ARCHITECTURE
 
 from ovseg.engine.checkpoint import OVSegCheckpointer
 from ovseg.modeling.clip import OVSEG_PREFIX, build_clip, build_untrained_clip
-from tools.swap_clip_weights import main
+from tools.swap_clip_weights import NO_OBJECT, main
 
 PROMPTS = "visual.mask_embedding"
 
@@ -153,12 +153,19 @@ def test_what_does_not_fit_is_named(checkpoint, tmp_path, run):
     adapted(tmp_path / "coarse.pt", {}, vision_cfg={**vision, "patch_size": 16})
     (tmp_path / "noise.pt").write_bytes(b"noise")
     torch.save({"model": {"weight": torch.zeros(1)}}, tmp_path / "backbone.pth")
+    bare = adapted(tmp_path / "bare.pt", {})
+    del bare["text_projection"]
+    torch.save(bare, tmp_path / "bare.pt")
+    torch.save({"model": {NO_OBJECT: torch.zeros(16)}}, tmp_path / "flat.pth")
     cases = {
         ("put", checkpoint, tmp_path / "wide.pt"): "width 24, the OVSeg head wants 16",
         ("put", checkpoint, tmp_path / "deep.pt"): "transformer.resblocks.2.attn",
         ("put", checkpoint, tmp_path / "coarse.pt"): "visual.conv1.weight is (32, 3, 16, 16)",
         ("put", checkpoint, tmp_path / "noise.pt"): "noise.pt",
-        ("put", tmp_path / "noise.pt", tmp_path / "wide.pt"): "noise.pt",
+        ("put", checkpoint, tmp_path / "bare.pt"): "bare.pt' holds no CLIP",
+        ("put", tmp_path / "noise.pt", tmp_path / "wide.pt"): "noise.pt' cannot be read (",
+        ("put", tmp_path / "flat.pth", tmp_path / "wide.pt"): "is no OVSeg checkpoint",
+        ("take", "--name", "ViT-L/14", checkpoint): "--name 'ViT-L/14' is not the architecture",
         ("take", tmp_path / "gone.pth"): "gone.pth",
         ("take", tmp_path / "backbone.pth"): "is no OVSeg checkpoint",
     }
@@ -168,3 +175,11 @@ def test_what_does_not_fit_is_named(checkpoint, tmp_path, run):
         assert done.stderr.startswith("error: ")
         assert message in done.stderr
         assert not (tmp_path / "new.pth").exists()
+
+
+def test_a_folder_is_no_place_for_the_result(checkpoint, tmp_path, run):
+    (tmp_path / "new.pth").mkdir()
+    done = run("take", checkpoint, tmp_path / "new.pth")
+    assert done.returncode == 2
+    assert done.stderr == f"error: '{tmp_path / 'new.pth'}': Is a directory\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["new.pth"]

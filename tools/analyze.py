@@ -28,7 +28,7 @@ from detectron2.utils.logger import setup_logger
 from ovseg.data.custom import register_custom
 from ovseg.engine.analysis import analyze_dataset
 from ovseg.engine.launch import plain_errors
-from ovseg.engine.start import Parser, evaluation_cfg, load_model, make_output, start
+from ovseg.engine.start import Parser, check_truth, evaluation_cfg, load_model, start
 from ovseg.errors import UserError, cli_errors
 
 
@@ -77,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 raise UserError(f"{option} {value} is too small; leave it out")
         # here once, before processes start, so that a mistake is reported once
         cfg = evaluation_cfg(args)
-        make_output(args.output)
+        check_truth(cfg.DATASETS.TEST, limit=args.limit)
         start(run, cfg, args)
 
 

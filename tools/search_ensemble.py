@@ -17,6 +17,7 @@ set and reports on the rest; --choose-on names the data sets to choose on, the o
 from __future__ import annotations
 
 import argparse
+import math
 import shutil
 import sys
 from collections.abc import Sequence
@@ -30,9 +31,9 @@ from detectron2.utils.logger import setup_logger
 
 from ovseg.engine.launch import plain_errors
 from ovseg.engine.search import search_dataset
-from ovseg.engine.start import Parser, evaluation_cfg, load_model, make_output, start
+from ovseg.engine.start import Parser, check_truth, evaluation_cfg, load_model, start
 from ovseg.errors import UserError, cli_errors
-from ovseg.evaluation.search import Grid, parse_values
+from ovseg.evaluation.search import MAX_POINTS, Grid, parse_values
 from ovseg.evaluation.search_report import Search
 
 
@@ -79,7 +80,12 @@ def setup(args: argparse.Namespace) -> tuple[CfgNode, Grid, list[str]]:
     if args.thresholds is not None:
         thresholds = parse_values(args.thresholds, "--thresholds")
     grid = Grid(thresholds, parse_values(args.weights, "--weights"))
-    choose_on = args.choose_on.replace(",", " ").split()
+    if math.prod(grid.shape) > MAX_POINTS:
+        raise UserError(
+            f"--thresholds and --weights make {math.prod(grid.shape)} points, over {MAX_POINTS}; "
+            "give fewer values"
+        )
+    choose_on = list(dict.fromkeys(args.choose_on.replace(",", " ").split()))
     for name in choose_on:
         if name not in cfg.DATASETS.TEST:
             raise UserError(
@@ -89,6 +95,10 @@ def setup(args: argparse.Namespace) -> tuple[CfgNode, Grid, list[str]]:
     return cfg, grid, choose_on or list(cfg.DATASETS.TEST)
 
 
+def _halves(args: argparse.Namespace) -> int:
+    return 2 if args.held_out else 1
+
+
 def run(cfg: CfgNode, args: argparse.Namespace) -> None:
     """One process's work."""
     with cli_errors(), plain_errors():
@@ -96,10 +106,10 @@ def run(cfg: CfgNode, args: argparse.Namespace) -> None:
         setup_logger(str(output), distributed_rank=comm.get_rank(), name="ovseg")
         _, grid, choose_on = setup(args)  # again: this may be a new process
         model = load_model(cfg)
-        halves = 2 if args.held_out else 1
         unfinished = output / "unfinished"
         results = [
-            search_dataset(cfg, model, name, grid, halves, unfinished) for name in cfg.DATASETS.TEST
+            search_dataset(cfg, model, name, grid, _halves(args), unfinished)
+            for name in cfg.DATASETS.TEST
         ]
         found = [result for result in results if result is not None]
         if not comm.is_main_process():
@@ -121,7 +131,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         args = build_parser().parse_args(argv)
         # here once, before processes start, so that a mistake is reported once
         cfg, _, _ = setup(args)
-        make_output(args.output)
+        check_truth(cfg.DATASETS.TEST, halves=_halves(args))
         start(run, cfg, args)
 
 

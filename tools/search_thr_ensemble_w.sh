@@ -3,15 +3,24 @@
 #
 #     sh tools/search_thr_ensemble_w.sh
 #
-# Change ckpt below, or give it: sh tools/search_thr_ensemble_w.sh checkpoint.pth [KEY VALUE ...]
-# All GPUs that are there are used. Results: output/search_thr_ensemble_w.
+# Change ckpt below, or give it: sh tools/search_thr_ensemble_w.sh [checkpoint.pth] [KEY VALUE ...]
+# All GPUs that are there are used. It works in the repository's folder, whence paths among KEY
+# VALUE count. Results: output/search_thr_ensemble_w there.
 config=configs/ovseg_swinB_vitL_bs32_120k.yaml
 ckpt=ovseg_swinbase_vitL14_ft_mpt.pth
 
-if [ $# -gt 0 ]; then
-    ckpt=$1
-    shift
-fi
+# anything but a config key, such as MODEL.DEVICE, is the checkpoint
+case ${1-KEY} in
+    '' | *[![:upper:][:digit:]_.]*)
+        ckpt=$1
+        shift
+        ;;
+esac
+case $ckpt in
+    /*) ;;
+    *) [ ! -f "$ckpt" ] || ckpt=$PWD/$ckpt ;;
+esac
+CDPATH='' cd -- "$(dirname -- "$0")/.." || exit
 python=.venv/bin/python
 [ -x "$python" ] || python=python
 exec "$python" tools/search_ensemble.py --config-file "$config" \

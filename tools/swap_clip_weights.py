@@ -18,7 +18,12 @@ import torch
 from torch import Tensor
 
 from ovseg.errors import UserError, cli_errors
-from ovseg.modeling.clip import OVSEG_PREFIX, architecture_of_name, read_clip_file
+from ovseg.modeling.clip import (
+    OVSEG_PREFIX,
+    architecture_of_name,
+    build_untrained_clip,
+    read_clip_file,
+)
 from ovseg.modeling.clip.weights import PROMPTS
 from ovseg.utils.io import atomic_path
 
@@ -36,12 +41,16 @@ def read_ovseg(path: Path) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a broken archive raises nearly anything
+        # its kind alone: PyTorch's text advises to read such a file unsafely
         raise UserError(
-            f"checkpoint {str(path)!r} cannot be read: {str(error).splitlines()[0]}"
+            f"checkpoint {str(path)!r} cannot be read ({type(error).__name__}); give an intact "
+            "OVSeg checkpoint"
         ) from error
     model = content.get("model") if isinstance(content, dict) else None
-    if not isinstance(model, dict) or NO_OBJECT not in model:
-        raise UserError(f"{str(path)!r} is no OVSeg checkpoint: it holds no trained head")
+    if not isinstance(model, dict) or getattr(model.get(NO_OBJECT), "ndim", 0) != 2:
+        raise UserError(
+            f"{str(path)!r} is no OVSeg checkpoint: it holds no trained head; give one that does"
+        )
     return content
 
 
@@ -61,26 +70,47 @@ def check_fit(checkpoint: dict[str, Any], clip: dict[str, Tensor], source: str) 
     the one it replaces. Of a checkpoint without CLIP only the width of the text features is known.
     """
     held = clip_of(checkpoint)
-    width, given = checkpoint["model"][NO_OBJECT].shape[1], clip["text_projection"].shape[1]
+    width, given = checkpoint["model"][NO_OBJECT].shape[1], clip["text_projection"].shape[-1]
     if given != width:
         raise UserError(
             f"{source} has text features of width {given}, the OVSeg head wants {width}: take a "
             "CLIP of the architecture that the head was trained with"
         )
-    for key in sorted((held.keys() | clip.keys()) - {PROMPTS}) if held else ():
-        problem = (
-            "is missing"
-            if key not in clip
-            else "is left over"
-            if key not in held
-            else f"is {tuple(clip[key].shape)}, wanted {tuple(held[key].shape)}"
-            if clip[key].shape != held[key].shape
-            else ""
+    problem = misfit(clip, held) if held else None
+    if problem:
+        raise UserError(f"{source} is not of the architecture of the checkpoint's CLIP: {problem}")
+
+
+def misfit(clip: dict[str, Tensor], wanted: dict[str, Tensor]) -> str | None:
+    """The first weight by which two CLIPs differ in architecture, mask prompts apart; or None."""
+    for key in sorted((wanted.keys() | clip.keys()) - {PROMPTS}):
+        if key not in clip:
+            return f"{key} is missing"
+        if key not in wanted:
+            return f"{key} is left over"
+        if clip[key].shape != wanted[key].shape:
+            return f"{key} is {tuple(clip[key].shape)}, wanted {tuple(wanted[key].shape)}"
+    return None
+
+
+def described(clip: dict[str, Tensor], name: str) -> dict[str, Any]:
+    """open_clip's model config of ``name``, for the vocabulary of ``clip``.
+
+    Raises:
+        UserError: ``clip`` is of another architecture, or ``name`` unknown.
+    """
+    architecture = architecture_of_name(name)
+    rows = len(clip.get("token_embedding.weight", ()))
+    architecture["text_cfg"] = {**architecture["text_cfg"], "vocab_size": rows}
+    with torch.device("meta"):  # shapes alone
+        wanted = build_untrained_clip(architecture, 0).state_dict()
+    problem = misfit(clip, wanted)
+    if problem:
+        raise UserError(
+            f"--name {name!r} is not the architecture of the checkpoint's CLIP: {problem}; give "
+            "its own name"
         )
-        if problem:
-            raise UserError(
-                f"{source} is not of the architecture of the checkpoint's CLIP: {key} {problem}"
-            )
+    return architecture
 
 
 def same_text(checkpoint: dict[str, Any], clip: dict[str, Tensor]) -> bool:
@@ -166,10 +196,7 @@ def _take(args: argparse.Namespace) -> None:
     content: dict[str, Any] = {"state_dict": clip}
     if args.name:
         # weights do not tell the activation and the number of heads
-        architecture = architecture_of_name(args.name)
-        rows = len(clip["token_embedding.weight"])
-        text = {**architecture["text_cfg"], "vocab_size": rows}
-        content["model_cfg"] = {**architecture, "text_cfg": text}
+        content["model_cfg"] = described(clip, args.name)
     else:
         print("without --name the result reads as a CLIP of OpenAI's: QuickGELU, heads 64 wide")
     _write(args, content, clip, "")

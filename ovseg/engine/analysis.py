@@ -204,6 +204,8 @@ def analyze_dataset(
         raise UserError(f"data set {dataset_name}: there is no ground truth; choose another one")
     image_score = counts.arrays["image_score"]
     order = [int(i) for i in np.argsort(image_score, kind="stable") if image_score[i] > 0][:worst]
+    for old in (folder / "worst").glob("*.jpg"):  # of an earlier analysis
+        old.unlink()
     for number, place in enumerate(order, start=1):
         stem = Path(examples[place]["file_name"]).stem
         strip = _strip(cfg, model, dataset_name, examples[place], float(image_score[place]) - 1)

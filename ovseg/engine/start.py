@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
 import torch.distributed as dist
 from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
 from detectron2.engine import launch
+from detectron2.utils.file_io import PathManager
 
 from ovseg.data.custom import register_custom
+from ovseg.data.datasets import load_dataset
+from ovseg.data.images import read_truth
+from ovseg.data.loader import Example
 from ovseg.engine.checkpoint import OVSegCheckpointer
 from ovseg.engine.config import setup_cfg
 from ovseg.engine.launch import count_processes
@@ -60,7 +65,7 @@ def evaluation_cfg(args: argparse.Namespace) -> CfgNode:
     """The config that a :class:`Parser`'s arguments ask for; what can be checked is checked.
 
     Raises:
-        UserError: a mistake in the config, no weights, or a data set that is not there.
+        UserError: a mistake in the config, or weights or a data set that are not there.
     """
     opts = ["TEST.LOAD_PROPOSALS", args.load_proposals] if args.load_proposals else []
     cfg = setup_cfg(args.config_file, [*opts, *args.opts])
@@ -70,8 +75,17 @@ def evaluation_cfg(args: argparse.Namespace) -> CfgNode:
             "config key MODEL.WEIGHTS: empty; give the checkpoint at the end of the command, "
             "MODEL.WEIGHTS checkpoint.pth"
         )
+    if not _may_be_there(cfg.MODEL.WEIGHTS):
+        raise UserError(
+            f"MODEL.WEIGHTS {cfg.MODEL.WEIGHTS!r}: there is no such file; give the path of a "
+            "checkpoint (GETTING_STARTED.md says where they are)"
+        )
     if not cfg.DATASETS.TEST:
         raise UserError("config key DATASETS.TEST: empty; name a data set, DATASETS.TEST name")
+    # their results have a place each, by name
+    cfg.defrost()
+    cfg.DATASETS.TEST = tuple(dict.fromkeys(cfg.DATASETS.TEST))
+    cfg.freeze()
     check_datasets(cfg.DATASETS.TEST)
     check_proposal_files(cfg)
     for key, used in (
@@ -83,6 +97,42 @@ def evaluation_cfg(args: argparse.Namespace) -> CfgNode:
     return cfg
 
 
+def _may_be_there(path: str) -> bool:
+    try:
+        return bool(PathManager.isfile(path))
+    except NotImplementedError:  # on the net: fetched when the model is loaded
+        return True
+
+
+def check_truth(names: Sequence[str], halves: int = 1, limit: int | None = None) -> None:
+    """Find out before any work whether data sets have ground truth, up to the first labelled pixel.
+
+    Args:
+        names: of registered data sets.
+        halves: 2 if each half, that is every other image, must have some.
+        limit: only the first so many images.
+
+    Raises:
+        UserError: the label maps are missing, or all their pixels ignored.
+    """
+    for name in names:
+        ignore_label = int(MetadataCatalog.get(name).get("ignore_label", 255))
+        examples = load_dataset(name)[:limit]
+        for half in range(halves):
+            if not any(_labelled(example, ignore_label) for example in examples[half::halves]):
+                raise UserError(
+                    f"data set {name}: there is no ground truth in its label maps"
+                    f"{' (or in one half of them)' if halves > 1 else ''}; choose another one"
+                )
+
+
+def _labelled(example: Example, ignore_label: int) -> bool:
+    try:
+        return bool((read_truth(example) != ignore_label).any())
+    except UserError:  # the image will be left out
+        return False
+
+
 def load_model(cfg: CfgNode) -> OVSeg:
     """The model with ``MODEL.WEIGHTS``, in evaluation mode."""
     model = Trainer.build_model(cfg).eval()
@@ -91,12 +141,7 @@ def load_model(cfg: CfgNode) -> OVSeg:
     return model
 
 
-def make_output(folder: str) -> None:
-    """Make the folder for results.
-
-    Raises:
-        UserError: it cannot be made.
-    """
+def _make_output(folder: str) -> None:
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -108,13 +153,15 @@ def make_output(folder: str) -> None:
 def start(run: Callable[..., Any], cfg: CfgNode, args: argparse.Namespace) -> None:
     """Call ``run(cfg, args)`` in every process: new ones, or those that torchrun has started.
 
+    The folder ``--output`` is made first, once nothing is known to be wrong.
+
     Args:
         run: a function of a module, so that other processes can be given it.
         cfg: its ``MODEL.DEVICE`` says whether GPUs are used.
         args: of a :class:`Parser`; under torchrun the numbers of processes are not looked at.
 
     Raises:
-        UserError: more GPUs were asked for than there are.
+        UserError: more GPUs were asked for than there are, or ``--output`` cannot be made.
     """
     device = torch.device(cfg.MODEL.DEVICE)
     on_gpu = device.type == "cuda"
@@ -122,15 +169,18 @@ def start(run: Callable[..., Any], cfg: CfgNode, args: argparse.Namespace) -> No
         # "cuda:1" is that one alone
         everything = torch.cuda.device_count() if on_gpu and device.index is None else 1
         wanted = everything if args.num_gpus is None else args.num_gpus
+        count = count_processes(wanted, cfg, args.num_machines)
+        _make_output(args.output)
         launch(
             run,
-            count_processes(wanted, cfg, args.num_machines),
+            count,
             num_machines=args.num_machines,
             machine_rank=args.machine_rank,
             dist_url=args.dist_url,
             args=(cfg, args),
         )
         return
+    _make_output(args.output)
     if on_gpu:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     dist.init_process_group("nccl" if on_gpu else "gloo")

@@ -128,14 +128,14 @@ class Search:
 def _table(result: GridScores, grid: Grid, halves: bool) -> str:
     best = result.best()
     rows = [
-        [f"{threshold:g}"]
+        [f"{threshold:.10g}"]
         + [
             f"{value:.2f}{' *' if (i, j) == best else ''}"
             for j, value in enumerate(result.reporting[i])
         ]
         for i, threshold in enumerate(grid.thresholds)
     ]
-    headers = ["threshold \\ weight", *(f"{weight:g}" for weight in grid.weights)]
+    headers = ["threshold \\ weight", *(f"{weight:.10g}" for weight in grid.weights)]
     table = tabulate(rows, headers, tablefmt="pipe", disable_numparse=True, stralign="right")
     note = " of the images not chosen on, * best on the others" if halves else ", * best"
     return f"{result.name}: mIoU in %{note}\n\n{table}"
@@ -157,8 +157,8 @@ def write_heat_map(path: Path, result: GridScores, grid: Grid) -> None:
     row, column = result.best()
     corner = (column - 0.5, row - 0.5)
     axes.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor="#ff2d20", linewidth=2.5))
-    axes.set_xticks(range(columns), [f"{weight:g}" for weight in grid.weights])
-    axes.set_yticks(range(rows), [f"{threshold:g}" for threshold in grid.thresholds])
+    axes.set_xticks(range(columns), [f"{weight:.10g}" for weight in grid.weights])
+    axes.set_yticks(range(rows), [f"{threshold:.10g}" for threshold in grid.thresholds])
     axes.set_xlabel("weight of CLIP in the ensemble")
     axes.set_ylabel("mask threshold")
     axes.set_title(f"{result.name}: mIoU in %", fontsize=11)
