@@ -18,6 +18,7 @@ import argparse
 import contextlib
 import json
 import logging
+import math
 import multiprocessing
 import os
 import subprocess
@@ -30,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from detectron2.utils.file_io import PathManager
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -44,8 +46,8 @@ from open_clip_training.ablation_runs import (
     Schedule,
     train_arguments,
 )
-from open_clip_training.pairs_output import write_json
-from open_clip_training.run_state import resume_path
+from open_clip_training.pairs_output import read_json, write_json
+from open_clip_training.run_state import check_ranges, resume_path
 from ovseg.data.datasets import data_root
 from ovseg.engine.config import setup_cfg
 from ovseg.errors import UserError, cli_errors
@@ -99,6 +101,12 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     add("--opts", nargs=argparse.REMAINDER, default=[], metavar="KEY VALUE",
         help="override the config; last on the line")  # fmt: skip
     options = parser.parse_args(arguments)
+    at_least_1 = ("mine_images", "dev_images", "test_images", "steps", "seeds", "processes")
+    check_ranges(options, {
+        **dict.fromkeys(at_least_1, (1, math.inf)),
+        **dict.fromkeys(("lr", "prompt_lr"), (0, math.inf)),
+        "batch_size": (2, math.inf),
+    })  # fmt: skip
     if options.quick:
         options.mine_images, options.dev_images, options.test_images = 12, 3, 4
         options.steps, options.batch_size, options.seeds = 2, 8, 1
@@ -114,6 +122,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parse_arguments(arguments)
     if not options.clip.is_file():
         raise UserError(f"--clip {str(options.clip)!r} is not there: run pretrain.py first")
+    is_link = "://" in options.weights and not options.weights.startswith("ovseg://")
+    if not is_link and not PathManager.isfile(options.weights):
+        raise UserError(f"--weights {options.weights!r} is not there: run train_net.py first")
+    cfg = setup_cfg(options.config_file, ["MODEL.WEIGHTS", options.weights, *options.opts])
+    # only now: an argument that cannot be used leaves nothing behind
     check_settings(options)
     started = time.monotonic()
     # processes share the cores; more threads than one would only wait for each other
@@ -129,7 +142,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         schedule=Schedule(options.steps, options.batch_size, options.lr, options.prompt_lr),
         datasets=("stickerscenes_dev", "stickerscenes_test"),
     )
-    cfg = setup_cfg(options.config_file, ["MODEL.WEIGHTS", options.weights, *options.opts])
     limits = (options.dev_images, options.test_images)
     for dataset, limit in zip(plan.datasets, limits, strict=True):
         if not plan.proposals(dataset).is_file():
@@ -153,7 +165,7 @@ def check_settings(options: argparse.Namespace) -> None:
     path = options.output / "settings.json"
     if not path.is_file():
         write_json(path, settings)
-    elif json.loads(path.read_text(encoding="utf-8")) != settings:
+    elif read_json(path, dict) != settings:
         raise UserError(
             f"--output {str(options.output)!r} was begun with other settings (settings.json): "
             "give another folder, or delete this one"

@@ -123,6 +123,14 @@ def test_bad_settings(tmp_path: Path) -> None:
     output = ["--output", str(tmp_path)]
     with pytest.raises(UserError, match=r"--clip 'nowhere.pt'"):
         ablations.main(["--clip", "nowhere.pt", *output])
+    clip = ["--clip", __file__]  # looked into later
+    for weights in ("nowhere.pth", "ovseg://nowhere.pth"):
+        with pytest.raises(UserError, match=f"--weights '{weights}' is not there"):
+            ablations.main([*clip, "--weights", weights, *output])
+    for option in ("--processes", "--seeds"):
+        with pytest.raises(UserError, match=f"{option} 0: give 1 or more"):
+            ablations.main([option, "0", *output])
+    assert not list(tmp_path.iterdir())
     options = ablations.parse_arguments(["--quick", *output])
     ablations.check_settings(options)
     ablations.check_settings(options)
