@@ -191,7 +191,7 @@ def analyze_dataset(
     Raises:
         UserError: there is no labelled pixel.
     """
-    examples = load_dataset(dataset_name)[:limit]
+    examples = load_dataset(dataset_name, unpaired=True)[:limit]
     counter = AnalysisCounter(model, dataset_name, len(examples))
     settings = {"analysis": limit, **model_settings(cfg)}
     counts = sweep(

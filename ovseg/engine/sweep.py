@@ -94,7 +94,7 @@ def sweep(
     """
     examples = [
         {**example, "position": position}
-        for position, example in enumerate(load_dataset(dataset_name)[:limit])
+        for position, example in enumerate(load_dataset(dataset_name, unpaired=True)[:limit])
     ]
     names = "\n".join(example["file_name"] for example in examples)
     settings = {**settings, "images": hashlib.sha256(names.encode()).hexdigest()}
