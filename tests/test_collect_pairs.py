@@ -253,6 +253,11 @@ def test_embedded_model_finds_what_captions_name(tmp_path: Path, no_tagger: None
     assert before == {file: file.stat().st_mtime_ns for file in (out / "crops").rglob("*.png")}
     with pytest.raises(UserError, match="--min-area"):
         collect_pairs.main([*command[:6], "--min-area", "0.1", *command[6:]])
+    (out / "nouns.json").write_text("[[")
+    part = out / "parts/00000.json"
+    part.rename(tmp_path / part.name)
+    with pytest.raises(UserError, match=r"nouns.json cannot be read .*delete it"):
+        collect_pairs.main(command)
     table.write_text(table.read_text() + "more.jpg,cat\n")
     with pytest.raises(UserError, match=r"other settings .--captions"):
         collect_pairs.main(command)
