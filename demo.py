@@ -20,7 +20,6 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 import cv2
 import numpy as np
@@ -35,7 +34,7 @@ from ovseg.data.proposals import (
 )
 from ovseg.data.vocabulary import load_vocabulary
 from ovseg.engine.config import setup_cfg
-from ovseg.errors import UserError, cli_errors
+from ovseg.errors import Parser, UserError, cli_errors
 from ovseg.predictor import EMBEDDED_CONFIG, Predictor, clean_class_names
 from ovseg.results import ResultPaths, plan_outputs, save_result
 from ovseg.structures import GivenProposals
@@ -45,21 +44,10 @@ from ovseg.visualizer import draw_overlay
 WINDOW = "OVSeg"
 
 
-class Parser(argparse.ArgumentParser):
-    """Reports wrong usage in one line, like every other error."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; see --help")
-
-
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line; every published option under its name."""
     usage, *details = (__doc__ or "").split("\n\n")
-    parser = Parser(
-        description=usage,
-        epilog="\n\n".join(details),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser(usage, epilog="\n\n".join(details))
     parser.add_argument(
         "--config-file", metavar="FILE", help="model config; default: the embedded small model"
     )
@@ -134,10 +122,11 @@ def about_model(predictor: Predictor, config_file: str) -> dict[str, object]:
 
 def given_proposals(predictor: Predictor, path: Path, image: np.ndarray) -> GivenProposals | None:
     """The proposals for a picture that the config wants loaded; None for MaskFormer's."""
-    folder = predictor.cfg.TEST.LOAD_PROPOSALS
-    if not folder:
+    cfg = predictor.cfg
+    if not cfg.TEST.LOAD_PROPOSALS:
         return None
-    return read_proposals(find_proposals(Path(folder), path), (image.shape[0], image.shape[1]))
+    file = find_proposals(Path(cfg.TEST.LOAD_PROPOSALS), path)
+    return read_proposals(file, image.shape[:2], cfg.MODEL.SEM_SEG_HEAD.EMBEDDING_DIM)
 
 
 def run(

@@ -20,10 +20,12 @@ import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from detectron2.config import CfgNode
+from pycocotools import mask as coco_mask
 
 from ovseg.data.loader import Example, Mapper
 from ovseg.data.mapper import EvaluationMapper
@@ -159,36 +161,24 @@ def _read_json(path: Path) -> tuple[np.ndarray, None]:
     height, width = codes[0]["size"]
     if any(list(code["size"]) != [height, width] for code in codes):
         raise ValueError("its masks differ in size")
-    masks = [_decoded(code["counts"], height, width) for code in codes]
+    masks = [_decoded(code, height, width) for code in codes]
     return np.stack(masks).astype(np.float32), None
 
 
-def _decoded(counts: list[int] | str, height: int, width: int) -> np.ndarray:
-    runs = counts if isinstance(counts, list) else _run_lengths(counts)
-    # pycocotools would leave what a code does not reach as it finds it in memory
-    if sum(runs) != height * width:
-        raise ValueError(f"a code of {sum(runs)} pixels for a mask of {width} x {height}")
-    # runs go down the columns, the first of zeros
-    return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(width, height).T
-
-
-def _run_lengths(text: str) -> list[int]:
-    """The run lengths in COCO's compressed code.
-
-    A character holds 5 bits, the lowest first, and whether more follow; the last one's highest bit
-    is the sign. From the fourth on numbers are differences to the one before the last.
-    """
-    runs: list[int] = []
-    number = shift = 0
-    for character in text.encode():
-        bits = character - 48
-        number |= (bits & 31) << shift
-        shift += 5
-        if not bits & 32:
-            number -= (bits & 16) << (shift - 4)
-            runs.append(number + (runs[-2] if len(runs) > 2 else 0))
-            number = shift = 0
-    return runs
+def _decoded(code: dict[str, Any], height: int, width: int) -> np.ndarray:
+    counts = code["counts"]
+    # what a code does not reach, pycocotools leaves as it finds it in memory
+    too_short = ValueError(f"a code in it is none of a mask of {width} x {height}")
+    if isinstance(counts, list):
+        if any(not isinstance(run, int) or run < 0 for run in counts):
+            raise ValueError("its run lengths are no whole numbers")
+        if sum(counts) != height * width:
+            raise too_short
+        return coco_mask.decode(coco_mask.frPyObjects(code, height, width))
+    mask = coco_mask.decode(code)
+    if coco_mask.encode(mask)["counts"] != counts.encode():
+        raise too_short
+    return mask
 
 
 def write_proposals(path: Path, regions: Regions) -> None:
