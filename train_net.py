@@ -34,7 +34,7 @@ from ovseg.engine.config import setup_cfg
 from ovseg.engine.launch import count_processes, plain_errors
 from ovseg.engine.proposals import check_proposal_files, save_proposals
 from ovseg.engine.trainer import Trainer, check_datasets, check_ignore_value
-from ovseg.errors import UserError, cli_errors
+from ovseg.errors import Parser, UserError, cli_errors
 
 logger = logging.getLogger("ovseg.train_net")
 
@@ -95,10 +95,10 @@ def _make_folder(path: str) -> None:
         ) from error
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> Parser:
     """detectron2's options, and OVSeg's."""
-    parser = default_argument_parser()
-    parser.description = __doc__
+    theirs = default_argument_parser()
+    parser = Parser(__doc__, parents=[theirs], epilog=theirs.epilog, conflict_handler="resolve")
     parser.add_argument(
         "--dataset",
         action="append",
@@ -148,8 +148,8 @@ def setup(args: argparse.Namespace) -> CfgNode:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
-    args = build_parser().parse_args(argv)
     with cli_errors(), plain_errors():
+        args = build_parser().parse_args(argv)
         # here once, before processes start, so that a mistake is reported once
         cfg = setup(args)
         processes = count_processes(args.num_gpus, cfg, args.num_machines)

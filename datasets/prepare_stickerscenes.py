@@ -27,7 +27,7 @@ from ovseg.data.stickerscenes.generate import (
     write_segmentation_split,
 )
 from ovseg.data.stickerscenes.vocabulary import object_concepts
-from ovseg.errors import UserError, cli_errors
+from ovseg.errors import Parser, UserError, cli_errors
 
 logger = logging.getLogger("prepare_stickerscenes")
 PARTS = {
@@ -39,9 +39,7 @@ PARTS = {
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(__doc__)
     parser.add_argument(
         "--root",
         type=Path,

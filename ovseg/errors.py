@@ -8,15 +8,29 @@ disk, are such errors too.
 
 from __future__ import annotations
 
+import argparse
 import errno
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NoReturn
+from typing import Any, NoReturn
 
 
 class UserError(Exception):
     """Something the user gave cannot be used; the message says what and how to mend it."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Keeps the lines of its description; wrong usage is a :class:`UserError`."""
+
+    def __init__(self, description: str | None = None, **options: Any) -> None:
+        """The script's description; ``options`` are argparse's own."""
+        options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        super().__init__(description=description, **options)
+
+    def error(self, message: str) -> NoReturn:
+        """Says what is wrong."""
+        raise UserError(f"{message}; see --help")
 
 
 @contextmanager

@@ -22,6 +22,10 @@ from PIL import Image
 
 VOCABULARIES = Path(__file__).resolve().parents[1] / "ovseg" / "data" / "vocabularies"
 SPLITS = ("train", "val")
+#: where archives lie
+VOC = Path("VOCdevkit/VOC2012")
+FULL = Path("ADE20K_2021_17_01")
+STREET = FULL / "images/ADE/validation/urban/street"
 #: (height, width) of the images of a split, in turn
 SIZES = ((72, 96), (90, 64), (80, 80))
 #: ADE20K-Full's: two are to be made smaller, of the third one side is short enough
@@ -187,6 +191,10 @@ def run_script(name: str, *arguments: str) -> int:
     spec.loader.exec_module(module)
     code: int = module.main(arguments)
     return code
+
+
+def prepare(name: str, root: Path, *options: str) -> int:
+    return run_script(name, "--root", str(root), "--num-workers", "2", *options)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -82,3 +82,9 @@ def small_model(small_config: Callable[..., CfgNode], seeded: ModuleType) -> Cal
         return model.eval()
 
     return make
+
+
+def said(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """The error lines so far."""
+    lines = capsys.readouterr().err.replace("\r", "\n").splitlines()
+    return [line for line in lines if line.startswith("error: ")]

@@ -195,6 +195,9 @@ def test_mistakes_are_answered_in_one_line(
 
 def test_no_config_is_answered(capsys: pytest.CaptureFixture[str]) -> None:
     assert "give --config-file" in answer(capsys, [])
+    assert "argument --num-gpus: invalid int value: 'x'; see --help" in answer(
+        capsys, ["--num-gpus", "x"]
+    )
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -28,13 +28,13 @@ from detectron2.utils.logger import setup_logger
 from ovseg.data.custom import register_custom
 from ovseg.engine.analysis import analyze_dataset
 from ovseg.engine.launch import plain_errors
-from ovseg.engine.start import Parser, check_truth, evaluation_cfg, load_model, start
+from ovseg.engine.start import EvaluationParser, check_truth, evaluation_cfg, load_model, start
 from ovseg.errors import UserError, cli_errors
 
 
-def build_parser() -> Parser:
+def build_parser() -> EvaluationParser:
     """The options of an evaluation, and the analysis's."""
-    parser = Parser(__doc__, output="output/analysis")
+    parser = EvaluationParser(__doc__, output="output/analysis")
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N images")
     parser.add_argument(
         "--worst", type=int, default=10, metavar="N", help="pictures of N images; default: 10"

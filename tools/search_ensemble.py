@@ -31,15 +31,15 @@ from detectron2.utils.logger import setup_logger
 
 from ovseg.engine.launch import plain_errors
 from ovseg.engine.search import search_dataset
-from ovseg.engine.start import Parser, check_truth, evaluation_cfg, load_model, start
+from ovseg.engine.start import EvaluationParser, check_truth, evaluation_cfg, load_model, start
 from ovseg.errors import UserError, cli_errors
 from ovseg.evaluation.search import MAX_POINTS, Grid, parse_values
 from ovseg.evaluation.search_report import Search
 
 
-def build_parser() -> Parser:
+def build_parser() -> EvaluationParser:
     """The options of an evaluation, and the search's."""
-    parser = Parser(__doc__, output="output/search")
+    parser = EvaluationParser(__doc__, output="output/search")
     parser.add_argument(
         "--thresholds",
         metavar="LIST",

@@ -6,7 +6,7 @@ import argparse
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -24,18 +24,16 @@ from ovseg.engine.config import setup_cfg
 from ovseg.engine.launch import count_processes
 from ovseg.engine.proposals import check_proposal_files
 from ovseg.engine.trainer import Trainer, check_datasets
-from ovseg.errors import UserError
+from ovseg.errors import Parser, UserError
 from ovseg.modeling import OVSeg
 
 
-class Parser(argparse.ArgumentParser):
-    """detectron2's options that have to do with evaluating; wrong usage is a :class:`UserError`."""
+class EvaluationParser(Parser):
+    """detectron2's options that have to do with evaluating."""
 
     def __init__(self, description: str | None, output: str) -> None:
         """Describe the script; ``output`` is where it writes by default."""
-        super().__init__(
-            description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-        )
+        super().__init__(description)
         self.add_argument("--config-file", default="", metavar="FILE", help="model config")
         self.add_argument("--output", default=output, metavar="DIR", help=f"default: {output}")
         self.add_argument(
@@ -57,12 +55,9 @@ class Parser(argparse.ArgumentParser):
             help="config overrides, last on the line, for instance MODEL.WEIGHTS model.pth",
         )
 
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; see --help")
-
 
 def evaluation_cfg(args: argparse.Namespace) -> CfgNode:
-    """The config that a :class:`Parser`'s arguments ask for; what can be checked is checked.
+    """The config that the arguments ask for; what can be checked is checked.
 
     Raises:
         UserError: a mistake in the config, or weights or a data set that are not there.
@@ -158,7 +153,8 @@ def start(run: Callable[..., Any], cfg: CfgNode, args: argparse.Namespace) -> No
     Args:
         run: a function of a module, so that other processes can be given it.
         cfg: its ``MODEL.DEVICE`` says whether GPUs are used.
-        args: of a :class:`Parser`; under torchrun the numbers of processes are not looked at.
+        args: of an :class:`EvaluationParser`; under torchrun the numbers of processes are not
+            looked at.
 
     Raises:
         UserError: more GPUs were asked for than there are, or ``--output`` cannot be made.

@@ -88,15 +88,15 @@ def convert(
     image = read_picture(source, "RGB")
     segmentation = read_picture(segmentation_file, "RGB")
     check_same_size(segmentation_file, segmentation.shape, source, image.shape)
-    objects = ade20k_object_ids(segmentation)
-    height, width = short_side_size(objects.shape[0], objects.shape[1], SHORT_SIDE)
-    if (height, width) != objects.shape:
+    height, width = short_side_size(image.shape[0], image.shape[1], SHORT_SIDE)
+    if (height, width) != image.shape[:2]:
         image = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
-        objects = cv2.resize(objects, (width, height), interpolation=cv2.INTER_NEAREST)
+        segmentation = cv2.resize(segmentation, (width, height), interpolation=cv2.INTER_NEAREST)
         write_image(image_output, image)
     elif is_plain_jpeg(source):
         copy_image(source, image_output)
     else:
         write_image(image_output, image)
+    objects = ade20k_object_ids(segmentation)
     labels = relabel_file(segmentation_file, objects, table, ignore_label)
     write_labels(label_output, labels)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ovseg.data.datasets import data_root
 from ovseg.data.preparation.runner import Job, run_jobs
-from ovseg.errors import UserError
+from ovseg.errors import Parser, UserError
 
 logger = logging.getLogger(__name__)
 SPLITS = ("train", "val")
@@ -19,9 +19,7 @@ SPLITS = ("train", "val")
 
 def parse_arguments(description: str, arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(description)
     parser.add_argument(
         "--root",
         type=Path,

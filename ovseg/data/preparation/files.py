@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -18,6 +17,16 @@ from ovseg.utils.io import atomic_path
 JPEG_QUALITY = 95
 _EXIF_ORIENTATION = 274
 _JPEG_END = b"\xff\xd9"
+# a label map is runs of one value: without filters it is written faster, and is smaller too
+_PNG_OPTIONS = (
+    (
+        *(cv2.IMWRITE_PNG_COMPRESSION, 1),
+        *(cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE),
+        *(cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE),
+    )
+    if hasattr(cv2, "IMWRITE_PNG_FILTER")  # OpenCV 4.8 has not
+    else ()
+)
 
 
 class BrokenFileError(UserError):
@@ -39,7 +48,7 @@ def read_picture(path: Path, mode: str | None = None) -> np.ndarray:
     """
     try:
         with Image.open(path) as file:
-            return np.asarray(file if mode is None else file.convert(mode))
+            return np.asarray(file if mode in (None, file.mode) else file.convert(mode))
     except Exception as error:  # decoders raise nearly anything on a broken file
         raise _broken(path, error) from error
 
@@ -77,8 +86,8 @@ def read_label_mat(path: Path) -> np.ndarray:
             "unpack the archive again"
         )
     with np.errstate(invalid="ignore"):
-        whole = labels.astype(np.uint16, copy=False)
-    if whole is not labels and (wrong := labels[whole != labels]).size:
+        whole = labels.astype(np.uint16, order="C", copy=False)
+    if labels.dtype != np.uint16 and (wrong := labels[whole != labels]).size:
         raise BrokenFileError(
             f"{path}: value {wrong[0]} is no whole number from 0 to 65535; unpack the archive again"
         )
@@ -176,13 +185,14 @@ def write_labels(path: Path, labels: np.ndarray) -> None:
     """Write a label map, uint8 (H, W) as PNG or uint16 (H, W) as TIFF, whole or not at all."""
     # OpenCV's PNG is written twice as fast as Pillow's, and little larger
     with atomic_path(path) as temporary:
-        _write(path, temporary, labels)
+        _write(path, temporary, labels, _PNG_OPTIONS if path.suffix == ".png" else ())
 
 
 def write_image(path: Path, image: np.ndarray) -> None:
     """Write an image, uint8 (H, W, 3) RGB, as JPEG of high quality, whole or not at all."""
     with atomic_path(path) as temporary:
-        _write(path, temporary, image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+        bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+        _write(path, temporary, bgr, (cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY))
 
 
 def copy_image(source: Path, path: Path) -> None:
@@ -198,8 +208,8 @@ def is_plain_jpeg(path: Path) -> bool:
         return file.format == "JPEG" and file.mode == "RGB" and upright
 
 
-def _write(path: Path, temporary: Path, array: np.ndarray, options: Any = ()) -> None:
-    if not cv2.imwrite(str(temporary), array, list(options)):
+def _write(path: Path, temporary: Path, array: np.ndarray, options: tuple[int, ...]) -> None:
+    if not cv2.imwrite(str(temporary), array, options):
         raise UserError(f"{path} cannot be written; see whether the disk is full")
 
 
