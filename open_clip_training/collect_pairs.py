@@ -47,6 +47,7 @@ from open_clip_training.pairs_output import (
 )
 from open_clip_training.pairs_sources import CaptionSource, LabelSource, Source
 from open_clip_training.run_state import check_ranges
+from open_clip_training.train_processes import wait_for_all
 from ovseg.data.custom import register_custom
 from ovseg.engine.config import setup_cfg
 from ovseg.errors import UserError, cli_errors
@@ -107,10 +108,9 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any] | None:
         return collect(options, rank, world)
     # processes wait for each other, some much longer than the default allows
     dist.init_process_group("gloo", timeout=timedelta(days=7))
-    try:
-        return collect(options, rank, world)
-    finally:
-        dist.destroy_process_group()
+    summary = collect(options, rank, world)
+    dist.destroy_process_group()  # not after an error: its message must come first
+    return summary
 
 
 def collect(options: argparse.Namespace, rank: int, world: int) -> dict[str, Any] | None:
@@ -148,10 +148,9 @@ def collect(options: argparse.Namespace, rank: int, world: int) -> dict[str, Any
     with bar:
         for part in todo:
             collect_part(source, part, options.output, bar)
-    if dist.is_initialized():
-        dist.barrier()
-        if rank > 0:
-            return None
+    wait_for_all()
+    if dist.is_initialized() and rank > 0:
+        return None
     if missing_parts(options.output, len(starts)):
         logger.info("done; other processes have not finished their parts")
         return None

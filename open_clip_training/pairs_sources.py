@@ -17,6 +17,7 @@ from open_clip_training.pairs_input import Captioned, read_captions
 from open_clip_training.pairs_mining import Pair, Rules, fill_colour, ground_truth, mine, resize
 from open_clip_training.pairs_nouns import frequent, load_tagger, nouns_of_captions
 from open_clip_training.pairs_output import read_json, write_json
+from open_clip_training.train_processes import wait_for_all
 from ovseg.data.datasets import dataset_classes, load_dataset
 from ovseg.data.images import read_truth
 from ovseg.errors import UserError
@@ -120,8 +121,7 @@ class CaptionSource:
             )
             of_images = [[next(nouns) for _ in image.captions] for image in self._images]
             write_json(path, {"made from": made_from, "nouns": of_images})
-        if dist.is_initialized():
-            dist.barrier()
+        wait_for_all()
         return read_json(path, dict)["nouns"]
 
     def __len__(self) -> int:

@@ -8,6 +8,22 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from ovseg.errors import UserError
+
+
+def wait_for_all() -> None:
+    """Return when all processes that share a run have come here.
+
+    Raises:
+        UserError: one of them has failed.
+    """
+    if not dist.is_initialized():
+        return
+    try:
+        dist.barrier()
+    except RuntimeError as error:
+        raise UserError("another process has failed; its own message says why") from error
+
 
 @dataclass
 class Processes:
