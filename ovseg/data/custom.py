@@ -246,7 +246,9 @@ def _words(
 def _categories(panoptic: Path) -> list[dict[str, Any]]:
     try:
         items = json.loads(panoptic.read_text(encoding="utf-8"))["categories"]
-        categories = [{"id": int(item["id"]), "name": str(item["name"])} for item in items]
+        categories: list[dict[str, Any]] = [
+            {"id": int(item["id"]), "name": str(item["name"])} for item in items
+        ]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"panoptic_json {panoptic} is no COCO panoptic file ({error!r}); give one whose "
@@ -268,7 +270,7 @@ def _load_panoptic(file: Path, split: Split, panoptic: Path) -> list[dict[str, A
     """Dataset dicts whose ``segments`` give the label of each colour, see ``read_truth``."""
     labels = {item["id"]: label for label, item in enumerate(_categories(panoptic))}
     try:
-        examples = [
+        examples: list[dict[str, Any]] = [
             {
                 "file_name": str(Path(split.images, item["file_name"]).with_suffix(".jpg")),
                 "sem_seg_file_name": str(Path(split.labels, item["file_name"])),

@@ -5,9 +5,9 @@
 
 Archives with pictures of the usual sizes are made up in a temporary folder. Each is prepared, and,
 in turns with that, its files are decoded and encoded once in as many processes, which are started
-beforehand: by Pillow with its defaults ("plain"), and by the codecs that preparation uses ("same
-codecs"), where what remains is relabelling, checks and writing files whole. A ratio above 1 says
-that preparation is faster. Nothing is downloaded.
+beforehand: by Pillow with its defaults ("plain"), and by the codecs that preparation uses, with
+their defaults ("same codecs"). A ratio above 1 says that preparation is faster. Nothing is
+downloaded.
 """
 
 from __future__ import annotations
