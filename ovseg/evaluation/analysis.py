@@ -230,7 +230,7 @@ def write_analysis_chart(path: Path, analysis: Analysis) -> None:
             bars.text(value + 0.6, y, f"{value:.1f}", va="center", fontsize=8)
     bars.set_yticks(places, list(analysis.means))
     bars.invert_yaxis()
-    bars.set_xlim(0, 108)
+    bars.set_xlim(0, 125)
     bars.set_xlabel("mIoU in %")
     bars.set_title(f"{analysis.dataset}: masks or classes?")
     for name, percents in analysis.recalls.items():
