@@ -69,6 +69,14 @@ def argmax_of_resized_scores(probs: Tensor, masks: Tensor, size: tuple[int, int]
     return F.interpolate(scores[None], size=size, mode="bilinear")[0].argmax(dim=0)
 
 
+def likely_proposals() -> tuple[Tensor, Tensor]:
+    """Class probabilities [100, 847] with a few likely classes and smooth masks [100, 160, 213]."""
+    generator = torch.Generator().manual_seed(0)
+    probs = (4 * torch.randn(100, 847, generator=generator)).softmax(dim=-1)
+    logits = 8 * torch.randn(1, 100, 10, 13, generator=generator) - 8
+    return probs, F.interpolate(logits, size=(160, 213), mode="bicubic")[0].sigmoid()
+
+
 @torch.inference_mode()
 def run(args: argparse.Namespace) -> None:
     """Print the ratios."""
@@ -105,10 +113,10 @@ def run(args: argparse.Namespace) -> None:
         args.repeat,
     )
     print(line, flush=True)
-    probs, masks = torch.rand(100, 847), torch.rand(100, 160, 213)
+    probs, masks = likely_proposals()
     size = (512, 683)
     line = compare(
-        "labels of 847 classes: masks resized, bands of rows",
+        "labels of 847 classes: masks resized, classes ruled out",
         lambda: argmax_of_resized_scores(probs, masks, size),
         lambda: label_map([Piece(probs, masks)], size),
         args.repeat,
