@@ -1,4 +1,4 @@
-"""The paper's ablations in miniature, on StickerScenes: one command, about an hour on two cores.
+"""The paper's ablations in miniature, on StickerScenes: one command, some 70 minutes on two cores.
 
     python open_clip_training/ablations.py --output output/ablations
 
