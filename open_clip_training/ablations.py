@@ -94,7 +94,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     add("--steps", type=int, default=60, help="of one adaptation")
     add("--batch-size", type=int, default=128)
     add("--lr", type=float, default=1e-4, help="of fine-tuning")
-    add("--prompt-lr", type=float, default=0.01)
+    add("--prompt-lr", type=float, default=0.1)
     add("--seeds", type=int, default=3, help="runs a row")
     add("--processes", type=int, default=min(os.cpu_count() or 1, 4))
     add("--quick", action="store_true", help="a few images and steps: does it run?")
