@@ -31,7 +31,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from detectron2.utils.file_io import PathManager
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -49,6 +48,7 @@ from open_clip_training.ablation_runs import (
 from open_clip_training.pairs_output import read_json, write_json
 from open_clip_training.run_state import check_ranges, resume_path
 from ovseg.data.datasets import data_root
+from ovseg.engine.checkpoint import may_be_there
 from ovseg.engine.config import setup_cfg
 from ovseg.errors import UserError, cli_errors
 from ovseg.utils.io import atomic_path
@@ -122,8 +122,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parse_arguments(arguments)
     if not options.clip.is_file():
         raise UserError(f"--clip {str(options.clip)!r} is not there: run pretrain.py first")
-    is_link = "://" in options.weights and not options.weights.startswith("ovseg://")
-    if not is_link and not PathManager.isfile(options.weights):
+    if not may_be_there(options.weights):
         raise UserError(f"--weights {options.weights!r} is not there: run train_net.py first")
     cfg = setup_cfg(options.config_file, ["MODEL.WEIGHTS", options.weights, *options.opts])
     # only now: an argument that cannot be used leaves nothing behind

@@ -222,6 +222,7 @@ _LEAST = {
     "INPUT.MAX_SIZE_TEST": 1,
     "SOLVER.TEST_IMS_PER_BATCH": 1,
     "DATALOADER.NUM_WORKERS": 0,
+    "TEST.SLIDING_TILE_SIZE": 1,
     "MODEL.CLIP_ADAPTER.MASK_PROMPT_DEPTH": 0,
     "MODEL.CLIP_ADAPTER.MASK_EXPAND_RATIO": 0,
 }
@@ -283,8 +284,6 @@ def _check_looks(cfg: CN) -> None:
         )
     if aug.ENABLED and aug.MAX_SIZE < 1:
         raise UserError(f"TEST.AUG.MAX_SIZE {aug.MAX_SIZE} must be at least 1")
-    if test.SLIDING_TILE_SIZE < 1:
-        raise UserError(f"TEST.SLIDING_TILE_SIZE {test.SLIDING_TILE_SIZE} must be at least 1")
     if not 0 <= test.SLIDING_OVERLAP < 1:
         raise UserError(f"TEST.SLIDING_OVERLAP {test.SLIDING_OVERLAP} must lie in 0..1, below 1")
     if test.SLIDING_WINDOW and cfg.MODEL.META_ARCHITECTURE == "OVSegDEMO":

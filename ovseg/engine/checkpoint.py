@@ -57,6 +57,27 @@ class _ResourceHandler(PathHandler):
 PathManager.register_handler(_ResourceHandler(), allow_override=True)
 
 
+def may_be_there(path: str) -> bool:
+    """Whether a checkpoint is there; one on the net is only fetched when a model is loaded."""
+    try:
+        return bool(PathManager.isfile(path))
+    except NotImplementedError:
+        return True
+
+
+def check_weights(path: str) -> None:
+    """Find out before any work whether ``MODEL.WEIGHTS`` is there.
+
+    Raises:
+        UserError: it is not.
+    """
+    if not may_be_there(path):
+        raise UserError(
+            f"MODEL.WEIGHTS {path!r}: there is no such file; give the path of a checkpoint "
+            "(GETTING_STARTED.md says where they are)"
+        )
+
+
 class OVSegCheckpointer(DetectionCheckpointer):
     """detectron2's checkpointer that reads safely, refuses misfits and completes CLIP.
 
@@ -102,11 +123,7 @@ class OVSegCheckpointer(DetectionCheckpointer):
                 f"MODEL.WEIGHTS {path!r} could not be fetched ({type(error).__name__}): download "
                 "the file and give its path"
             ) from error
-        if not os.path.isfile(local):
-            raise UserError(
-                f"MODEL.WEIGHTS {path!r}: there is no such file; give the path of a checkpoint "
-                "(GETTING_STARTED.md says where they are)"
-            )
+        check_weights(path)
         return local
 
     def _load_file(self, filename: str) -> dict[str, Any]:

@@ -13,13 +13,12 @@ import torch.distributed as dist
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.engine import launch
-from detectron2.utils.file_io import PathManager
 
 from ovseg.data.custom import register_custom
 from ovseg.data.datasets import load_dataset
 from ovseg.data.images import read_truth
 from ovseg.data.loader import Example
-from ovseg.engine.checkpoint import OVSegCheckpointer
+from ovseg.engine.checkpoint import OVSegCheckpointer, check_weights
 from ovseg.engine.config import setup_cfg
 from ovseg.engine.launch import count_processes
 from ovseg.engine.proposals import check_proposal_files
@@ -70,11 +69,7 @@ def evaluation_cfg(args: argparse.Namespace) -> CfgNode:
             "config key MODEL.WEIGHTS: empty; give the checkpoint at the end of the command, "
             "MODEL.WEIGHTS checkpoint.pth"
         )
-    if not _may_be_there(cfg.MODEL.WEIGHTS):
-        raise UserError(
-            f"MODEL.WEIGHTS {cfg.MODEL.WEIGHTS!r}: there is no such file; give the path of a "
-            "checkpoint (GETTING_STARTED.md says where they are)"
-        )
+    check_weights(cfg.MODEL.WEIGHTS)
     if not cfg.DATASETS.TEST:
         raise UserError("config key DATASETS.TEST: empty; name a data set, DATASETS.TEST name")
     # their results have a place each, by name
@@ -92,13 +87,6 @@ def evaluation_cfg(args: argparse.Namespace) -> CfgNode:
     return cfg
 
 
-def _may_be_there(path: str) -> bool:
-    try:
-        return bool(PathManager.isfile(path))
-    except NotImplementedError:  # on the net: fetched when the model is loaded
-        return True
-
-
 def check_truth(names: Sequence[str], halves: int = 1, limit: int | None = None) -> None:
     """Find out before any work whether data sets have ground truth, up to the first labelled pixel.
 
@@ -112,7 +100,7 @@ def check_truth(names: Sequence[str], halves: int = 1, limit: int | None = None)
     """
     for name in names:
         ignore_label = int(MetadataCatalog.get(name).get("ignore_label", 255))
-        examples = load_dataset(name)[:limit]
+        examples = load_dataset(name, unpaired=True)[:limit]  # as they will be counted
         for half in range(halves):
             if not any(_labelled(example, ignore_label) for example in examples[half::halves]):
                 raise UserError(
