@@ -45,7 +45,7 @@ from open_clip_training.ablation_runs import (
     Schedule,
     train_arguments,
 )
-from open_clip_training.pairs_output import read_json, write_json
+from open_clip_training.pairs_output import compare_settings, plain_settings, write_json
 from open_clip_training.run_state import check_ranges, resume_path
 from ovseg.data.datasets import data_root
 from ovseg.engine.checkpoint import may_be_there
@@ -156,19 +156,9 @@ def check_settings(options: argparse.Namespace) -> None:
     Raises:
         UserError: they differ.
     """
-    settings = {
-        name: str(value) if isinstance(value, Path) else value
-        for name, value in vars(options).items()
-        if name not in {"output", "processes", "seeds"}
-    }
-    path = options.output / "settings.json"
-    if not path.is_file():
-        write_json(path, settings)
-    elif read_json(path, dict) != settings:
-        raise UserError(
-            f"--output {str(options.output)!r} was begun with other settings (settings.json): "
-            "give another folder, or delete this one"
-        )
+    settings = plain_settings(options, leave_out=("output", "processes", "seeds"))
+    compare_settings(options.output, settings)
+    write_json(options.output / "settings.json", settings)
 
 
 def pairs_folder(output: Path, kind: str) -> Path:

@@ -39,9 +39,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from open_clip_training.pairs_nouns import SPACY_MODEL
 from open_clip_training.pairs_output import (
+    compare_settings,
     merge_parts,
     part_path,
-    read_json,
+    plain_settings,
     write_crops,
     write_json,
 )
@@ -168,35 +169,11 @@ def missing_parts(folder: Path, count: int) -> list[int]:
 
 def settings_of(options: argparse.Namespace) -> dict[str, Any]:
     """What decides the pairs; of the captions also what the file holds."""
-    settings = {
-        name: str(value) if isinstance(value, Path) else value
-        for name, value in vars(options).items()
-        if name not in {"output", "format"}
-    }
+    settings = plain_settings(options, leave_out=("output", "format"))
     if options.captions is not None and options.captions.is_file():
         digest = hashlib.sha256(options.captions.read_bytes()).hexdigest()
         settings["captions"] += f" (sha256 {digest[:16]})"
     return settings
-
-
-def compare_settings(folder: Path, settings: dict[str, Any]) -> None:
-    """Compare with the record of an earlier run in the folder.
-
-    Raises:
-        UserError: the folder was begun with other settings, or the record is broken.
-    """
-    path = folder / "settings.json"
-    if not path.is_file():
-        return
-    earlier = read_json(path, dict)
-    different = [name for name in settings if settings[name] != earlier.get(name)]
-    if different:
-        name = different[0]
-        raise UserError(
-            f"--output {str(folder)!r} was begun with other settings (--"
-            f"{name.replace('_', '-')} {earlier.get(name)}, now {settings[name]}): give another "
-            "folder, or delete this one"
-        )
 
 
 def collect_part(source: Source, part: int, folder: Path, bar: tqdm[Any]) -> None:

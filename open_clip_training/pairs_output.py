@@ -13,13 +13,14 @@ Paths in the table are relative to the folder.
 
 from __future__ import annotations
 
+import argparse
 import csv
 import io
 import json
 import random
 import tarfile
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,35 @@ def read_json(path: Path, kind: type) -> Any:
     if not isinstance(content, kind):
         raise UserError(f"{path} is broken; delete it")
     return content
+
+
+def plain_settings(options: argparse.Namespace, leave_out: Collection[str]) -> dict[str, Any]:
+    """Options as :func:`write_json` takes them."""
+    return {
+        name: str(value) if isinstance(value, Path) else value
+        for name, value in vars(options).items()
+        if name not in leave_out
+    }
+
+
+def compare_settings(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Compare with ``settings.json``, the record of an earlier run in the folder, if there is one.
+
+    Raises:
+        UserError: the folder was begun with other settings, or the record is broken.
+    """
+    path = folder / "settings.json"
+    if not path.is_file():
+        return
+    earlier = read_json(path, dict)
+    different = [name for name in settings if settings[name] != earlier.get(name)]
+    if different:
+        name = different[0]
+        raise UserError(
+            f"--output {str(folder)!r} was begun with other settings (--"
+            f"{name.replace('_', '-')} {earlier.get(name)}, now {settings[name]}): give another "
+            "folder, or delete this one"
+        )
 
 
 def write_crops(

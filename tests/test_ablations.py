@@ -134,5 +134,5 @@ def test_bad_settings(tmp_path: Path) -> None:
     options = ablations.parse_arguments(["--quick", *output])
     ablations.check_settings(options)
     ablations.check_settings(options)
-    with pytest.raises(UserError, match="other settings"):
+    with pytest.raises(UserError, match=r"other settings .--mine-images 12, now 5000"):
         ablations.check_settings(ablations.parse_arguments(output))
