@@ -163,10 +163,10 @@ def test_what_does_not_fit_is_named(checkpoint, tmp_path, run):
         ("put", checkpoint, tmp_path / "coarse.pt"): "visual.conv1.weight is (32, 3, 16, 16)",
         ("put", checkpoint, tmp_path / "noise.pt"): "noise.pt",
         ("put", checkpoint, tmp_path / "bare.pt"): "bare.pt' holds no CLIP",
-        ("put", tmp_path / "noise.pt", tmp_path / "wide.pt"): "noise.pt' cannot be read (",
+        ("put", tmp_path / "noise.pt", tmp_path / "wide.pt"): "noise.pt' cannot be read",
         ("put", tmp_path / "flat.pth", tmp_path / "wide.pt"): "is no OVSeg checkpoint",
         ("take", "--name", "ViT-L/14", checkpoint): "--name 'ViT-L/14' is not the architecture",
-        ("take", tmp_path / "gone.pth"): "gone.pth",
+        ("take", tmp_path / "gone.pth"): "gone.pth' does not exist",
         ("take", tmp_path / "backbone.pth"): "is no OVSeg checkpoint",
     }
     for arguments, message in cases.items():

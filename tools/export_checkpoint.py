@@ -16,6 +16,7 @@ import torch
 
 from ovseg.errors import UserError, cli_errors
 from ovseg.utils.io import atomic_path
+from ovseg.utils.weights import read_checkpoint
 
 
 def export(source: Path, target: Path) -> int:
@@ -24,13 +25,10 @@ def export(source: Path, target: Path) -> int:
     Raises:
         UserError: ``source`` is missing or is no checkpoint.
     """
-    if not source.is_file():
-        raise UserError(f"checkpoint {str(source)!r}: there is no such file")
-    try:
-        content = torch.load(source, map_location="cpu", weights_only=True)
-        weights = content["model"]
-    except Exception as error:
-        raise UserError(f"{str(source)!r} is not a checkpoint of train_net.py") from error
+    content = read_checkpoint(source)
+    weights = content.get("model") if isinstance(content, dict) else None
+    if not isinstance(weights, dict) or not all(torch.is_tensor(v) for v in weights.values()):
+        raise UserError(f"{str(source)!r} is not a checkpoint of train_net.py")
     half = {
         key: value.half() if value.dtype == torch.float32 else value
         for key, value in weights.items()

@@ -26,6 +26,7 @@ from ovseg.modeling.clip import (
 )
 from ovseg.modeling.clip.weights import PROMPTS
 from ovseg.utils.io import atomic_path
+from ovseg.utils.weights import read_checkpoint
 
 NO_OBJECT = "clip_adapter.non_object_embedding"
 
@@ -36,16 +37,7 @@ def read_ovseg(path: Path) -> dict[str, Any]:
     Raises:
         UserError: it is missing, cannot be read, or is no OVSeg.
     """
-    if not path.is_file():
-        raise UserError(f"checkpoint {str(path)!r}: there is no such file")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a broken archive raises nearly anything
-        # its kind alone: PyTorch's text advises to read such a file unsafely
-        raise UserError(
-            f"checkpoint {str(path)!r} cannot be read ({type(error).__name__}); give an intact "
-            "OVSeg checkpoint"
-        ) from error
+    content = read_checkpoint(path)
     model = content.get("model") if isinstance(content, dict) else None
     if not isinstance(model, dict) or getattr(model.get(NO_OBJECT), "ndim", 0) != 2:
         raise UserError(

@@ -8,6 +8,7 @@ import os
 import pickle
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,6 +17,24 @@ from ovseg.errors import UserError
 from ovseg.utils.io import atomic_path
 
 logger = logging.getLogger(__name__)
+
+
+def read_checkpoint(path: str | os.PathLike[str]) -> Any:
+    """Read a PyTorch checkpoint, whatever it holds, without running code from it.
+
+    Raises:
+        UserError: the file is missing, or no such checkpoint.
+    """
+    if not Path(path).is_file():
+        raise UserError(f"checkpoint {str(path)!r} does not exist; check the path")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a broken archive raises nearly anything
+        # its kind alone: PyTorch's text advises to read such a file unsafely
+        raise UserError(
+            f"checkpoint {str(path)!r} cannot be read as PyTorch weights "
+            f"({type(error).__name__}); give an intact file that holds weights only"
+        ) from error
 
 
 def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
@@ -27,16 +46,7 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     Raises:
         UserError: the file is missing, no PyTorch checkpoint, or holds no tensors by name.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"checkpoint {str(path)!r} does not exist; check the path")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a broken archive raises nearly anything
-        raise UserError(
-            f"checkpoint {str(path)!r} cannot be read as PyTorch weights "
-            f"({type(error).__name__}); give an intact file that holds tensors only"
-        ) from error
+    content = read_checkpoint(path)
     for key in ("model", "state_dict"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
