@@ -19,7 +19,8 @@ COLUMNS = ("all", "seen", "unseen")
 Results = dict[str, list[dict[str, Any]]]
 
 _ADAPTATION = (
-    "prompts", "finetuned", "both", "finetuned_long", "both_long", "finetuned_longer", "unmasked"
+    "prompts", "finetuned", "both", "joint", "finetuned_long", "both_long", "finetuned_longer",
+    "unmasked",
 )  # fmt: skip
 _LABELS = {BASELINE: "baseline: original CLIP"} | {r.name: r.label for r in RECIPES}
 

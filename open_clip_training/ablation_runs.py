@@ -17,7 +17,7 @@ class Recipe:
         name: of its folder.
         label: of its row.
         start: name of the recipe whose result it starts from; "" for the original CLIP.
-        train: "visual" (fine-tuning) or "mask-prompts".
+        train: "visual" (fine-tuning), "mask-prompts" or "both".
         pairs: "mined" or "ground-truth".
         crops: "masked" or "unmasked".
         depth: of the mask prompts.
@@ -39,6 +39,7 @@ RECIPES: tuple[Recipe, ...] = (
     Recipe("prompts", "mask prompt tuning only", train="mask-prompts"),
     Recipe("finetuned", "fine-tuning only"),
     Recipe("both", "both: fine-tuning, then mask prompts", "finetuned", train="mask-prompts"),
+    Recipe("joint", "both at once, as many steps as fine-tuning only", train="both"),
     Recipe("finetuned_long", "control: fine-tuning, as many steps as both", length=2),
     Recipe(
         "both_long", "both, the fine-tuning twice as long", "finetuned_long", train="mask-prompts"
@@ -88,6 +89,6 @@ def train_arguments(
         "--prompt-lr": schedule.prompt_lr,
         "--seed": seed,
     }
-    if recipe.train == "mask-prompts":
+    if recipe.train != "visual":
         arguments["--mask-prompt-depth"] = recipe.depth
     return [str(part) for pair in arguments.items() for part in pair]

@@ -42,6 +42,8 @@ def test_recipes_are_commands_of_train(tmp_path: Path) -> None:
     assert {name for name, o in options.items() if o.train == "mask-prompts"} == {
         "prompts", "both", "both_long", "prompts_depth1", "prompts_depth6",
     }  # fmt: skip
+    assert {name for name, o in options.items() if o.train == "both"} == {"joint"}
+    assert options["joint"].steps == options["finetuned"].steps
     assert {name for name, o in options.items() if o.crops == "unmasked"} == {"unmasked"}
     # "both" and its control take as many steps
     starts = {recipe.name: recipe.start for recipe in RECIPES}
@@ -49,7 +51,11 @@ def test_recipes_are_commands_of_train(tmp_path: Path) -> None:
                                  ("both_long", "finetuned_longer", 180)):  # fmt: skip
         both = options[name].steps + options[starts[name]].steps
         assert options[control].steps == both == steps
-    assert [options[n].mask_prompt_depth for n in ("prompts_depth1", "prompts")] == [1, 3]
+    assert [options[n].mask_prompt_depth for n in ("prompts_depth1", "prompts", "joint")] == [
+        1,
+        3,
+        3,
+    ]
     assert all(o.seed == 2 and o.warmup < o.steps for o in options.values())
     # a run's start is trained before it
     for recipe in RECIPES:
