@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -35,6 +34,7 @@ from ovseg.engine.launch import count_processes, plain_errors
 from ovseg.engine.proposals import check_proposal_files, save_proposals
 from ovseg.engine.trainer import Trainer, check_datasets, check_ignore_value
 from ovseg.errors import Parser, UserError, cli_errors
+from ovseg.utils.io import make_folder
 
 logger = logging.getLogger("ovseg.train_net")
 
@@ -83,16 +83,6 @@ def evaluate(cfg: CfgNode, resume: bool) -> dict[str, Any]:
             print(f"error: {failed} images were left out; the log names them", file=sys.stderr)
             raise SystemExit(1)
     return results
-
-
-def _make_folder(path: str) -> None:
-    try:
-        os.makedirs(path, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"config key OUTPUT_DIR: {path!r} cannot be made ({error.strerror}); "
-            "give another folder"
-        ) from error
 
 
 def build_parser() -> Parser:
@@ -153,7 +143,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         # here once, before processes start, so that a mistake is reported once
         cfg = setup(args)
         processes = count_processes(args.num_gpus, cfg, args.num_machines)
-        _make_folder(cfg.OUTPUT_DIR)
+        make_folder(cfg.OUTPUT_DIR, "config key OUTPUT_DIR:")
         if args.eval_only and not cfg.DATASETS.TEST:
             raise UserError("config key DATASETS.TEST: empty; name a data set to evaluate on")
         check_datasets(cfg.DATASETS.TEST)

@@ -15,7 +15,7 @@ from PIL import Image
 from ovseg.errors import UserError
 from ovseg.structures import Prediction
 from ovseg.utils.images import IMAGE_SUFFIXES
-from ovseg.utils.io import atomic_path
+from ovseg.utils.io import atomic_path, make_folder
 from ovseg.visualizer import draw_overlay, palette
 
 #: label maps with more classes than this have 16 bits
@@ -61,14 +61,7 @@ def plan_outputs(inputs: Sequence[Path], output: str) -> list[ResultPaths]:
         for path in inputs:
             paths.append(_free_paths(target, path, taken))
             taken.update(result.resolve() for result in paths[-1].all())
-    folder = paths[0].overlay.parent
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"--output {output!r}: cannot make the folder {str(folder)!r} ({error.strerror}); "
-            "give another"
-        ) from error
+    make_folder(paths[0].overlay.parent, "--output")
     return paths
 
 

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from detectron2.data import MetadataCatalog
+from PIL import Image
 
 from open_clip_training import ablation_eval, ablations
 from open_clip_training.ablation_eval import adapted_config, evaluate, save_proposals
 from open_clip_training.ablation_report import draw_chart, mean_and_spread, tables
 from open_clip_training.ablation_runs import BASELINE, RECIPES, Schedule, train_arguments
 from open_clip_training.train import parse_arguments
+from ovseg.data.datasets import load_dataset
 from ovseg.engine.config import setup_cfg
 from ovseg.errors import UserError
 from ovseg.evaluation import SemSegEvaluator
@@ -66,17 +72,14 @@ def test_evaluation_equals_the_evaluator(tmp_path: Path, monkeypatch: pytest.Mon
     cfg = setup_cfg(CONFIG, WEIGHTS)
     saved = tmp_path / "proposals.npz"
     save_proposals(cfg, FROZEN, 4, saved)
-    clip = tmp_path / "clip.pt"
-    weights, _ = read_clip_file("resources/ovseg_tiny.pth")
-    config = {"state_dict": weights, "model_cfg": tiny_clip_config(weights)}
-    torch.save(config, clip)
+    clip = write_embedded_clip(tmp_path / "clip.pt")
     monkeypatch.setattr(ablation_eval, "WEIGHTS", (0.2, 0.9))
     opts = ["MODEL.DEVICE", "cpu"]
     result = evaluate(adapted_config(CONFIG, opts, clip), saved, saved, (FROZEN, FROZEN))
 
     assert result["weight"] == max((0.2, 0.9), key=lambda weight: result["sweep"][str(weight)])
     model = Predictor(cfg).model
-    examples = ablation_eval.load_dataset(FROZEN)[:4]
+    examples = load_dataset(FROZEN)[:4]
     mapper = ablation_eval.EvaluationMapper(cfg, FROZEN)
     with torch.inference_mode():
         regions = model.propose([mapper(examples[3])])[0]
@@ -101,12 +104,78 @@ def test_evaluation_equals_the_evaluator(tmp_path: Path, monkeypatch: pytest.Mon
             assert result[kind][group] == pytest.approx(expected[f"mIoU_{group}"], abs=0.6)
 
 
-def tiny_clip_config(weights: dict[str, torch.Tensor]) -> dict[str, Any]:
+def write_embedded_clip(path: Path) -> Path:
+    """The CLIP of the embedded checkpoint, as pretrain.py writes one."""
+    weights, _ = read_clip_file("resources/ovseg_tiny.pth")
     config = json.loads(
         Path("ovseg/modeling/clip/model_configs/ovseg-tiny-clip.json").read_text(encoding="utf-8")
     )
     config["text_cfg"]["vocab_size"] = len(weights["token_embedding.weight"])
-    return config
+    torch.save({"state_dict": weights, "model_cfg": config}, path)
+    return path
+
+
+def write_scenes(root: Path) -> None:
+    """A ``stickerscenes`` of the frozen scenes, four for each split, with captions."""
+    names = MetadataCatalog.get(FROZEN).stuff_classes
+    captions: dict[str, Any] = {"images": [], "annotations": []}
+    for index, example in enumerate(load_dataset(FROZEN)[:12]):
+        split = ("train", "dev", "test")[index % 3]
+        labels = np.array(Image.open(example["sem_seg_file_name"]))
+        if split == "train":
+            words = " and ".join(names[label] for label in np.unique(labels) if label < len(names))
+            captions["images"].append({"id": index, "file_name": f"{index:05d}.png"})
+            captions["annotations"].append(
+                {"id": index, "image_id": index, "caption": f"a photo of {words}"}
+            )
+            labels[labels >= 144] = 255  # as the segmentation network is not to see them
+        for folder, picture in (
+            ("images", Image.open(example["file_name"])), ("annotations", Image.fromarray(labels)),
+        ):  # fmt: skip
+            place = root / "stickerscenes" / folder / split
+            place.mkdir(parents=True, exist_ok=True)
+            picture.save(place / f"{index:05d}.png")
+    file = root / "stickerscenes" / "captions_train.json"
+    file.write_text(json.dumps(captions), encoding="utf-8")
+
+
+def test_the_command_from_captions_to_tables(tmp_path: Path) -> None:
+    write_scenes(tmp_path)
+    output = tmp_path / "ablations"
+    command = [
+        sys.executable, "open_clip_training/ablations.py", "--quick", "--output", str(output),
+        "--weights", "ovseg://ovseg_tiny.pth",
+        "--clip", str(write_embedded_clip(tmp_path / "clip.pt")),
+        "--opts", "MODEL.DEVICE", "cpu",
+    ]  # fmt: skip
+
+    def run() -> str:
+        environment = {**os.environ, "DETECTRON2_DATASETS": str(tmp_path)}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def written() -> dict[Path, int]:
+        return {path: path.stat().st_mtime_ns for path in output.glob("[pr]*/**/*")}
+
+    first = run()
+    content = json.loads((output / "table.json").read_text(encoding="utf-8"))
+    results = content["results"]
+    assert set(results) == {BASELINE, *(recipe.name for recipe in RECIPES)}
+    for recipe in RECIPES:
+        (result,) = results[recipe.name]
+        assert len(result["history"]["losses"]) == 2 * recipe.length
+        assert result["history"]["pairs"] == content["pairs"][recipe.pairs]["pairs"] > 4
+    # the same proposals and MaskFormer, whatever CLIP; and CLIPs that differ
+    assert len({json.dumps(of_seeds[0]["maskformer"]) for of_seeds in results.values()}) == 1
+    assert len({json.dumps(of_seeds[0]["sweep"]) for of_seeds in results.values()}) > 8
+    text = (output / "table.md").read_text(encoding="utf-8")
+    assert text == tables(results)
+    assert text in first
+    # the same command again finds everything done
+    before = written()
+    assert text in run()
+    assert written() == before
 
 
 def test_tables_hold_mean_and_spread(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,6 +24,7 @@ from ovseg.engine.proposals import check_proposal_files
 from ovseg.engine.trainer import Trainer, check_datasets
 from ovseg.errors import Parser, UserError
 from ovseg.modeling import OVSeg
+from ovseg.utils.io import make_folder
 
 
 class EvaluationParser(Parser):
@@ -124,15 +124,6 @@ def load_model(cfg: CfgNode) -> OVSeg:
     return model
 
 
-def _make_output(folder: str) -> None:
-    try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"--output {folder!r} cannot be made ({error.strerror}); give another folder"
-        ) from error
-
-
 def start(run: Callable[..., Any], cfg: CfgNode, args: argparse.Namespace) -> None:
     """Call ``run(cfg, args)`` in every process: new ones, or those that torchrun has started.
 
@@ -154,7 +145,7 @@ def start(run: Callable[..., Any], cfg: CfgNode, args: argparse.Namespace) -> No
         everything = torch.cuda.device_count() if on_gpu and device.index is None else 1
         wanted = everything if args.num_gpus is None else args.num_gpus
         count = count_processes(wanted, cfg, args.num_machines)
-        _make_output(args.output)
+        make_folder(args.output, "--output")
         launch(
             run,
             count,
@@ -164,7 +155,7 @@ def start(run: Callable[..., Any], cfg: CfgNode, args: argparse.Namespace) -> No
             args=(cfg, args),
         )
         return
-    _make_output(args.output)
+    make_folder(args.output, "--output")
     if on_gpu:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     dist.init_process_group("nccl" if on_gpu else "gloo")

@@ -1,4 +1,4 @@
-"""Writing files whole or not at all."""
+"""Folders to write to, and files written whole or not at all."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from ovseg.errors import UserError
 
 # it can only be read by setting it, which threads must not do at the same time
 _UMASK = os.umask(0)
@@ -40,3 +42,17 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def make_folder(path: str | os.PathLike[str], argument: str) -> None:
+    """Make a folder and those above it, where they are not there yet.
+
+    Raises:
+        UserError: it cannot be made; names ``argument``.
+    """
+    try:
+        os.makedirs(path, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"{argument} {str(path)!r} cannot be made ({error.strerror}); give another folder"
+        ) from error
