@@ -45,7 +45,12 @@ from open_clip_training.ablation_runs import (
     Schedule,
     train_arguments,
 )
-from open_clip_training.pairs_output import compare_settings, plain_settings, write_json
+from open_clip_training.pairs_output import (
+    compare_settings,
+    plain_settings,
+    with_digest,
+    write_json,
+)
 from open_clip_training.run_state import check_ranges, resume_path
 from ovseg.data.datasets import data_root
 from ovseg.engine.checkpoint import may_be_there
@@ -157,6 +162,7 @@ def check_settings(options: argparse.Namespace) -> None:
         UserError: they differ.
     """
     settings = plain_settings(options, leave_out=("output", "processes", "seeds"))
+    settings |= {name: with_digest(settings[name]) for name in ("config_file", "weights", "clip")}
     compare_settings(options.output, settings)
     write_json(options.output / "settings.json", settings)
 

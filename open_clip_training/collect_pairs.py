@@ -13,13 +13,13 @@ Several processes share the work when torchrun starts them, each on its GPU if t
 
     torchrun --nproc-per-node 8 open_clip_training/collect_pairs.py ...
 
-A stopped run goes on where it was when the same command is given again.
+A stopped run goes on where it was when the same command is given again, and tries images again
+that could not be read.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import logging
 import math
@@ -33,6 +33,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from detectron2.config import CfgNode
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -43,10 +44,12 @@ from open_clip_training.pairs_output import (
     merge_parts,
     part_path,
     plain_settings,
+    read_json,
+    with_digest,
     write_crops,
     write_json,
 )
-from open_clip_training.pairs_sources import CaptionSource, LabelSource, Source
+from open_clip_training.pairs_sources import UNREADABLE, CaptionSource, LabelSource, Source
 from open_clip_training.run_state import check_ranges
 from open_clip_training.train_processes import wait_for_all
 from ovseg.data.custom import register_custom
@@ -128,19 +131,22 @@ def collect(options: argparse.Namespace, rank: int, world: int) -> dict[str, Any
     cfg = setup_cfg(options.config_file, [*device, *options.opts])
     if cfg.INPUT.FORMAT != "RGB":
         raise UserError(f"INPUT.FORMAT {cfg.INPUT.FORMAT} is not supported here: set it to RGB")
-    settings = settings_of(options)
+    check_folder(options.output)
+    settings = settings_of(options, cfg)
     compare_settings(options.output, settings)
     register_custom(cfg.DATASETS.CUSTOM)
     source: Source = (
         LabelSource(options, cfg) if options.ground_truth else CaptionSource(options, cfg)
     )
     starts = range(0, len(source), IMAGES_A_PART)
-    lacking = missing_parts(options.output, len(starts))
+    lacking = parts_to_do(options.output, len(starts))
     if lacking:
         source.prepare()
     # only now: an argument that cannot be used leaves nothing behind
     write_json(options.output / "settings.json", settings)
     todo = [part for part in lacking if part % world == rank]
+    for part in todo:
+        part_path(options.output, part).unlink(missing_ok=True)
     logger.info("%d images, %d of %d parts to do", len(source), len(todo), len(starts))
     bar = tqdm(
         total=sum(min(IMAGES_A_PART, len(source) - starts[part]) for part in todo),
@@ -162,17 +168,45 @@ def collect(options: argparse.Namespace, rank: int, world: int) -> dict[str, Any
     return summary
 
 
+def check_folder(path: Path) -> None:
+    """Check that a folder can be written, or made, before a model is loaded; nothing is made.
+
+    Raises:
+        UserError: it cannot.
+    """
+    above = next(place for place in (path, *path.absolute().parents) if place.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+        raise UserError(
+            f"--output {str(path)!r} cannot be written, since {str(above)!r} is no folder that can "
+            "be written; give another"
+        )
+
+
 def missing_parts(folder: Path, count: int) -> list[int]:
     """Which of ``count`` parts are not yet recorded."""
     return [part for part in range(count) if not part_path(folder, part).is_file()]
 
 
-def settings_of(options: argparse.Namespace) -> dict[str, Any]:
-    """What decides the pairs; of the captions also what the file holds."""
+def parts_to_do(folder: Path, count: int) -> list[int]:
+    """Which of ``count`` parts are not yet recorded, or without images that could not be read."""
+    recorded = {part: part_path(folder, part) for part in range(count)}
+    return [
+        part
+        for part, path in recorded.items()
+        if not path.is_file() or read_json(path, dict).get("counts", {}).get(UNREADABLE)
+    ]
+
+
+def settings_of(options: argparse.Namespace, cfg: CfgNode) -> dict[str, Any]:
+    """What decides the pairs; of files also what they hold."""
     settings = plain_settings(options, leave_out=("output", "format"))
-    if options.captions is not None and options.captions.is_file():
-        digest = hashlib.sha256(options.captions.read_bytes()).hexdigest()
-        settings["captions"] += f" (sha256 {digest[:16]})"
+    settings["config_file"] = with_digest(options.config_file)
+    if options.captions is not None:
+        settings |= {
+            "captions": with_digest(options.captions),
+            "weights": with_digest(cfg.MODEL.WEIGHTS),
+            "clip": with_digest(cfg.MODEL.CLIP_ADAPTER.CLIP_MODEL_NAME),
+        }
     return settings
 
 

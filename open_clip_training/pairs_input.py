@@ -13,6 +13,10 @@ from typing import Any
 
 from ovseg.errors import UserError
 
+#: how many images are looked for before any work
+LOOK_FOR = 1000
+UNKNOWN = "captions without an image"
+
 
 @dataclass(frozen=True)
 class Captioned:
@@ -40,13 +44,15 @@ def read_captions(
         per_image: most captions an image; of more, ``seed`` and the image decide which.
         seed: of that choice.
         limit: only the first so many images.
-        counts: "images", "captions" and "empty captions" are added here.
+        counts: "images", "captions", "empty captions" and "captions without an image" are added
+            here.
 
     Returns:
         Every image once, in the order of the file.
 
     Raises:
-        UserError: the file is missing, broken, lacks a column or entry, or names no image.
+        UserError: the file is missing, broken, lacks a column or entry, or names no image, or none
+            of the first images is there.
     """
     if not source.is_file():
         raise UserError(f"--captions {str(source)!r}: there is no such file")
@@ -55,7 +61,7 @@ def read_captions(
         raise UserError(f"--images {str(folder)!r} is no folder; give the folder of the images")
     read = _read_coco if source.suffix.lower() == ".json" else _read_csv
     result = []
-    for image_id, (name, captions) in itertools.islice(read(source).items(), limit):
+    for image_id, (name, captions) in itertools.islice(read(source, counts).items(), limit):
         counts["images"] += 1
         counts["empty captions"] += sum(not caption.strip() for caption in captions)
         kept = [caption for caption in captions if caption.strip()]
@@ -65,10 +71,16 @@ def read_captions(
         result.append(Captioned(folder / name, image_id, tuple(kept)))
     if not result:
         raise UserError(f"--captions {str(source)!r} names no image")
+    first = result[:LOOK_FOR]
+    if not any(item.path.is_file() for item in first):
+        raise UserError(
+            f"--images {str(folder)!r}: none of the first {len(first)} images is there, such as "
+            f"{str(first[0].path)!r}; give the folder that their names are relative to"
+        )
     return result
 
 
-def _read_coco(source: Path) -> dict[str, tuple[str, list[str]]]:
+def _read_coco(source: Path, counts: Counter[str]) -> dict[str, tuple[str, list[str]]]:
     try:
         document: Any = json.loads(source.read_text(encoding="utf-8-sig"))
         images: dict[str, tuple[str, list[str]]] = {}
@@ -78,7 +90,9 @@ def _read_coco(source: Path) -> dict[str, tuple[str, list[str]]]:
             images[str(image["id"])] = (image["file_name"], [])
         for annotation in document["annotations"]:
             of_image = images.get(str(annotation["image_id"]))
-            if of_image is not None:
+            if of_image is None:
+                counts[UNKNOWN] += 1
+            else:
                 of_image[1].append(str(annotation["caption"] or ""))
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(
@@ -88,7 +102,7 @@ def _read_coco(source: Path) -> dict[str, tuple[str, list[str]]]:
     return images
 
 
-def _read_csv(source: Path) -> dict[str, tuple[str, list[str]]]:
+def _read_csv(source: Path, counts: Counter[str]) -> dict[str, tuple[str, list[str]]]:
     images: dict[str, tuple[str, list[str]]] = {}
     try:
         with source.open(newline="", encoding="utf-8-sig") as file:
@@ -96,14 +110,17 @@ def _read_csv(source: Path) -> dict[str, tuple[str, list[str]]]:
             columns = reader.fieldnames or []
             lacking = [name for name in ("image", "caption") if name not in columns]
             if lacking:
+                found = ", ".join(map(repr, columns)) or "none"
                 raise UserError(
-                    f"--captions {str(source)!r} lacks the column {lacking[0]!r}; it has "
-                    f"{', '.join(columns) or 'none'}, and needs image and caption"
+                    f"--captions {str(source)!r} lacks the column {lacking[0]!r}; it has {found} "
+                    "(columns are separated by commas), and needs image and caption"
                 )
             for row in reader:
                 if row["image"]:
                     captions = images.setdefault(row["image"], (row["image"], []))[1]
                     captions.append(row["caption"] or "")
+                else:
+                    counts[UNKNOWN] += 1
     except (csv.Error, UnicodeDecodeError) as error:
         raise UserError(f"--captions {str(source)!r} cannot be read as CSV: {error}") from error
     return images

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import hashlib
 import io
 import json
 import random
@@ -26,6 +27,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from detectron2.utils.file_io import PathManager
 from PIL import Image, ImageDraw, ImageFont
 
 from open_clip_training.pairs_mining import Pair
@@ -70,6 +72,17 @@ def plain_settings(options: argparse.Namespace, leave_out: Collection[str]) -> d
         for name, value in vars(options).items()
         if name not in leave_out
     }
+
+
+def with_digest(path: str | Path) -> str:
+    """A path and what tells apart the contents of a file, where it is one on this machine."""
+    try:
+        if not PathManager.isfile(str(path)):
+            return str(path)
+    except NotImplementedError:  # on the net
+        return str(path)
+    content = Path(PathManager.get_local_path(str(path))).read_bytes()
+    return f"{path} (sha256 {hashlib.sha256(content).hexdigest()[:16]})"
 
 
 def compare_settings(folder: Path, settings: Mapping[str, Any]) -> None:

@@ -26,6 +26,7 @@ from ovseg.predictor import Predictor
 from ovseg.utils.images import read_image
 
 logger = logging.getLogger("collect_pairs")
+UNREADABLE = "unreadable images"
 
 
 class Source(Protocol):
@@ -162,7 +163,7 @@ class LabelSource:
             UserError: it is not registered or its files are missing.
         """
         self.cfg, self.fill, self.rules = cfg, fill_colour(cfg), _rules(options)
-        self._dicts = load_dataset(options.ground_truth)[: options.limit]
+        self._dicts = load_dataset(options.ground_truth, unpaired=True)[: options.limit]
         self._names = dataset_classes([options.ground_truth])
         self._ignore = int(MetadataCatalog.get(options.ground_truth).get("ignore_label", 255))
         self.counts: Counter[str] = Counter(images=len(self._dicts))
@@ -197,7 +198,7 @@ class LabelSource:
 
 def _left_out(error: UserError, counts: Counter[str]) -> list[Pair]:
     logger.warning("left out: %s", error)
-    counts["unreadable images"] += 1
+    counts[UNREADABLE] += 1
     return []
 
 

@@ -44,6 +44,7 @@ from ovseg.errors import UserError, cli_errors
 from ovseg.modeling.clip import text_templates
 
 logger = logging.getLogger("train")
+SAVE_SECONDS = 300
 LARGE_WIDTH = 1024  # of the vision transformer of ViT-L
 RANGES: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("epochs", "steps", "accumulate"), (1, math.inf)),
@@ -101,7 +102,7 @@ def main(arguments: list[str] | None = None) -> None:
     """
     options = parse_arguments(arguments)
     check_device(options.device)
-    check_output(options.output)
+    check_output(options.output, options.clip)
     place = init_distributed_device_so(device=options.device)
     processes = Processes(torch.device(place["device"]), place["global_rank"], place["world_size"])
     if processes.rank:
@@ -130,14 +131,19 @@ def check_device(name: str) -> None:
         )
 
 
-def check_output(path: Path) -> None:
-    """Check that the result can be written, before hours of training.
+def check_output(path: Path, clip: str) -> None:
+    """Check that the result can be written and spoils nothing, before hours of training.
 
     Raises:
         UserError: it cannot.
     """
     if path.is_dir():
         raise UserError(f"--output {str(path)!r} is a folder; give a file, such as {path}/clip.pt")
+    if path.is_file() and Path(clip).is_file() and path.samefile(clip):
+        raise UserError(
+            f"--output {str(path)!r} is the file of --clip, which a resumed run would need again; "
+            "give another"
+        )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path.parent):
@@ -156,7 +162,6 @@ def adapt(options: argparse.Namespace, processes: Processes) -> None:
         options.pretrained,
         options.mask_prompt_depth,
         prompts_train=options.train != "visual",
-        seed=options.seed,
     )
     choose_trained(model, options.train)
     with_masks = model.visual.mask_prompt_depth > 0
@@ -230,8 +235,9 @@ def choose_settings(
 def train(
     run: Run, images: PairImages, check: RegionCheck | None, output: Path, workers: int
 ) -> None:
-    """Take the run to its last step; save and check after every epoch and at the end."""
+    """Take the run to its last step; check after every epoch, save then and every five minutes."""
     settings, processes = run.settings, run.processes
+    epoch = len(images) // settings.batch
     order = BatchOrder(
         len(images), settings.batch, settings.steps, settings.seed,
         first_step=run.step, rank=processes.rank, world=processes.world,
@@ -248,7 +254,10 @@ def train(
             output.with_name(f"{output.stem}_tensorboard"), purge_step=run.step or None
         )
     started, first = time.monotonic(), run.step
-    _check(run, check, writer)
+    if run.step % epoch == 0 or run.step == settings.steps:
+        # of a resumed run, it may be the check during which the run was stopped
+        _check(run, check, writer, output if run.step else None)
+    saved = time.monotonic()
     bar = tqdm(total=settings.steps, initial=run.step, unit="step", disable=processes.rank > 0)
     for batch in loader:
         loss = run.advance(batch, order.indices(run.step))
@@ -257,10 +266,12 @@ def train(
         if writer:
             writer.add_scalar("loss", loss, run.step)
             writer.add_scalar("lr", run.optimizer.param_groups[0]["lr"], run.step)
-        if run.step == settings.steps or run.step % (len(images) // settings.batch) == 0:
-            run.save(output)  # before the check, which takes long
-            _check(run, check, writer)
+        due = run.step % epoch == 0 or run.step == settings.steps
+        if due or time.monotonic() - saved > SAVE_SECONDS:
             run.save(output)
+            saved = time.monotonic()
+        if due:
+            _check(run, check, writer, output)
     bar.close()
     if writer:
         writer.close()
@@ -270,7 +281,10 @@ def train(
                 history_path(output))  # fmt: skip
 
 
-def _check(run: Run, check: RegionCheck | None, writer: SummaryWriter | None) -> None:
+def _check(
+    run: Run, check: RegionCheck | None, writer: SummaryWriter | None, output: Path | None
+) -> None:
+    """Measure where that was not done, and save the run again, for its record."""
     if check is None or any(done["step"] == run.step for done in run.checks):
         return
     result = check(run.model, run.processes)
@@ -279,6 +293,8 @@ def _check(run: Run, check: RegionCheck | None, writer: SummaryWriter | None) ->
     if writer:
         for name, value in result.items():
             writer.add_scalar(f"{check.name}/{name}", value, run.step)
+    if output is not None:
+        run.save(output)
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ class RegionCheck:
         if name.endswith((".yaml", ".yml")):
             name = register_custom([name])[0]
         self.name = name
-        self.records = load_dataset(name)[: limit or None]
+        self.records = load_dataset(name, unpaired=True)[: limit or None]
         self.names = dataset_classes([name])
         metadata = MetadataCatalog.get(name)
         self.groups: dict[str, list[int]] = metadata.get("class_groups") or {}

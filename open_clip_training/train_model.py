@@ -13,8 +13,8 @@ from torch import nn
 
 from ovseg.errors import UserError
 from ovseg.modeling.clip import (
+    architecture_of_file,
     architecture_of_name,
-    architecture_of_weights,
     build_untrained_clip,
     find_pretrained,
     load_clip_weights,
@@ -26,7 +26,7 @@ DEFAULT_DEPTH = 3  # of mask prompts, as in the released checkpoints
 
 
 def load_clip(
-    name: str, pretrained: str, depth: int | None, *, prompts_train: bool, seed: int
+    name: str, pretrained: str, depth: int | None, *, prompts_train: bool
 ) -> tuple[open_clip.CLIP, dict[str, Any]]:
     """The CLIP to start from.
 
@@ -36,24 +36,22 @@ def load_clip(
         pretrained: open_clip's tag or the path of the weights of a name.
         depth: layers with mask prompts; None: as many as the weights have, or 3 if they train.
         prompts_train: whether mask prompts are wanted.
-        seed: of new mask prompts.
 
     Returns:
-        The model in float32, and its ``model_cfg`` for the checkpoint.
+        The model in float32, new mask prompts zero, and its ``model_cfg`` for the checkpoint.
 
     Raises:
         UserError: there is no such CLIP, it cannot be had, or its prompts have another depth.
     """
     with _options_named():
         if Path(name).is_file() or Path(name).suffix in {".pt", ".pth", ".bin", ".safetensors"}:
-            weights, known = read_clip_file(name)
-            model_cfg = known or architecture_of_weights(weights)
             source = name
+            weights, known = read_clip_file(source)
         else:
-            tag = "" if Path(pretrained).is_file() else pretrained
-            model_cfg = architecture_of_name(name, tag)
+            known = architecture_of_name(name, pretrained)
             source = str(find_pretrained(name, pretrained))
             weights, _ = read_clip_file(source)
+        model_cfg = architecture_of_file(source, weights, known)
     held = len(weights[PROMPTS]) if PROMPTS in weights else 0
     if depth is None:
         depth = held or (DEFAULT_DEPTH if prompts_train else 0)
@@ -62,16 +60,15 @@ def load_clip(
             f"--mask-prompt-depth {depth}: {source} has mask prompts of depth {held}; leave the "
             "option out, or start from a CLIP without"
         )
+    if depth and not held and not prompts_train:
+        raise UserError(
+            f"--mask-prompt-depth {depth}: {source} has no mask prompts, and --train visual trains "
+            "none; leave the option out, or give --train both"
+        )
     layers = model_cfg["vision_cfg"]["layers"]
     if not (1 if prompts_train else 0) <= depth <= layers:
         raise UserError(f"--mask-prompt-depth {depth} must lie in 1..{layers}, the layers of CLIP")
-    # a file may hold fewer tokens than its model_cfg, which then describes the training
-    rows = len(weights["token_embedding.weight"])
-    model_cfg = {**model_cfg, "text_cfg": {**model_cfg["text_cfg"], "vocab_size": rows}}
-    torch.manual_seed(seed)
     model = build_untrained_clip(model_cfg, depth)
-    if depth and not held:
-        weights[PROMPTS] = new_prompts(model)
     with _options_named():
         load_clip_weights(model, weights, source)
     return model, model_cfg
@@ -86,14 +83,6 @@ def _options_named() -> Iterator[None]:
         text = str(error).replace("MODEL.CLIP_ADAPTER.CLIP_MODEL_NAME", "--clip")
         text = text.replace("MODEL.CLIP_ADAPTER.CLIP_PRETRAINED", "--pretrained")
         raise UserError(text.split(", or give a MODEL.WEIGHTS")[0]) from error
-
-
-def new_prompts(model: open_clip.CLIP) -> torch.Tensor:
-    """Mask prompts that know nothing yet, ``(depth, patches, width)``: zeros.
-
-    :func:`open_clip_training.train_prompts.start_prompts` gives them values before training.
-    """
-    return torch.zeros_like(model.visual.mask_embedding)
 
 
 def choose_trained(model: open_clip.CLIP, train: str) -> None:

@@ -73,9 +73,10 @@ def _read_table(path: Path, wanted: Sequence[str], masks: bool) -> list[Pair]:
             columns = reader.fieldnames or []
             lacking = [column for column in wanted if column not in columns]
             if lacking:
+                found = ", ".join(map(repr, columns)) or "none"
                 raise UserError(
-                    f"--train-data {path} lacks the column {lacking[0]!r}; it has "
-                    f"{', '.join(columns) or 'none'}"
+                    f"--train-data {path} lacks the column {lacking[0]!r}; it has {found} "
+                    "(columns are separated by commas)"
                 )
             rows = list(reader)
     except (UnicodeDecodeError, csv.Error) as error:
@@ -96,7 +97,10 @@ def _read_table(path: Path, wanted: Sequence[str], masks: bool) -> list[Pair]:
 def _read_shards(pattern: str, wanted: Sequence[str], masks: bool) -> list[Pair]:
     shards = sorted(glob.glob(pattern))
     if not shards:
-        raise UserError(f"--train-data {pattern}: no such shard; collect_pairs.py makes them")
+        raise UserError(
+            f"--train-data {pattern}: no such shard; collect_pairs.py makes them, and all are "
+            "'pairs-*.tar' in its folder"
+        )
     endings = {"image": ("png", "jpg"), "raw": ("raw.png",), "mask": ("mask.png",)}
     pairs, left_out = [], 0
     for shard in shards:

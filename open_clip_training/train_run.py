@@ -23,6 +23,7 @@ from open_clip_training.train_processes import Processes
 from open_clip_training.zero_shot import normalise
 from ovseg.errors import UserError
 from ovseg.modeling.clip.text import encode_texts
+from ovseg.modeling.clip.weights import drop_untrained_prompts
 from ovseg.utils.io import atomic_path
 
 CPU_CHUNK = 64  # pictures a forward pass: activations of more do not fit a CPU's cache
@@ -276,7 +277,9 @@ class Run:
 
 def _digest_of_weights(model: open_clip.CLIP) -> str:
     digest = hashlib.sha256()
-    for name, value in model.state_dict().items():
+    weights = model.state_dict()
+    drop_untrained_prompts(weights)  # how deep new ones are is recorded by itself
+    for name, value in weights.items():
         digest.update(name.encode())
         digest.update(value.cpu().contiguous().numpy())
     return digest.hexdigest()

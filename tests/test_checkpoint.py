@@ -46,8 +46,8 @@ def test_manifest_loads_without_missing_or_unexpected_key(tmp_path, monkeypatch,
     manifest = json.loads(
         (PARITY / "checkpoint_manifest_ovseg_R101c_vitB_bs32_120k.json").read_text()
     )
-    # expanded zeros: right shapes in a small file
-    weights = {key: torch.zeros(()).expand(shape) for key, shape in manifest.items()}
+    # expanded ones: right shapes in a small file
+    weights = {key: torch.ones(()).expand(shape) for key, shape in manifest.items()}
     torch.save({"model": weights}, tmp_path / "released.pth")
     cfg = load_config("ovseg_R101c_vitB_bs32_120k.yaml")
     model = build_model(cfg)
@@ -57,7 +57,7 @@ def test_manifest_loads_without_missing_or_unexpected_key(tmp_path, monkeypatch,
         checkpointer.load(str(tmp_path / "released.pth"))
     assert not list(checkpointer._missing)
     assert not caplog.records
-    assert all(not value.any() for value in model.state_dict().values())
+    assert all((value == 1).all() for value in model.state_dict().values())
 
 
 def test_round_trip_and_resume(small, small_config, tmp_path):
@@ -146,11 +146,15 @@ def test_half_a_clip_is_refused(small, tmp_path):
         OVSegCheckpointer(model, cfg=cfg, trained=True).load(path)
 
 
-@pytest.mark.parametrize("held", [None, torch.zeros(2, 16, 32)], ids=["none", "another depth"])
-def test_random_mask_prompts_are_not_evaluated(small, small_config, tmp_path, held):
+@pytest.mark.parametrize(
+    "held",
+    [None, torch.zeros(3, 16, 32), torch.ones(2, 16, 32)],
+    ids=["none", "untrained", "another depth"],
+)
+def test_untrained_mask_prompts_are_not_evaluated(small, small_config, tmp_path, held):
     model, cfg = small
     path = released(model, tmp_path / "m.pth", **{OVSEG_PREFIX + "visual.mask_embedding": held})
-    with pytest.raises(UserError, match="no mask prompts of depth 3"):
+    with pytest.raises(UserError, match="no trained mask prompts of depth 3"):
         OVSegCheckpointer(model, cfg=cfg, trained=True).load(path)
     without = small_config("MODEL.CLIP_ADAPTER.MASK_PROMPT_FWD", "False")
     OVSegCheckpointer(build_model(without), cfg=without, trained=True).load(path)

@@ -13,8 +13,8 @@ from tiny_world import CLIP_ARCHITECTURE
 from ovseg import UserError
 from ovseg.modeling.clip import (
     ClipAdapter,
+    architecture_of_file,
     architecture_of_name,
-    architecture_of_weights,
     build_clip,
     build_untrained_clip,
     find_pretrained,
@@ -23,6 +23,7 @@ from ovseg.modeling.clip import (
     text_templates,
     word_features,
 )
+from ovseg.modeling.clip.architecture import architecture_of_weights
 from ovseg.modeling.clip.compact_embedding import CompactTokenEmbedding
 from ovseg.modeling.clip.text import encode_texts
 
@@ -132,6 +133,29 @@ def test_openai_names_mean_openais_architecture():
     assert vit["vision_cfg"]["width"] == 1024
     assert not architecture_of_name("ViT-B-32", "laion2b_s34b_b79k").get("quick_gelu")
     assert architecture_of_name("ViT-B-32", "openai")["quick_gelu"]
+    # of a name with a slash the tag decides too
+    assert not architecture_of_name("ViT-B/32", "laion2b_s34b_b79k").get("quick_gelu")
+    assert architecture_of_name("ViT-B/32")["quick_gelu"]
+
+
+def test_openais_archive_means_openais_activation(clip, tmp_path):
+    torch.jit.save(torch.jit.script(_Holder(clip.state_dict())), tmp_path / "ViT-B-32.pt")
+    torch.save(clip.state_dict(), tmp_path / "other.pt")
+    for file, quick in (("ViT-B-32.pt", True), ("other.pt", None)):
+        assert architecture_of_name("ViT-B-32", str(tmp_path / file)).get("quick_gelu") == quick
+
+
+def test_a_file_that_says_no_architecture_is_read_as_openais(clip, tmp_path, caplog):
+    weights = dict(clip.state_dict())
+    torch.jit.save(torch.jit.script(_Holder(weights)), tmp_path / "openai.pt")
+    architecture_of_file(tmp_path / "openai.pt", weights, None)
+    assert not caplog.messages
+    torch.save(weights, tmp_path / "other.pt")
+    found = architecture_of_file(tmp_path / "other.pt", weights, None)
+    assert found["quick_gelu"]
+    assert "other.pt does not say its architecture" in caplog.text
+    known = architecture_of_file(tmp_path / "other.pt", weights, CLIP_ARCHITECTURE)
+    assert known == CLIP_ARCHITECTURE
 
 
 @pytest.mark.parametrize("name", ["ViT-Z/99", "RN50", "ViT-B-16-SigLIP"])
@@ -223,11 +247,16 @@ def test_weights_that_do_not_fit_are_named(clip, change, message):
         load_clip_weights(build_untrained_clip(CLIP_ARCHITECTURE, 3), weights, "file")
 
 
-def test_prompts_may_be_missing_or_unwanted(clip):
+def test_prompts_may_be_missing_or_unwanted(clip, tmp_path):
     weights = dict(clip.state_dict())
     load_clip_weights(build_untrained_clip(CLIP_ARCHITECTURE, 0), weights, "file")
     del weights["visual.mask_embedding"]
-    load_clip_weights(build_untrained_clip(CLIP_ARCHITECTURE, 3), weights, "file")
+    model = build_untrained_clip(CLIP_ARCHITECTURE, 3)
+    load_clip_weights(model, weights, "file")
+    assert not model.visual.mask_embedding.any()
+    # such prompts pass for none
+    torch.save(model.state_dict(), tmp_path / "untrained.pt")
+    assert read_clip_file(tmp_path / "untrained.pt")[0].keys() == weights.keys()
 
 
 def test_broken_files_are_named(tmp_path: Path):

@@ -92,8 +92,8 @@ def test_training_lowers_the_loss(world, tmp_path):
 
 
 def test_prompts_without_background_change_nothing(world):
-    plain, _ = load_clip(str(world / "clip.pt"), "", None, prompts_train=False, seed=0)
-    prompted, _ = load_clip(str(world / "clip.pt"), "", None, prompts_train=True, seed=0)
+    plain, _ = load_clip(str(world / "clip.pt"), "", None, prompts_train=False)
+    prompted, _ = load_clip(str(world / "clip.pt"), "", None, prompts_train=True)
     original = open_clip.CLIP(**ARCHITECTURE)
     original.load_state_dict(weights(world / "clip.pt"))
     images, full = torch.randn(3, 3, 16, 16), torch.ones(3, 1, 16, 16)
@@ -106,7 +106,7 @@ def test_prompts_without_background_change_nothing(world):
 
 
 def test_new_prompts_of_depth_1_see_what_clip_sees_in_filled_patches(world):
-    model, _ = load_clip(str(world / "clip.pt"), "", 1, prompts_train=True, seed=0)
+    model, _ = load_clip(str(world / "clip.pt"), "", 1, prompts_train=True)
     image, mask = torch.randn(1, 3, 16, 16), torch.zeros(1, 1, 16, 16)
     mask[..., :8, :12] = 1
     with torch.no_grad():
@@ -164,7 +164,9 @@ def test_two_processes_give_the_curve_of_one(world, tmp_path):
         )
 
 
-def test_a_resumed_run_equals_an_unbroken_one(world, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("seconds", "kept"), [(300, 2), (0, 3)], ids=["epoch", "minutes"])
+def test_a_resumed_run_equals_an_unbroken_one(world, tmp_path, monkeypatch, seconds, kept):
+    monkeypatch.setattr("open_clip_training.train.SAVE_SECONDS", seconds)
     write_pairs(tmp_path / "pairs")
     (tmp_path / "pairs/crops/0_0.png").write_bytes(b"noise")  # its noun counts in both
     extra = ("--train", "both", "--steps", 5, "--train-data", tmp_path / "pairs")
@@ -181,7 +183,7 @@ def test_a_resumed_run_equals_an_unbroken_one(world, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         main(command(world, tmp_path / "broken.pt", *extra))
     monkeypatch.setattr(Run, "advance", advance)
-    assert history(tmp_path / "broken.pt")["step"] == 2
+    assert history(tmp_path / "broken.pt")["step"] == kept
     write_clip(tmp_path / "other.pt", seed=2)
     write_pairs(tmp_path / "other", 13)
     for option, value, name in (
@@ -293,7 +295,7 @@ def without_column(world, tmp_path):
 @pytest.mark.parametrize(
     ("extra", "message"),
     [
-        (("--train-data", without_column), r"lacks the column 'noun'; it has image, mask"),
+        (("--train-data", without_column), r"lacks the column 'noun'; it has 'image', 'mask'"),
         (("--train-data", "nowhere.csv"), r"nowhere.csv is not there"),
         (("--train-data", "nowhere-*.tar"), r"no such shard"),
         (("--train-data", "clip.pt.tar"), r"no such shard"),
@@ -317,6 +319,8 @@ def without_column(world, tmp_path):
         (("--clip", "nowhere.pt"), r"nowhere.pt.*no such file"),
         (("--clip", "ViT-X/99"), r"--clip 'ViT-X/99' is neither a file nor a model"),
         (("--mask-prompt-depth", 4, "--train", "both"), r"must lie in 1..3"),
+        (("--mask-prompt-depth", 3, "--train", "visual"), r"--train visual trains none"),
+        (("--output", lambda world, _: world / "clip.pt"), r"--output .* is the file of --clip"),
         (("--resume", None), r"--resume: .* is not there"),
     ],
 )
@@ -339,7 +343,7 @@ def test_defaults_are_the_papers():
 
 
 def test_every_noun_gets_one_template_a_step(world):
-    model, cfg = load_clip(str(world / "clip.pt"), "", None, prompts_train=False, seed=0)
+    model, cfg = load_clip(str(world / "clip.pt"), "", None, prompts_train=False)
     options = parse_arguments(command(world, world / "x.pt"))
     processes = Processes(torch.device("cpu"))
     run = Run(model, cfg, [*NOUNS] * 3, choose_settings(options, 9, 16, processes), processes)

@@ -121,10 +121,11 @@ def test_captions_of_coco_and_of_a_table(tmp_path: Path) -> None:
     images = [{"id": 7, "file_name": "x.png"}, {"id": 9, "file_name": "y.png"}]
     texts = [(7, "a"), (7, " "), (7, "b"), (7, "c"), (9, ""), (4, "nobody's")]
     annotations = [{"image_id": i, "caption": text} for i, text in texts]
+    (tmp_path / "x.png").touch()
     coco = tmp_path / "c.json"
     coco.write_text(json.dumps({"images": images, "annotations": annotations}))
     table = tmp_path / "c.csv"
-    rows = [("x.png", text) for i, text in texts if i == 7] + [("y.png", "")]
+    rows = [("x.png", text) for i, text in texts if i == 7] + [("y.png", ""), ("", "nobody's")]
     # with the mark that spreadsheets put before UTF-8
     text = "image,caption\n" + "\n".join(",".join(row) for row in rows) + "\n"
     table.write_text(text, encoding="utf-8-sig")
@@ -137,7 +138,8 @@ def test_captions_of_coco_and_of_a_table(tmp_path: Path) -> None:
             ("x.png", ("a", "b", "c")),
             ("y.png", ()),
         ]
-        assert counts == {"images": 2, "empty captions": 2, "captions": 3}
+        wanted = {"images": 2, "empty captions": 2, "captions": 3, "captions without an image": 1}
+        assert counts == wanted
     chosen = {read_captions(coco, None, 1, seed, 1, Counter())[0].captions for seed in range(20)}
     assert chosen == {("a",), ("b",), ("c",)}
     assert len({read_captions(coco, None, 2, 3, 1, Counter())[0].captions for _ in "123"}) == 1
@@ -150,12 +152,14 @@ def test_captions_that_cannot_be_used(tmp_path: Path) -> None:
             read_captions(tmp_path / name, None, 1, 0, None, Counter())
         return str(raised.value)
 
-    assert "lacks the column 'caption'; it has image, title" in error("a.csv", "image,title\nx,y\n")
+    tabs = error("a.csv", "image\tcaption\nx\ty\n")
+    assert "lacks the column 'image'; it has 'image\\tcaption' (columns are separated" in tabs
     assert "annotations" in error("a.json", '{"images": []}')
     assert "not what COCO's captions are" in error("b.json", "{")
     number = '{"images": [{"id": 1, "file_name": 1}], "annotations": []}'
     assert "file_name 1 is no text" in error("c.json", number)
     assert "names no image" in error("b.csv", "image,caption\n")
+    assert "none of the first 2 images is there" in error("c.csv", "image,caption\nx,a\ny,b\n")
     with pytest.raises(UserError, match="no such file"):
         read_captions(tmp_path / "nowhere.json", None, 1, 0, None, Counter())
 
@@ -175,6 +179,19 @@ def test_nouns_of_captions() -> None:
     assert nouns[0] == ["bear", "birthday cake", "floor", "brick wall"]
     assert nouns[1:5] == [["crocodile"], ["t-shirt"], [], []]
     assert nouns[5] == ["dogs", "dog"]
+    for caption, wanted in {
+        "A black and white cat sitting on a chair.": ["cat", "chair"],
+        "An old, rusty truck and a large, red bus": ["truck", "bus"],
+        "a black, white and brown dog": ["dog"],
+        "a close up view of a cat": ["cat"],
+        "two photos of a parking lot with lots of cars": ["parking lot", "cars"],
+        "a street scene": [],
+        "photo": [],
+        "the background": [],
+        # the tagger takes "hedgehog" for an adjective
+        "a hedgehog, garlic and french fries": ["hedgehog", "garlic", "fries"],
+    }.items():
+        assert nouns_of_captions([caption], tagger) == [wanted]
     with_adjectives = nouns_of_captions(captions[:3], tagger, adjectives=True)
     assert with_adjectives[0] == ["polar bear", "birthday cake", "tiled floor", "brick wall"]
     assert with_adjectives[2] == ["t-shirt"]
@@ -218,7 +235,10 @@ def read_table(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_embedded_model_finds_what_captions_name(tmp_path: Path, no_tagger: None) -> None:
+def test_embedded_model_finds_what_captions_name(
+    tmp_path: Path, no_tagger: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(collect_pairs, "IMAGES_A_PART", 3)
     table = frozen_scenes(tmp_path, 8)
     out = tmp_path / "out"
     opts = ["--opts", "MODEL.WEIGHTS", "ovseg://ovseg_tiny.pth", "MODEL.DEVICE", "cpu"]
@@ -249,8 +269,14 @@ def test_embedded_model_finds_what_captions_name(tmp_path: Path, no_tagger: None
     assert np.mean(right) > 0.6
 
     before = {file: file.stat().st_mtime_ns for file in (out / "crops").rglob("*.png")}
-    assert collect_pairs.main(command) == summary  # nothing is done again
+    # what gave pairs is not done again; the images that could not be read are tried again
+    assert collect_pairs.main(command) == summary
     assert before == {file: file.stat().st_mtime_ns for file in (out / "crops").rglob("*.png")}
+    (tmp_path / "broken.jpg").write_bytes((FROZEN / "images/00000.jpg").read_bytes())
+    mended = collect_pairs.main(command)
+    assert mended is not None
+    assert mended["counts"]["unreadable images"] == 1
+    assert mended["counts"]["images"] == summary["counts"]["images"]
     with pytest.raises(UserError, match="--min-area"):
         collect_pairs.main([*command[:6], "--min-area", "0.1", *command[6:]])
     (out / "nouns.json").write_text("[[")

@@ -53,6 +53,8 @@ def adapted(path, text, depth=0, **changes):
     architecture = {**CLIP_ARCHITECTURE, **changes}
     torch.manual_seed(5)
     state = build_untrained_clip(architecture, depth).state_dict()
+    if depth:
+        torch.nn.init.normal_(state[PROMPTS])
     state |= {k: v for k, v in text.items() if not k.startswith("visual.") and k in state}
     torch.save({"state_dict": state, "model_cfg": architecture}, path)
     return state

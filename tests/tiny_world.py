@@ -50,6 +50,7 @@ def write_clip(path: Path) -> Path:
     """A random CLIP with mask prompts, as a training checkpoint that says its architecture."""
     torch.manual_seed(0)
     model = build_untrained_clip(CLIP_ARCHITECTURE, 3)
+    torch.nn.init.normal_(model.visual.mask_embedding)
     torch.save({"state_dict": model.state_dict(), "model_cfg": CLIP_ARCHITECTURE}, path)
     return path
 

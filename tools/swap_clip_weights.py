@@ -24,7 +24,7 @@ from ovseg.modeling.clip import (
     build_untrained_clip,
     read_clip_file,
 )
-from ovseg.modeling.clip.weights import PROMPTS
+from ovseg.modeling.clip.weights import PROMPTS, drop_untrained_prompts
 from ovseg.utils.io import atomic_path
 from ovseg.utils.weights import read_checkpoint
 
@@ -48,11 +48,13 @@ def read_ovseg(path: Path) -> dict[str, Any]:
 
 def clip_of(checkpoint: dict[str, Any]) -> dict[str, Tensor]:
     """The CLIP weights in an OVSeg checkpoint, under CLIP's own names."""
-    return {
+    weights = {
         key.removeprefix(OVSEG_PREFIX): value
         for key, value in checkpoint["model"].items()
         if key.startswith(OVSEG_PREFIX)
     }
+    drop_untrained_prompts(weights)
+    return weights
 
 
 def check_fit(checkpoint: dict[str, Any], clip: dict[str, Tensor], source: str) -> None:

@@ -113,6 +113,8 @@ class OVSegCheckpointer(DetectionCheckpointer):
         self._missing = self.model.state_dict().keys()
         rest = super().load(self._local(path) if path else path, checkpointables)
         self._complete_clip()
+        if self.trained:
+            self._refuse_untrained_prompts()
         return rest
 
     def _local(self, path: str) -> str:
@@ -168,8 +170,9 @@ class OVSegCheckpointer(DetectionCheckpointer):
         if any(key.startswith("sem_seg_head.") for key in held):
             carries_clip = any(key.startswith(OVSEG_PREFIX) for key in held)
             self._refuse_misfit(incompatible, carries_clip)
-            if self.trained:
-                self._refuse_random_prompts(carries_clip)
+            if carries_clip and _PROMPTS in self._missing and _PROMPTS in wanted:
+                # those of CLIP_MODEL_NAME were trained with another CLIP
+                self.model.state_dict()[_PROMPTS].zero_()
         elif self.trained:
             raise UserError(
                 "MODEL.WEIGHTS holds no trained OVSeg, only a backbone at most: give a released "
@@ -235,12 +238,12 @@ class OVSegCheckpointer(DetectionCheckpointer):
                 + "; give the checkpoint's own --config-file"
             )
 
-    def _refuse_random_prompts(self, carries_clip: bool) -> None:
+    def _refuse_untrained_prompts(self) -> None:
         adapter = self.cfg.MODEL.CLIP_ADAPTER
-        from_file = not carries_clip and os.path.isfile(adapter.CLIP_MODEL_NAME)
-        if adapter.MASK_PROMPT_FWD and _PROMPTS in self._missing and not from_file:
+        prompts = self.model.state_dict().get(_PROMPTS)
+        if adapter.MASK_PROMPT_FWD and prompts is not None and not prompts.any():
             raise UserError(
-                "MODEL.WEIGHTS holds no mask prompts of depth "
+                "MODEL.WEIGHTS holds no trained mask prompts of depth "
                 f"{adapter.MASK_PROMPT_DEPTH}: set MODEL.CLIP_ADAPTER.MASK_PROMPT_FWD False, or "
                 "MODEL.CLIP_ADAPTER.MASK_PROMPT_DEPTH to the depth that it was trained with"
             )

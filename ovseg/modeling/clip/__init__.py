@@ -7,7 +7,7 @@ from pathlib import Path
 import open_clip
 
 from .adapter import ClipAdapter
-from .architecture import architecture_of_name, architecture_of_weights, build_untrained_clip
+from .architecture import architecture_of_file, architecture_of_name, build_untrained_clip
 from .text import encode_tokens, text_templates, word_features
 from .visual import MaskPromptedViT
 from .weights import OVSEG_PREFIX, find_pretrained, load_clip_weights, read_clip_file
@@ -16,8 +16,8 @@ __all__ = [
     "OVSEG_PREFIX",
     "ClipAdapter",
     "MaskPromptedViT",
+    "architecture_of_file",
     "architecture_of_name",
-    "architecture_of_weights",
     "build_clip",
     "build_untrained_clip",
     "encode_tokens",
@@ -35,7 +35,7 @@ def build_clip(name: str, pretrained: str, mask_prompt_depth: int) -> open_clip.
     Args:
         name: a name, which gives an untrained CLIP whose weights come later, or the path of a
             file, which gives the CLIP in it.
-        pretrained: tag of the weights that a name's CLIP will get; tells the activation.
+        pretrained: tag or file of the weights that a name's CLIP will get; tells the activation.
         mask_prompt_depth: layers with mask prompts.
     """
     if not Path(name).is_file():
@@ -43,10 +43,7 @@ def build_clip(name: str, pretrained: str, mask_prompt_depth: int) -> open_clip.
             read_clip_file(name)  # says that there is no such file
         return build_untrained_clip(architecture_of_name(name, pretrained), mask_prompt_depth)
     weights, model_cfg = read_clip_file(name)
-    architecture = model_cfg or architecture_of_weights(weights)
-    # a file may hold fewer tokens than its model_cfg, which then describes the training
-    rows = len(weights["token_embedding.weight"])
-    architecture["text_cfg"] = {**architecture["text_cfg"], "vocab_size": rows}
+    architecture = architecture_of_file(name, weights, model_cfg)
     model = build_untrained_clip(architecture, mask_prompt_depth)
     load_clip_weights(model, weights, name)
     return model

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,9 @@ from ovseg.errors import UserError
 
 from .compact_embedding import CompactTokenEmbedding
 from .visual import MaskPromptedViT
+from .weights import is_openai_archive
+
+logger = logging.getLogger(__name__)
 
 TOKENS = 49408  # size of CLIP's ordinary vocabulary
 
@@ -25,7 +29,8 @@ def architecture_of_name(name: str, pretrained: str = "") -> dict[str, Any]:
 
     Args:
         name: OpenAI's form ("ViT-B/16") or open_clip's ("ViT-B-16").
-        pretrained: tag of the weights that will be loaded; tells the activation.
+        pretrained: tag or file of the weights that will be loaded; with the name it tells the
+            activation, QuickGELU for OpenAI's.
 
     Raises:
         UserError: for an unknown name, with those that are alike, and for a CLIP of another kind
@@ -40,8 +45,12 @@ def architecture_of_name(name: str, pretrained: str = "") -> dict[str, Any]:
         )
     architecture: dict[str, Any] = dict(known)
     tag = open_clip.get_pretrained_cfg(name.replace("/", "-"), pretrained) if pretrained else None
-    if "/" in name or (tag and tag.get("quick_gelu")):
-        architecture["quick_gelu"] = True  # OpenAI trained with it
+    if tag:
+        by_openai = pretrained == "openai" or tag.get("quick_gelu")
+    else:
+        by_openai = "/" in name or is_openai_archive(pretrained)
+    if by_openai:
+        architecture["quick_gelu"] = True
     vision, text = architecture["vision_cfg"], architecture["text_cfg"]
     plain = (
         not {"custom_text", "multimodal_cfg"} & architecture.keys()
@@ -56,6 +65,30 @@ def architecture_of_name(name: str, pretrained: str = "") -> dict[str, Any]:
             "ViT-B/16, ViT-L/14, ViT-H-14"
         )
     return architecture
+
+
+def architecture_of_file(
+    path: str | Path, weights: dict[str, Tensor], model_cfg: dict[str, Any] | None
+) -> dict[str, Any]:
+    """open_clip's model config of a CLIP that is given as a file, for its number of tokens.
+
+    Args:
+        path: of the file, OpenAI's archive or another.
+        weights, model_cfg: what :func:`read_clip_file` found in it.
+
+    Raises:
+        UserError: see :func:`architecture_of_weights`.
+    """
+    if model_cfg is None:
+        model_cfg = architecture_of_weights(weights)
+        if not is_openai_archive(path):
+            logger.warning(
+                "%s does not say its architecture: taken for a CLIP as OpenAI's, with QuickGELU "
+                "and heads 64 wide; of another give the name, and the file as its weights", path
+            )  # fmt: skip
+    # a file may hold fewer tokens than its model_cfg, which then describes the training
+    rows = len(weights["token_embedding.weight"])
+    return {**model_cfg, "text_cfg": {**model_cfg["text_cfg"], "vocab_size": rows}}
 
 
 def architecture_of_weights(weights: dict[str, Tensor]) -> dict[str, Any]:

@@ -15,7 +15,8 @@ class MaskPromptedViT(VisionTransformer):
 
     A patch is foreground when any of its mask's pixels is. Row 0 of ``mask_embedding``
     [depth, patches, width] replaces the embeddings of background patches before class token and
-    positions are added; row d replaces their tokens after block d, for d < depth.
+    positions are added; row d replaces their tokens after block d, for d < depth. Prompts are zero
+    until they are trained or loaded.
     """
 
     def __init__(self, *args: object, mask_prompt_depth: int = 0, **kwargs: object) -> None:
@@ -30,8 +31,7 @@ class MaskPromptedViT(VisionTransformer):
             )
         if mask_prompt_depth:
             patches, width = self.positional_embedding.shape
-            prompts = torch.empty(mask_prompt_depth, patches - 1, width)
-            self.mask_embedding = nn.Parameter(nn.init.normal_(prompts, std=0.02))
+            self.mask_embedding = nn.Parameter(torch.zeros(mask_prompt_depth, patches - 1, width))
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Encode images.

@@ -35,7 +35,8 @@ def read_clip_file(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any] 
             (``model``), of which CLIP's part is taken.
 
     Returns:
-        The state dict in float32, and the ``model_cfg`` that the file carries, if any.
+        The state dict in float32, without mask prompts that nobody trained, and the ``model_cfg``
+        that the file carries, if any.
 
     Raises:
         UserError: for a file that is missing or holds no CLIP weights.
@@ -71,6 +72,7 @@ def read_clip_file(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any] 
             if key.startswith(OVSEG_PREFIX)
         }
     weights = {key: value for key, value in weights.items() if key not in _NO_WEIGHTS}
+    drop_untrained_prompts(weights)
     lacking = [key for key in _OF_CLIP if key not in weights]
     if lacking:
         raise UserError(
@@ -84,6 +86,20 @@ def read_clip_file(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any] 
             "vision_cfg (with layers) and text_cfg; mend it, or leave it out"
         )
     return weights, model_cfg
+
+
+def drop_untrained_prompts(weights: dict[str, Tensor]) -> None:
+    """Take mask prompts out of a CLIP's weights where they are all zero, as new ones are."""
+    if PROMPTS in weights and not weights[PROMPTS].any():
+        del weights[PROMPTS]
+
+
+def is_openai_archive(path: str | Path) -> bool:
+    """Whether a file is a TorchScript archive, as OpenAI's CLIPs come."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any("/code/" in name for name in archive.namelist())
 
 
 def _is_model_config(content: Any) -> bool:
@@ -101,11 +117,8 @@ def _load(path: Path) -> Any:
         from safetensors.torch import load_file
 
         return load_file(path)
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            is_script = any("/code/" in name for name in archive.namelist())
-        if is_script:
-            return torch.jit.load(path, map_location="cpu").state_dict()
+    if is_openai_archive(path):
+        return torch.jit.load(path, map_location="cpu").state_dict()
     return torch.load(path, map_location="cpu", weights_only=True)
 
 
@@ -121,7 +134,7 @@ def load_clip_weights(model: open_clip.CLIP, weights: dict[str, Tensor], source:
         logger.info("%s carries mask prompts, which MASK_PROMPT_DEPTH 0 leaves out", source)
         del weights[PROMPTS]
     if PROMPTS in wanted and PROMPTS not in weights:
-        logger.warning("%s carries no mask prompts: they keep their random values", source)
+        logger.info("%s carries no mask prompts: they stay zero, untrained", source)
         weights[PROMPTS] = wanted[PROMPTS]
     if PROMPTS in weights and weights[PROMPTS].shape != wanted[PROMPTS].shape:
         depth = len(weights[PROMPTS])
