@@ -113,8 +113,7 @@ class OVSegCheckpointer(DetectionCheckpointer):
         self._missing = self.model.state_dict().keys()
         rest = super().load(self._local(path) if path else path, checkpointables)
         self._complete_clip()
-        if self.trained:
-            self._refuse_untrained_prompts()
+        self._look_for_prompts()
         return rest
 
     def _local(self, path: str) -> str:
@@ -238,15 +237,22 @@ class OVSegCheckpointer(DetectionCheckpointer):
                 + "; give the checkpoint's own --config-file"
             )
 
-    def _refuse_untrained_prompts(self) -> None:
+    def _look_for_prompts(self) -> None:
+        """Mask prompts that nobody trained must not decide a class."""
         adapter = self.cfg.MODEL.CLIP_ADAPTER
         prompts = self.model.state_dict().get(_PROMPTS)
-        if adapter.MASK_PROMPT_FWD and prompts is not None and not prompts.any():
-            raise UserError(
-                "MODEL.WEIGHTS holds no trained mask prompts of depth "
-                f"{adapter.MASK_PROMPT_DEPTH}: set MODEL.CLIP_ADAPTER.MASK_PROMPT_FWD False, or "
-                "MODEL.CLIP_ADAPTER.MASK_PROMPT_DEPTH to the depth that it was trained with"
+        if not adapter.MASK_PROMPT_FWD or prompts is None or prompts.any():
+            return
+        if not self.trained:
+            logger.warning(
+                "CLIP has no trained mask prompts: set MODEL.CLIP_ADAPTER.MASK_PROMPT_FWD False"
             )
+            return
+        raise UserError(
+            f"MODEL.WEIGHTS holds no trained mask prompts of depth {adapter.MASK_PROMPT_DEPTH}: "
+            "set MODEL.CLIP_ADAPTER.MASK_PROMPT_FWD False, or MODEL.CLIP_ADAPTER.MASK_PROMPT_DEPTH "
+            "to the depth that it was trained with"
+        )
 
     def _complete_clip(self) -> None:
         adapter = self.cfg.MODEL.CLIP_ADAPTER
