@@ -203,6 +203,30 @@ def test_a_resumed_run_equals_an_unbroken_one(world, tmp_path, monkeypatch, seco
         assert torch.equal(after[key], value), key
 
 
+def test_a_check_that_was_broken_off_is_made_up_for(world, tmp_path, monkeypatch):
+    seen = []
+
+    class Check:
+        name = "regions"
+
+        def __init__(self, *_):
+            pass
+
+        def __call__(self, *_):
+            seen.append(len(seen))
+            if len(seen) == 3:
+                raise KeyboardInterrupt
+            return {"accuracy": 50.0 + len(seen)}
+
+    monkeypatch.setattr("open_clip_training.train.RegionCheck", Check)
+    extra = ("--steps", 3, "--eval-data", "regions")  # two steps an epoch
+    with pytest.raises(KeyboardInterrupt):
+        main(command(world, tmp_path / "new.pt", *extra))
+    main(command(world, tmp_path / "new.pt", *extra, "--resume", None))
+    checks = [{"step": step, "accuracy": value} for step, value in ((0, 51), (2, 52), (3, 54))]
+    assert history(tmp_path / "new.pt")["checks"] == checks
+
+
 def test_a_damaged_state_is_named(world, tmp_path):
     (tmp_path / "new_resume.pt").write_bytes(b"PK\3\4 cut off")
     with pytest.raises(UserError, match=r"new_resume.pt is damaged .*; run without --resume"):
