@@ -30,7 +30,7 @@ OMP_NUM_THREADS=2 "$python" open_clip_training/pretrain.py --output output/clip_
     --captions "$scenes/captions_train.json" --images "$scenes/images/train" --adjectives \
     --output output/pairs_embedded --opts MODEL.WEIGHTS "$segmenter"
 "$python" open_clip_training/train.py --clip output/clip_tiny/clip.pt \
-    --train-data output/pairs_embedded --train visual --steps 120 --warmup 12 --batch-size 128 \
+    --train-data output/pairs_embedded --train visual --steps 180 --warmup 18 --batch-size 128 \
     --lr 1e-4 --seed 0 --output output/clip_tiny/adapted.pt $(resume output/clip_tiny/adapted.pt)
 "$python" tools/swap_clip_weights.py put "$segmenter" output/clip_tiny/adapted.pt \
     output/ovseg_tiny/adapted.pth --verify
