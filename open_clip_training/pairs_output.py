@@ -81,8 +81,11 @@ def with_digest(path: str | Path) -> str:
             return str(path)
     except NotImplementedError:  # on the net
         return str(path)
-    content = Path(PathManager.get_local_path(str(path))).read_bytes()
-    return f"{path} (sha256 {hashlib.sha256(content).hexdigest()[:16]})"
+    digest = hashlib.sha256()
+    with open(PathManager.get_local_path(str(path)), "rb") as file:
+        while part := file.read(1 << 20):  # checkpoints may have gigabytes
+            digest.update(part)
+    return f"{path} (sha256 {digest.hexdigest()[:16]})"
 
 
 def compare_settings(folder: Path, settings: Mapping[str, Any]) -> None:

@@ -237,7 +237,10 @@ def train(
 ) -> None:
     """Take the run to its last step; check after every epoch, save then and every five minutes."""
     settings, processes = run.settings, run.processes
-    epoch = len(images) // settings.batch
+
+    def is_checked() -> bool:
+        return run.step == settings.steps or run.step % (len(images) // settings.batch) == 0
+
     order = BatchOrder(
         len(images), settings.batch, settings.steps, settings.seed,
         first_step=run.step, rank=processes.rank, world=processes.world,
@@ -254,7 +257,7 @@ def train(
             output.with_name(f"{output.stem}_tensorboard"), purge_step=run.step or None
         )
     started, first = time.monotonic(), run.step
-    if run.step % epoch == 0 or run.step == settings.steps:
+    if is_checked():
         # of a resumed run, it may be the check during which the run was stopped
         _check(run, check, writer, output if run.step else None)
     saved = time.monotonic()
@@ -266,11 +269,10 @@ def train(
         if writer:
             writer.add_scalar("loss", loss, run.step)
             writer.add_scalar("lr", run.optimizer.param_groups[0]["lr"], run.step)
-        due = run.step % epoch == 0 or run.step == settings.steps
-        if due or time.monotonic() - saved > SAVE_SECONDS:
+        if is_checked() or time.monotonic() - saved > SAVE_SECONDS:
             run.save(output)
             saved = time.monotonic()
-        if due:
+        if is_checked():
             _check(run, check, writer, output)
     bar.close()
     if writer:

@@ -413,6 +413,10 @@ def test_open_clip_reads_the_pairs(
         (["--ground-truth", "nowhere"], "'nowhere' is not registered"),
         (["--captions", "nowhere.json"], "no such file"),
         (
+            ["--ground-truth", "stickerscenes_frozen", "--output", f"{__file__}/pairs"],
+            r"--output '.*pairs' cannot be written, since '.*\.py' is no folder",
+        ),
+        (
             ["--ground-truth", "stickerscenes_frozen", "--limit", "2", "--min-area", "0.99"],
             "no pair",
         ),
