@@ -134,7 +134,7 @@ def load_clip_weights(model: open_clip.CLIP, weights: dict[str, Tensor], source:
         logger.info("%s carries mask prompts, which MASK_PROMPT_DEPTH 0 leaves out", source)
         del weights[PROMPTS]
     if PROMPTS in wanted and PROMPTS not in weights:
-        logger.info("%s carries no mask prompts: they stay zero, untrained", source)
+        logger.info("%s carries no mask prompts: they are zero until they are trained", source)
         weights[PROMPTS] = wanted[PROMPTS]
     if PROMPTS in weights and weights[PROMPTS].shape != wanted[PROMPTS].shape:
         depth = len(weights[PROMPTS])
