@@ -74,7 +74,7 @@ $(BIN)/pip:  # the last file that venv makes
 	$(PYTHON) -m venv $(VENV)
 
 # A new pip reads its cache about a third faster than the one that comes with Python.
-$(INSTALLED): setup.py tools/install_detectron2.py | $(BIN)/pip
+$(INSTALLED): pyproject.toml setup.py tools/install_detectron2.py | $(BIN)/pip
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(EDITABLE) .
 	$(use_working_opencv)

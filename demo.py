@@ -25,7 +25,8 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from ovseg.data.proposals import (
+from ovseg.config import setup_cfg
+from ovseg.data.proposal_files import (
     check_names,
     check_proposals,
     find_proposals,
@@ -33,10 +34,9 @@ from ovseg.data.proposals import (
     write_proposals,
 )
 from ovseg.data.vocabulary import load_vocabulary
-from ovseg.engine.config import setup_cfg
 from ovseg.errors import Parser, UserError, cli_errors
+from ovseg.prediction import ResultPaths, plan_outputs, save_result
 from ovseg.predictor import EMBEDDED_CONFIG, Predictor, clean_class_names
-from ovseg.results import ResultPaths, plan_outputs, save_result
 from ovseg.structures import GivenProposals
 from ovseg.utils.images import find_images, read_image
 from ovseg.visualizer import draw_overlay

@@ -27,10 +27,10 @@ from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
+from ovseg.config import setup_cfg
 from ovseg.data.custom import register_custom
 from ovseg.engine.checkpoint import OVSegCheckpointer
-from ovseg.engine.config import setup_cfg
-from ovseg.engine.launch import count_processes, plain_errors
+from ovseg.engine.processes import count_processes, plain_errors
 from ovseg.engine.proposals import check_proposal_files, save_proposals
 from ovseg.engine.trainer import Trainer, check_datasets, check_ignore_value
 from ovseg.errors import Parser, UserError, cli_errors

@@ -13,10 +13,10 @@ from detectron2.data import MetadataCatalog
 from detectron2.modeling import build_model
 from tqdm import tqdm
 
+from ovseg.config import setup_cfg
 from ovseg.data.datasets import load_dataset
-from ovseg.data.images import read_labels
+from ovseg.data.label_maps import read_labels
 from ovseg.data.mapper import EvaluationMapper
-from ovseg.engine.config import setup_cfg
 from ovseg.evaluation import group_miou, new_confusion, scores, update_confusion
 from ovseg.modeling import OVSeg
 from ovseg.modeling.clip import read_clip_file

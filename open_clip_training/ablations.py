@@ -52,9 +52,9 @@ from open_clip_training.pairs_output import (
     write_json,
 )
 from open_clip_training.run_state import check_ranges, resume_path
+from ovseg.config import setup_cfg
 from ovseg.data.datasets import data_root
-from ovseg.engine.checkpoint import may_be_there
-from ovseg.engine.config import setup_cfg
+from ovseg.engine.checkpoint import weights_exist
 from ovseg.errors import UserError, cli_errors
 from ovseg.utils.io import atomic_path
 
@@ -127,7 +127,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parse_arguments(arguments)
     if not options.clip.is_file():
         raise UserError(f"--clip {str(options.clip)!r} is not there: run pretrain.py first")
-    if not may_be_there(options.weights):
+    if not weights_exist(options.weights):
         raise UserError(f"--weights {options.weights!r} is not there: run train_net.py first")
     cfg = setup_cfg(options.config_file, ["MODEL.WEIGHTS", options.weights, *options.opts])
     # only now: an argument that cannot be used leaves nothing behind

@@ -52,8 +52,8 @@ from open_clip_training.pairs_output import (
 from open_clip_training.pairs_sources import UNREADABLE, CaptionSource, LabelSource, Source
 from open_clip_training.run_state import check_ranges
 from open_clip_training.train_processes import wait_for_all
+from ovseg.config import setup_cfg
 from ovseg.data.custom import register_custom
-from ovseg.engine.config import setup_cfg
 from ovseg.errors import UserError, cli_errors
 
 logger = logging.getLogger("collect_pairs")

@@ -19,7 +19,7 @@ from open_clip_training.pairs_nouns import frequent, load_tagger, nouns_of_capti
 from open_clip_training.pairs_output import read_json, write_json
 from open_clip_training.train_processes import wait_for_all
 from ovseg.data.datasets import dataset_classes, load_dataset
-from ovseg.data.images import read_truth
+from ovseg.data.label_maps import read_truth
 from ovseg.errors import UserError
 from ovseg.modeling import OVSeg
 from ovseg.predictor import Predictor

@@ -15,7 +15,7 @@ from open_clip_training.train_processes import Processes
 from open_clip_training.zero_shot import MEAN, MIN_PIXELS, normalise
 from ovseg.data.custom import register_custom
 from ovseg.data.datasets import dataset_classes, load_dataset
-from ovseg.data.images import read_truth
+from ovseg.data.label_maps import read_truth
 from ovseg.errors import UserError
 from ovseg.modeling.clip import text_templates, word_features
 from ovseg.modeling.crops import cut_crops

@@ -1,26 +1,55 @@
 """OVSeg: open-vocabulary semantic segmentation with mask-adapted CLIP.
 
+    from ovseg import Predictor
+
+    predictor = Predictor.from_pretrained("tiny")
+    prediction = predictor("photo.jpg", ["oculus", "ukulele"])
+
 The pipeline, each stage a file of :mod:`ovseg.modeling`::
 
     image -> proposals -> crops -> CLIP -> ensemble -> segmentation
+
+The names below are imported when they are first asked for, so that ``import ovseg`` is quick.
 """
 
 from __future__ import annotations
 
+import importlib
 import warnings
-from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
 
-if find_spec("detectron2") is None:
-    raise ImportError("OVSeg needs detectron2: run python tools/install_detectron2.py")
-
-with warnings.catch_warnings():
-    # fvcore scripts two losses when it is imported, which PyTorch announces to end one day
-    warnings.filterwarnings("ignore", message=".*torch.jit.script.*", category=FutureWarning)
+if TYPE_CHECKING:
     from .config import add_ovseg_config
     from .errors import UserError
     from .modeling import OVSeg
-    from .structures import Prediction
+    from .prediction import Prediction
+    from .predictor import Predictor
 
 __version__ = "0.1.0"
 
-__all__ = ["OVSeg", "Prediction", "UserError", "add_ovseg_config"]
+__all__ = ["OVSeg", "Prediction", "Predictor", "UserError", "add_ovseg_config"]
+
+_MODULE_OF = {
+    "OVSeg": "ovseg.modeling",
+    "Prediction": "ovseg.prediction",
+    "Predictor": "ovseg.predictor",
+    "UserError": "ovseg.errors",
+    "add_ovseg_config": "ovseg.config",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'ovseg' has no attribute {name!r}")
+    try:
+        with warnings.catch_warnings():
+            # fvcore scripts two losses when it is imported, which PyTorch announces to end one day
+            warnings.filterwarnings(
+                "ignore", message=".*torch.jit.script.*", category=FutureWarning
+            )
+            module = importlib.import_module(_MODULE_OF[name])
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] != "detectron2":
+            raise
+        raise ImportError("OVSeg needs detectron2: run ovseg install-detectron2") from error
+    return getattr(module, name)

@@ -20,10 +20,10 @@ from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from torch import nn
 
+from ovseg.config import setup_cfg
 from ovseg.data.mapper import resize_short_side, test_size
 from ovseg.engine.checkpoint import OVSegCheckpointer
-from ovseg.engine.config import setup_cfg
-from ovseg.engine.inference import for_inference
+from ovseg.engine.test_time import for_inference
 from ovseg.errors import UserError
 from ovseg.modeling import OVSeg
 from ovseg.structures import GivenProposals, Prediction, Regions
@@ -68,7 +68,7 @@ class Predictor:
         """Build the model of ``cfg`` and load ``cfg.MODEL.WEIGHTS``.
 
         Args:
-            cfg: as from :func:`ovseg.engine.config.setup_cfg`.
+            cfg: as from :func:`ovseg.config.files.setup_cfg`.
             model: a model that is built and loaded already, in place of ``cfg``'s.
 
         Raises:

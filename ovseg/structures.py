@@ -110,7 +110,7 @@ class Classified:
 
 
 @dataclass
-class Piece:
+class PartialScores:
     """What one look at an image, or at a tile of it, adds to the segmentation.
 
     Scores are linear in class probabilities and masks, so those of several looks are a sum of

@@ -10,9 +10,9 @@ from conftest import ROOT
 from detectron2.modeling import build_model
 
 from ovseg import OVSeg
+from ovseg.config import setup_cfg
 from ovseg.data.vocabulary import load_vocabulary
 from ovseg.engine.checkpoint import OVSegCheckpointer
-from ovseg.engine.config import setup_cfg
 from ovseg.engine.trainer import Trainer
 from ovseg.predictor import Predictor
 from ovseg.utils.images import read_image

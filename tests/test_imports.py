@@ -81,9 +81,9 @@ def test_relative_imports_are_resolved(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_missing_detectron2_is_answered() -> None:
-    blocked = "import sys; sys.modules['detectron2'] = None; import ovseg"
+    blocked = "import sys; sys.modules['detectron2'] = None; from ovseg import Predictor"
     done = subprocess.run(
         [sys.executable, "-c", blocked], cwd=ROOT, capture_output=True, text=True, check=False
     )
     last = done.stderr.splitlines()[-1]
-    assert last == "ImportError: OVSeg needs detectron2: run python tools/install_detectron2.py"
+    assert last == "ImportError: OVSeg needs detectron2: run ovseg install-detectron2"

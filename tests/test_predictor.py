@@ -11,7 +11,7 @@ from PIL import Image
 from tiny_world import CONFIGS, tiny_opts, write_clip
 from torch import Tensor, nn
 
-from ovseg.engine.config import setup_cfg
+from ovseg.config import setup_cfg
 from ovseg.errors import UserError
 from ovseg.predictor import Predictor, clean_class_names
 

@@ -26,9 +26,15 @@ from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
 from ovseg.data.custom import register_custom
-from ovseg.engine.analysis import analyze_dataset
-from ovseg.engine.launch import plain_errors
-from ovseg.engine.start import EvaluationParser, check_truth, evaluation_cfg, load_model, start
+from ovseg.engine.evaluation_run import (
+    EvaluationParser,
+    check_truth,
+    evaluation_cfg,
+    load_model,
+    start,
+)
+from ovseg.engine.oracle_analysis import analyze_dataset
+from ovseg.engine.processes import plain_errors
 from ovseg.errors import UserError, cli_errors
 
 

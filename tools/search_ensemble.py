@@ -29,12 +29,18 @@ from detectron2.config import CfgNode
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
-from ovseg.engine.launch import plain_errors
-from ovseg.engine.search import search_dataset
-from ovseg.engine.start import EvaluationParser, check_truth, evaluation_cfg, load_model, start
+from ovseg.engine.ensemble_search import search_dataset
+from ovseg.engine.evaluation_run import (
+    EvaluationParser,
+    check_truth,
+    evaluation_cfg,
+    load_model,
+    start,
+)
+from ovseg.engine.processes import plain_errors
 from ovseg.errors import UserError, cli_errors
-from ovseg.evaluation.search import MAX_POINTS, Grid, parse_values
-from ovseg.evaluation.search_report import Search
+from ovseg.evaluation.ensemble_grid import MAX_POINTS, Grid, parse_values
+from ovseg.evaluation.ensemble_report import Search
 
 
 def build_parser() -> EvaluationParser:

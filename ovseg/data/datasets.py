@@ -134,7 +134,7 @@ def _stickerscenes(split: str, num_classes: int | None = None) -> Split:
     )
 
 
-#: registered by detectron2, whose class list and metadata stay
+#: registered by detectron2, whose class list and metadata are used
 ADE20K = (_ade20k("train", "training"), _ade20k("val", "validation"))
 
 SPLITS: tuple[Split, ...] = (
@@ -251,6 +251,11 @@ class _Files:
         )
 
 
+# detectron2's own data sets whose files are read here, since it pairs files by their order where
+# there are as many images as label maps
+_PAIRED_BY_NAME: dict[str, _Files] = {}
+
+
 def load_dataset(name: str, unpaired: bool = False) -> list[dict[str, Any]]:
     """The dataset dicts of a registered data set, detectron2's own included.
 
@@ -268,7 +273,7 @@ def load_dataset(name: str, unpaired: bool = False) -> list[dict[str, Any]]:
         hint = f"did you mean {' or '.join(close)}?" if close else "see ovseg/data/datasets.py"
         raise UserError(f"data set {name!r} is not registered; {hint}")
     try:
-        source = DatasetCatalog[name]
+        source = _PAIRED_BY_NAME.get(name) or DatasetCatalog[name]
         return source(unpaired) if isinstance(source, _Files) else source()
     except (FileNotFoundError, NotADirectoryError) as error:
         raise UserError(
@@ -310,10 +315,8 @@ def data_root() -> Path:
 
 def _register_all() -> None:
     for split in ADE20K:
-        # detectron2 pairs files by order where there are as many images as label maps
-        DatasetCatalog.remove(split.name)
         files = (data_root() / split.images, data_root() / split.labels)
-        DatasetCatalog.register(split.name, _Files(split, *files))
+        _PAIRED_BY_NAME[split.name] = _Files(split, *files)
     for split in SPLITS:
         register_split(split, data_root())
     register_split(FROZEN, _REPOSITORY / "tests" / "data" / "stickerscenes")

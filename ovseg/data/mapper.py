@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from ovseg.data.custom import dataset_words
 from ovseg.data.datasets import dataset_classes
-from ovseg.data.images import read_truth
+from ovseg.data.label_maps import read_truth
 from ovseg.errors import UserError
 from ovseg.utils.images import read_image
 

@@ -29,7 +29,7 @@ RESOURCES = Path(__file__).resolve().parents[2] / "resources"
 
 _PROMPTS = OVSEG_PREFIX + "visual.mask_embedding"
 # what a checkpoint may lack, or hold in another shape, without being the wrong one
-_FREE = ("criterion.empty_weight", _PROMPTS)
+_OPTIONAL = ("criterion.empty_weight", _PROMPTS)
 
 
 def _are_weights(weights: Any) -> bool:
@@ -57,7 +57,7 @@ class _ResourceHandler(PathHandler):
 PathManager.register_handler(_ResourceHandler(), allow_override=True)
 
 
-def may_be_there(path: str) -> bool:
+def weights_exist(path: str) -> bool:
     """Whether a checkpoint is there; one on the net is only fetched when a model is loaded."""
     try:
         return bool(PathManager.isfile(path))
@@ -71,7 +71,7 @@ def check_weights(path: str) -> None:
     Raises:
         UserError: it is not.
     """
-    if not may_be_there(path):
+    if not weights_exist(path):
         raise UserError(
             f"MODEL.WEIGHTS {path!r}: there is no such file; give the path of a checkpoint "
             "(GETTING_STARTED.md says where they are)"
@@ -221,14 +221,18 @@ class OVSegCheckpointer(DetectionCheckpointer):
             *(
                 f"{key} is {of_file}, wanted {of_model}"
                 for key, of_file, of_model in incompatible.incorrect_shapes
-                if key not in _FREE
+                if key not in _OPTIONAL
             ),
             *(
                 f"{key} is missing"
                 for key in incompatible.missing_keys
-                if (carries_clip or not key.startswith(OVSEG_PREFIX)) and key not in _FREE
+                if (carries_clip or not key.startswith(OVSEG_PREFIX)) and key not in _OPTIONAL
             ),
-            *(f"{key} is left over" for key in incompatible.unexpected_keys if key not in _FREE),
+            *(
+                f"{key} is left over"
+                for key in incompatible.unexpected_keys
+                if key not in _OPTIONAL
+            ),
         ]
         if problems:
             raise UserError(
@@ -256,7 +260,7 @@ class OVSegCheckpointer(DetectionCheckpointer):
 
     def _complete_clip(self) -> None:
         adapter = self.cfg.MODEL.CLIP_ADAPTER
-        missing = [k for k in self._missing if k.startswith(OVSEG_PREFIX) and k not in _FREE]
+        missing = [k for k in self._missing if k.startswith(OVSEG_PREFIX) and k not in _OPTIONAL]
         if not missing or os.path.isfile(adapter.CLIP_MODEL_NAME):
             return  # carried by MODEL.WEIGHTS, or read when the model was built
         if not adapter.CLIP_PRETRAINED:

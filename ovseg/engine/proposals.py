@@ -10,13 +10,13 @@ from detectron2.utils import comm
 
 from ovseg.data.datasets import load_dataset
 from ovseg.data.loader import Example
-from ovseg.data.proposals import (
+from ovseg.data.proposal_files import (
     check_names,
     check_proposals,
     dataset_folder,
     write_proposals,
 )
-from ovseg.engine.sweep import Counts, model_settings, sweep
+from ovseg.engine.resumable import Counts, model_settings, resumable_pass
 from ovseg.modeling import OVSeg
 
 
@@ -51,6 +51,6 @@ def save_proposals(cfg: CfgNode, model: OVSeg) -> None:
 
         unfinished = folder / name / ".unfinished"
         settings = {"proposals": True, **model_settings(cfg)}
-        sweep(cfg, name, Counts({}), write, folder=unfinished, settings=settings)
+        resumable_pass(cfg, name, Counts({}), write, folder=unfinished, settings=settings)
         if comm.is_main_process():
             shutil.rmtree(unfinished)

@@ -21,11 +21,11 @@ from torch import nn
 from ovseg.data.datasets import dataset_classes, load_dataset
 from ovseg.data.loader import SeededStream, TrainLoader, build_test_loader
 from ovseg.data.mapper import TrainingMapper
-from ovseg.data.proposals import evaluation_mapper
+from ovseg.data.proposal_files import evaluation_mapper
 from ovseg.engine.checkpoint import OVSegCheckpointer
-from ovseg.engine.inference import for_inference
 from ovseg.engine.optimizer import build_optimizer
-from ovseg.engine.tolerance import TolerantMapper, TolerantModel
+from ovseg.engine.test_time import for_inference
+from ovseg.engine.unreadable import MarkUnreadable, SkipUnreadable
 from ovseg.engine.writers import WandbWriter
 from ovseg.errors import UserError
 from ovseg.evaluation import SemSegEvaluator
@@ -169,7 +169,7 @@ class Trainer(DefaultTrainer):
         """One pass over a data set; an image that cannot be read is a dict with ``error``."""
         return build_test_loader(
             load_dataset(dataset_name, unpaired=True),
-            TolerantMapper(evaluation_mapper(cfg, dataset_name)),
+            MarkUnreadable(evaluation_mapper(cfg, dataset_name)),
             cfg.SOLVER.TEST_IMS_PER_BATCH,
             cfg.DATALOADER.NUM_WORKERS,
         )
@@ -193,4 +193,4 @@ class Trainer(DefaultTrainer):
             ``{"sem_seg": {name: percent}}``, with ``failed_images`` when some were left out; of
             several data sets one such dict each, by name. Empty but on the main process.
         """
-        return super().test(cfg, TolerantModel(for_inference(cfg, model)), evaluators)
+        return super().test(cfg, SkipUnreadable(for_inference(cfg, model)), evaluators)

@@ -13,7 +13,7 @@ import torch
 from detectron2.utils import comm
 from PIL import Image, ImageDraw
 
-from ovseg.data.images import read_truth
+from ovseg.data.label_maps import read_truth
 from ovseg.evaluation.confusion import NO_CLASS
 from ovseg.structures import Prediction
 from ovseg.utils.images import read_image

@@ -16,7 +16,7 @@ from detectron2.utils import comm
 
 from ovseg.data.custom import word_labels
 from ovseg.data.datasets import dataset_classes
-from ovseg.data.images import read_truth
+from ovseg.data.label_maps import read_truth
 from ovseg.errors import UserError
 from ovseg.evaluation.confusion import NO_CLASS, new_confusion, scores, update_confusion
 from ovseg.evaluation.pictures import ExtremeImages

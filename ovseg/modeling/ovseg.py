@@ -14,16 +14,23 @@ from detectron2.modeling import META_ARCH_REGISTRY, Backbone
 from detectron2.structures import ImageList
 from torch import Tensor, nn
 
-from ovseg.structures import OTHERS, Classified, ClipClasses, Piece, Proposals, Regions
+from ovseg.structures import (
+    OTHERS,
+    Classified,
+    ClipClasses,
+    PartialScores,
+    Proposals,
+    Regions,
+)
 
 from .build import build_parts
+from .class_names import class_names_of
 from .clip import ClipAdapter
 from .criterion import SetCriterion, padded_targets
 from .crops import cut_crops
 from .ensemble import best_proposals, combine
 from .proposals.masks import fit_given, image_masks
 from .segmentation import class_scores, label_map, label_maps
-from .words import words_of
 
 Inputs = dict[str, Any]
 
@@ -172,11 +179,11 @@ class OVSeg(nn.Module):
         """The segmentation of one image, as :meth:`forward` returns it."""
         return self.segment(inputs, [self.piece(regions, classified)], regions.image.shape[-2:])
 
-    def piece(self, regions: Regions, classified: Classified) -> Piece:
+    def piece(self, regions: Regions, classified: Classified) -> PartialScores:
         """What the regions of one look at an image add to its segmentation."""
-        masks = self._shown_masks(regions, self.mask_threshold)
-        classified = self._shown(regions, classified, masks)
-        return Piece(classified.class_probs, masks[classified.queries])
+        masks = self._segmentation_masks(regions, self.mask_threshold)
+        classified = self._selected(regions, classified, masks)
+        return PartialScores(classified.class_probs, masks[classified.queries])
 
     def label_maps(
         self,
@@ -197,14 +204,14 @@ class OVSeg(nn.Module):
             int64 [N, height, width], each as the ``labels`` of :meth:`forward`.
         """
         threshold = self.mask_threshold if mask_threshold is None else mask_threshold
-        masks = self._shown_masks(regions, threshold)
-        shown = [self._shown(regions, classified, masks) for classified in alternatives]
+        masks = self._segmentation_masks(regions, threshold)
+        shown = [self._selected(regions, classified, masks) for classified in alternatives]
         labels = label_maps(shown, masks, _output_size(inputs, regions.image.shape[-2:]))
         # an internal "others" is no label
         return labels.masked_fill_(labels >= len(regions.words), -1)
 
     def segment(
-        self, inputs: Inputs, pieces: Sequence[Piece], image_size: Sequence[int]
+        self, inputs: Inputs, pieces: Sequence[PartialScores], image_size: Sequence[int]
     ) -> dict[str, Tensor]:
         """The sum of pieces of one image, as :meth:`forward` returns it.
 
@@ -218,14 +225,14 @@ class OVSeg(nn.Module):
             return {"sem_seg": class_scores(pieces, size)}
         labels, scores = label_map(pieces, size)
         # an internal "others" is no label
-        labels.masked_fill_(labels >= len(words_of(inputs)), -1)
+        labels.masked_fill_(labels >= len(class_names_of(inputs)), -1)
         return {"labels": labels, "scores": scores.where(labels >= 0, 0)}
 
-    def _shown_masks(self, regions: Regions, mask_threshold: float) -> Tensor:
+    def _segmentation_masks(self, regions: Regions, mask_threshold: float) -> Tensor:
         masks = regions.masks
         return (masks > mask_threshold).to(masks.dtype) if self.best_proposals_only else masks
 
-    def _shown(self, regions: Regions, classified: Classified, masks: Tensor) -> Classified:
+    def _selected(self, regions: Regions, classified: Classified, masks: Tensor) -> Classified:
         """What is segmented by."""
         if self.best_proposals_only:
             return best_proposals(classified, masks, regions.words)
@@ -264,7 +271,7 @@ class OVSeg(nn.Module):
         return self._regions(inputs, given.masks, given.embeddings)
 
     def _regions(self, inputs: Inputs, masks: Tensor, embeddings: Tensor | None) -> Regions:
-        words = words_of(inputs)
+        words = class_names_of(inputs)
         text = self._text_features([*words, OTHERS] if len(words) == 1 else words)
         image = inputs["image"].to(self.device)
         # "no object" is dropped after the softmax here, and before it in CLIP's branch
@@ -287,7 +294,7 @@ class OVSeg(nn.Module):
     def _losses(self, batched_inputs: list[Inputs]) -> dict[str, Tensor]:
         images = self._normalised(batched_inputs)
         proposals = self._proposals(images)
-        text = self._text_features(words_of(batched_inputs[0]))
+        text = self._text_features(class_names_of(batched_inputs[0]))
         layers = [
             (self.clip_adapter.similarity(layer.embeddings, text), layer.mask_logits)
             for layer in (proposals, *proposals.auxiliary)

@@ -2,9 +2,9 @@
 
 The sum is linear in the masks, so it is the Q masks that are resized to the output and never the C
 class maps, and it is taken over bands of rows, so that no more than a tile of classes x rows x
-width exists where labels alone are wanted. Several looks at an image, or tiles of it, are summed in
-the same way: see :class:`ovseg.structures.Piece`. For the labels of a single look most classes are
-ruled out before any sum is taken: see :mod:`ovseg.modeling.best_class`.
+width exists where labels alone are wanted. Several views of an image, or tiles of it, are summed in
+the same way: see :class:`ovseg.structures.PartialScores`. For the labels of a single view most
+classes are ruled out before any sum is taken: see :mod:`ovseg.modeling.best_class`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ovseg.structures import Classified, Piece
+from ovseg.structures import Classified, PartialScores
 
 from .best_class import SIDE, Tiles, best_classes, scores_of
 
@@ -24,7 +24,7 @@ TILE = 2**24
 
 
 def class_score_bands(
-    pieces: Sequence[Piece], size: tuple[int, int], tile: int = TILE
+    pieces: Sequence[PartialScores], size: tuple[int, int], tile: int = TILE
 ) -> Iterator[tuple[slice, Tensor]]:
     """Scores of all classes, band of rows by band of rows.
 
@@ -52,7 +52,7 @@ def class_score_bands(
         yield slice(first, last), band
 
 
-def class_scores(pieces: Sequence[Piece], size: tuple[int, int]) -> Tensor:
+def class_scores(pieces: Sequence[PartialScores], size: tuple[int, int]) -> Tensor:
     """Scores [C, height, width] of all classes; see :func:`class_score_bands`."""
     scores = pieces[0].masks.new_empty((pieces[0].class_probs.shape[1], *size))
     for rows, band in class_score_bands(pieces, size):
@@ -60,7 +60,7 @@ def class_scores(pieces: Sequence[Piece], size: tuple[int, int]) -> Tensor:
     return scores
 
 
-def label_map(pieces: Sequence[Piece], size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+def label_map(pieces: Sequence[PartialScores], size: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """The best class of every pixel and its score; see :func:`class_score_bands`.
 
     Returns:
@@ -128,11 +128,11 @@ def _resized_columns(masks: Tensor, width: int) -> Tensor:
     return F.interpolate(masks[None], size=(masks.shape[1], width), mode="bilinear")[0]
 
 
-def _canvas(piece: Piece) -> tuple[int, int]:
+def _canvas(piece: PartialScores) -> tuple[int, int]:
     return piece.canvas or (piece.masks.shape[1], piece.masks.shape[2])
 
 
-def _add(band: Tensor, piece: Piece, size: tuple[int, int], first: int) -> None:
+def _add(band: Tensor, piece: PartialScores, size: tuple[int, int], first: int) -> None:
     """Add a piece's scores to a band [C, rows, width] of the output, its rows from ``first`` on."""
     if not len(piece.masks):
         return

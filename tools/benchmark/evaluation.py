@@ -22,9 +22,9 @@ from detectron2.data import MetadataCatalog
 from PIL import Image
 from tabulate import tabulate
 
+from ovseg.config import setup_cfg
 from ovseg.data.vocabulary import load_vocabulary
 from ovseg.engine.checkpoint import OVSegCheckpointer
-from ovseg.engine.config import setup_cfg
 from ovseg.engine.trainer import Trainer
 from ovseg.errors import cli_errors
 from ovseg.evaluation import SemSegEvaluator

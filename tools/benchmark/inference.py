@@ -31,7 +31,7 @@ from ovseg.modeling.clip import (
 )
 from ovseg.modeling.clip.text import encode_texts
 from ovseg.modeling.segmentation import label_map
-from ovseg.structures import Piece
+from ovseg.structures import PartialScores
 
 
 def compare(name: str, plain: Callable[[], object], ours: Callable[[], object], repeat: int) -> str:
@@ -118,7 +118,7 @@ def run(args: argparse.Namespace) -> None:
     line = compare(
         "labels of 847 classes: masks resized, classes ruled out",
         lambda: argmax_of_resized_scores(probs, masks, size),
-        lambda: label_map([Piece(probs, masks)], size),
+        lambda: label_map([PartialScores(probs, masks)], size),
         args.repeat,
     )
     print(line)

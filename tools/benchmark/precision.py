@@ -18,11 +18,11 @@ import torch
 from detectron2.data import MetadataCatalog
 from torch.backends.mkldnn import is_available
 
+from ovseg.config import setup_cfg
 from ovseg.data.datasets import load_dataset
-from ovseg.data.images import read_labels
+from ovseg.data.label_maps import read_labels
 from ovseg.data.mapper import EvaluationMapper
-from ovseg.engine.config import setup_cfg
-from ovseg.engine.start import load_model
+from ovseg.engine.evaluation_run import load_model
 from ovseg.errors import cli_errors
 from ovseg.evaluation import new_confusion, scores, update_confusion
 

@@ -17,15 +17,15 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
+from ovseg.config import setup_cfg
 from ovseg.data.datasets import load_dataset
 from ovseg.data.loader import Example
-from ovseg.data.proposals import evaluation_mapper
-from ovseg.engine.config import setup_cfg
-from ovseg.engine.search import GridCounter
-from ovseg.engine.start import load_model
+from ovseg.data.proposal_files import evaluation_mapper
+from ovseg.engine.ensemble_search import GridCounter
+from ovseg.engine.evaluation_run import load_model
 from ovseg.errors import cli_errors
 from ovseg.evaluation import SemSegEvaluator
-from ovseg.evaluation.search import Grid, parse_values
+from ovseg.evaluation.ensemble_grid import Grid, parse_values
 from ovseg.predictor import EMBEDDED_CONFIG
 
 DATASET = "stickerscenes_frozen"

@@ -1,0 +1,90 @@
+"""What no config may say."""
+
+from __future__ import annotations
+
+import functools
+
+from detectron2.config import CfgNode as CN
+
+from ovseg.errors import UserError
+
+#: least values of keys with which nothing sensible could be done below them
+_LEAST = {
+    "INPUT.MIN_SIZE_TEST": 0,
+    "INPUT.MAX_SIZE_TEST": 1,
+    "SOLVER.TEST_IMS_PER_BATCH": 1,
+    "DATALOADER.NUM_WORKERS": 0,
+    "TEST.SLIDING_TILE_SIZE": 1,
+    "MODEL.CLIP_ADAPTER.MASK_PROMPT_DEPTH": 0,
+    "MODEL.CLIP_ADAPTER.MASK_EXPAND_RATIO": 0,
+}
+
+
+def check_config(cfg: CN) -> None:
+    """Refuse published keys whose meaning OVSeg does not offer.
+
+    Raises:
+        UserError: naming the key, its value and the way out.
+    """
+    refused = {
+        "MODEL.MASK_FORMER.TEST.PANOPTIC_ON": (cfg.MODEL.MASK_FORMER.TEST.PANOPTIC_ON, True),
+        "MODEL.CLIP_ADAPTER.REGION_RESIZED": (cfg.MODEL.CLIP_ADAPTER.REGION_RESIZED, False),
+    }
+    for key, (value, unsupported) in refused.items():
+        if value == unsupported:
+            raise UserError(f"{key} {value} is not supported: set it to {not value}")
+    if cfg.DATASETS.SAMPLE_PER_CLASS != -1:
+        raise UserError("DATASETS.SAMPLE_PER_CLASS is not supported: set it to -1")
+    if cfg.MODEL.CLIP_ADAPTER.PROMPT_CHECKPOINT:
+        raise UserError("MODEL.CLIP_ADAPTER.PROMPT_CHECKPOINT is not supported: leave it empty")
+    _check_choice("MODEL.PRECISION", cfg.MODEL.PRECISION, ("fp32", "bf16"))
+    _check_choice(
+        "MODEL.CLIP_ADAPTER.MASK_FILL", cfg.MODEL.CLIP_ADAPTER.MASK_FILL, ("mean", "zero")
+    )
+    _check_choice("INPUT.RANDOM_FLIP", cfg.INPUT.RANDOM_FLIP, ("none", "horizontal", "vertical"))
+    crops = ("relative", "relative_range", "absolute", "absolute_range")
+    _check_choice("INPUT.CROP.TYPE", cfg.INPUT.CROP.TYPE, crops)
+    for key in ("CLIP_ENSEMBLE_WEIGHT", "MASK_THR"):
+        value = cfg.MODEL.CLIP_ADAPTER[key]
+        if not 0 <= value <= 1:
+            raise UserError(f"MODEL.CLIP_ADAPTER.{key} {value} must lie in 0..1")
+    for key, least in _LEAST.items():
+        value = functools.reduce(getattr, key.split("."), cfg)
+        if value < least:
+            raise UserError(f"{key} {value} must be at least {least}")
+    if cfg.TEST.VISUALIZE < 0:
+        raise UserError(f"TEST.VISUALIZE {cfg.TEST.VISUALIZE} is negative; set 0 for no pictures")
+    _check_looks(cfg)
+
+
+def _check_looks(cfg: CN) -> None:
+    aug, test = cfg.TEST.AUG, cfg.TEST
+    if test.LOAD_PROPOSALS and test.SAVE_PROPOSALS:
+        raise UserError(
+            "TEST.LOAD_PROPOSALS (--load-proposals) and TEST.SAVE_PROPOSALS (--save-proposals) are "
+            "both set; give one of them"
+        )
+    if (test.LOAD_PROPOSALS or test.SAVE_PROPOSALS) and (aug.ENABLED or test.SLIDING_WINDOW):
+        raise UserError(
+            "saved proposals are of one look at an image: set TEST.AUG.ENABLED and "
+            "TEST.SLIDING_WINDOW to False"
+        )
+    whole = all(isinstance(size, int) for size in aug.MIN_SIZES)
+    if aug.ENABLED and not (aug.MIN_SIZES and whole and min(aug.MIN_SIZES) >= 1):
+        raise UserError(
+            f"TEST.AUG.MIN_SIZES {tuple(aug.MIN_SIZES)}: give lengths in pixels, each at least 1"
+        )
+    if aug.ENABLED and aug.MAX_SIZE < 1:
+        raise UserError(f"TEST.AUG.MAX_SIZE {aug.MAX_SIZE} must be at least 1")
+    if not 0 <= test.SLIDING_OVERLAP < 1:
+        raise UserError(f"TEST.SLIDING_OVERLAP {test.SLIDING_OVERLAP} must lie in 0..1, below 1")
+    if test.SLIDING_WINDOW and cfg.MODEL.META_ARCHITECTURE == "OVSegDEMO":
+        raise UserError(
+            "TEST.SLIDING_WINDOW True: OVSegDEMO takes the best proposal of the whole image; "
+            "set MODEL.META_ARCHITECTURE OVSeg or TEST.SLIDING_WINDOW False"
+        )
+
+
+def _check_choice(key: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise UserError(f"{key} {value!r} is unknown; choose from {', '.join(choices)}")

@@ -1,0 +1,248 @@
+"""From a yaml file and command-line overrides to a frozen config, with errors a user can act on."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from detectron2.config import CfgNode, get_cfg
+from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, SEM_SEG_HEADS_REGISTRY
+from detectron2.projects.deeplab import add_deeplab_config
+
+from ovseg.errors import UserError
+
+from .checks import check_config
+from .keys import DENSE_CRF, add_ovseg_config
+
+logger = logging.getLogger(__name__)
+
+# keys that hold several names; on the command line one bare name or a comma-separated list will do
+_NAME_LISTS = frozenset({"DATASETS.TRAIN", "DATASETS.TEST"})
+# the same for files, whose names may hold blanks
+_FILE_LISTS = frozenset({"DATASETS.CUSTOM"})
+
+# how the published yaml files write their training sizes: an expression for eval
+_EVAL_TAG = "tag:yaml.org,2002:python/object/apply:eval"
+_SIZES = re.compile(
+    r"\[\s*int\(\s*x\s*\*\s*([\d.]+)\s*\*\s*(\d+)\s*\)\s*for\s+x\s+in\s+range\("
+    r"\s*(\d+)\s*,\s*(\d+)\s*\)\s*\]"
+)
+
+
+def _construct_sizes(loader: yaml.SafeLoader, node: yaml.Node) -> list[int]:
+    """Work out ``[int(x * 0.1 * 640) for x in range(5, 21)]`` without evaluating code."""
+    value = (
+        loader.construct_sequence(node, deep=True) if isinstance(node, yaml.SequenceNode) else []
+    )
+    match = _SIZES.fullmatch(str(value[0]).strip()) if len(value) == 1 else None
+    if match is None:
+        raise UserError(
+            f"the config asks to evaluate {value}, which is refused: write the numbers themselves"
+        )
+    step, size, first, last = match.groups()
+    return [int(x * float(step) * int(size)) for x in range(int(first), int(last))]
+
+
+@contextmanager
+def _published_sizes() -> Iterator[None]:
+    """Let yaml read those expressions, which its safe loader refuses, while a config is read."""
+    yaml.SafeLoader.add_constructor(_EVAL_TAG, _construct_sizes)
+    try:
+        yield
+    finally:
+        del yaml.SafeLoader.yaml_constructors[_EVAL_TAG]
+
+
+def default_cfg() -> CfgNode:
+    """All keys of detectron2, DeepLab and OVSeg with their defaults, not frozen."""
+    cfg = get_cfg()
+    add_deeplab_config(cfg)
+    add_ovseg_config(cfg)
+    return cfg
+
+
+def setup_cfg(config_file: str | os.PathLike[str], opts: Sequence[str] = ()) -> CfgNode:
+    """Read a config file and apply overrides.
+
+    ``MODEL.DEVICE`` falls back from ``cuda`` to ``cpu`` (with a log line) where there is no GPU.
+
+    Args:
+        config_file: a yaml file; its ``_BASE_`` is read first.
+        opts: ``KEY VALUE`` pairs, as given at the end of a command line. A value is Python syntax
+            where it can be read as such and a plain text otherwise; whole numbers are accepted for
+            floats, ``true``/``false`` for booleans, one name or ``a,b`` for a list of data sets.
+
+    Returns:
+        The frozen config.
+
+    Raises:
+        UserError: a missing or broken file, an unknown key (the message names similar ones), a
+            value of the wrong type, or a setting that is not available.
+    """
+    cfg = default_cfg()
+    known = dict(_flatten(cfg))
+    if not str(config_file):
+        raise UserError("no config; give --config-file, for example configs/ovseg_tiny.yaml")
+    _merge_file(cfg, Path(config_file), known)
+    _merge_opts(cfg, opts, known)
+    _check_available(cfg)
+    _choose_device(cfg)
+    cfg.freeze()
+    return cfg
+
+
+def _flatten(node: CfgNode, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in node.items():
+        yield f"{prefix}{key}", value
+        if isinstance(value, CfgNode):
+            yield from _flatten(value, f"{prefix}{key}.")
+
+
+def _merge_file(cfg: CfgNode, path: Path, known: dict[str, Any]) -> None:
+    if not path.is_file():
+        raise UserError(
+            f"--config-file {str(path)!r}: no such file; "
+            "give a yaml such as configs/ovseg_tiny.yaml"
+        )
+    try:
+        with _published_sizes():
+            # no arbitrary Python objects from a yaml file
+            cfg.merge_from_file(str(path), allow_unsafe=False)
+            # of keys that it does not have detectron2 tells no values
+            loaded = CfgNode(CfgNode.load_yaml_with_base(str(path), allow_unsafe=False))
+        _refuse_dense_crf(dict(_flatten(loaded)).get(DENSE_CRF, False), f"{path}: ")
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{path}: its _BASE_ {error.filename!r} does not exist; correct the _BASE_ line"
+        ) from error
+    except (RecursionError, IsADirectoryError) as error:
+        raise UserError(f"{path}: its _BASE_ leads to no file; correct the _BASE_ line") from error
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: not valid yaml ({error}); correct it at that place") from error
+    except KeyError as error:
+        match = re.search(r"config key: (\S+)", str(error))
+        key = match.group(1).rstrip("'\"") if match else str(error)
+        raise UserError(f"{path}: {_unknown_key(key, known)}") from error
+    except (TypeError, AttributeError) as error:
+        raise UserError(f"{path}: holds no config; it needs 'KEY: value' lines") from error
+    except (ValueError, AssertionError) as error:
+        # a group in place of a value would be printed with all that is in it
+        reason = re.sub(r"with values \(.*\) for", "for", str(error), flags=re.DOTALL)
+        raise UserError(f"{path}: {reason}; correct the value") from error
+
+
+def _refuse_dense_crf(value: Any, where: str = "") -> None:
+    if str(value).lower() != "false":
+        raise UserError(f"{where}{DENSE_CRF} {value} is not supported: leave it out")
+
+
+def _merge_opts(cfg: CfgNode, opts: Sequence[str], known: dict[str, Any]) -> None:
+    for opt in opts[::2]:
+        if opt.startswith("--"):
+            raise UserError(
+                f"{opt!r} stands after KEY VALUE pairs; put options before the first KEY"
+            )
+        if "=" in opt:
+            raise UserError(f"{opt!r}: give overrides as KEY VALUE, with a blank in place of '='")
+        if opt not in known and opt != DENSE_CRF:
+            raise UserError(_unknown_key(opt, known))
+        if isinstance(known.get(opt), CfgNode):
+            raise UserError(f"config key {opt} is a group; give one of the keys in it")
+    if len(opts) % 2:
+        raise UserError(f"config key {opts[-1]} has no value; overrides are KEY VALUE pairs")
+    for key, value in zip(opts[::2], opts[1::2], strict=True):
+        if key == DENSE_CRF:
+            _refuse_dense_crf(value)
+            continue
+        try:
+            cfg.merge_from_list([key, _readable(key, value, known[key])])
+        except (ValueError, TypeError, AssertionError) as error:
+            raise UserError(
+                f"config key {key}: {value!r} is no value for it; "
+                f"it needs {_article(known[key])}, such as {known[key]!r}"
+            ) from error
+
+
+def _readable(key: str, text: str, current: Any) -> Any:
+    """``text`` in the type of ``current`` where there is no doubt what is meant."""
+    if not isinstance(text, str):
+        return text
+    if isinstance(current, bool) and text.lower() in {"true", "false"}:
+        return text.lower() == "true"
+    if isinstance(current, float) and re.fullmatch(r"[+-]?\d+(e[+-]?\d+)?", text.lower()):
+        return float(text)
+    if isinstance(current, str):
+        # a file may be called 1234: quoted, so that it is not read as a number
+        return text if text[:1] in {"'", '"'} else repr(text)
+    if key in _NAME_LISTS:
+        return tuple(name for name in re.split(r"[\s,()\[\]'\"]+", text) if name)
+    if key in _FILE_LISTS and text[:1] not in {"(", "["}:
+        return tuple(file.strip() for file in text.split(",") if file.strip())
+    return text
+
+
+def _unknown_key(key: str, known: dict[str, Any]) -> str:
+    close = difflib.get_close_matches(key.upper(), known, n=3, cutoff=0.6)
+    # the last part alone may be right while the group is not
+    close += [name for name in known if name.rsplit(".", 1)[-1] == key.rsplit(".", 1)[-1].upper()]
+    close = list(dict.fromkeys(close))[:3]
+    hint = f"did you mean {' or '.join(close)}?" if close else "ovseg/config/keys.py lists all keys"
+    return f"unknown config key {key}; {hint}"
+
+
+def _article(value: Any) -> str:
+    kinds = {bool: "True or False", int: "a whole number", float: "a number", str: "a text"}
+    return kinds.get(type(value), f"a {type(value).__name__}")
+
+
+def _check_available(cfg: CfgNode) -> None:
+    import ovseg.modeling  # noqa: F401  registers what configs name
+
+    check_config(cfg)
+    if cfg.INPUT.FORMAT not in {"RGB", "BGR"}:
+        raise UserError(f"INPUT.FORMAT {cfg.INPUT.FORMAT!r} is unknown; choose from RGB, BGR")
+    model = cfg.MODEL
+    for key, name, registry in (
+        ("MODEL.META_ARCHITECTURE", model.META_ARCHITECTURE, META_ARCH_REGISTRY),
+        ("MODEL.BACKBONE.NAME", model.BACKBONE.NAME, BACKBONE_REGISTRY),
+        ("MODEL.SEM_SEG_HEAD.NAME", model.SEM_SEG_HEAD.NAME, SEM_SEG_HEADS_REGISTRY),
+        ("MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME", model.SEM_SEG_HEAD.PIXEL_DECODER_NAME,
+         SEM_SEG_HEADS_REGISTRY),
+    ):  # fmt: skip
+        if name not in registry:
+            raise UserError(f"{key} {name!r} is not registered; take a config of configs/")
+
+
+def _choose_device(cfg: CfgNode) -> None:
+    try:
+        device = torch.device(cfg.MODEL.DEVICE)
+    except RuntimeError as error:
+        raise UserError(
+            f"config key MODEL.DEVICE: {cfg.MODEL.DEVICE!r} is no device; give cpu, cuda or cuda:N"
+        ) from error
+    if device.type not in {"cpu", "cuda"}:
+        raise UserError(
+            f"config key MODEL.DEVICE: {cfg.MODEL.DEVICE!r} is not supported; give cpu or cuda"
+        )
+    if device.type == "cuda":
+        count = torch.cuda.device_count()
+        if not count:
+            # a warning, so that it is seen even before a script has set up its log
+            logger.warning("No GPU found: MODEL.DEVICE is cpu.")
+            cfg.MODEL.DEVICE = "cpu"
+        elif device.index is not None and device.index >= count:
+            raise UserError(
+                f"config key MODEL.DEVICE: {cfg.MODEL.DEVICE!r}, but there are {count} GPUs, "
+                "counted from 0"
+            )
+    if torch.device(cfg.MODEL.DEVICE).type != "cuda" and cfg.SOLVER.AMP.ENABLED:
+        logger.warning("SOLVER.AMP.ENABLED needs a GPU: training in fp32.")
+        cfg.SOLVER.AMP.ENABLED = False

@@ -1,0 +1,110 @@
+"""Every ensemble weight and mask threshold from one pass over a data set.
+
+For an image the proposals are computed once, CLIP once for each threshold, and each weight's labels
+from those, into a confusion matrix of its own. The numbers are those of separate evaluations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
+
+from ovseg.data.custom import word_labels
+from ovseg.data.datasets import dataset_classes
+from ovseg.data.loader import Example
+from ovseg.engine.resumable import Counts, model_settings, resumable_pass
+from ovseg.errors import UserError
+from ovseg.evaluation.confusion import NO_CLASS, new_confusion
+from ovseg.evaluation.ensemble_grid import Grid, GridScores, grid_scores
+from ovseg.evaluation.sem_seg import count_labels, matching_truth
+from ovseg.modeling import OVSeg
+from ovseg.structures import Regions
+
+
+class GridCounter:
+    """Counts images at all points of a grid."""
+
+    def __init__(self, model: OVSeg, dataset_name: str, grid: Grid, halves: int = 1) -> None:
+        """Count with ``model``, which is in evaluation mode.
+
+        Args:
+            model: proposes and classifies.
+            dataset_name: its metadata give classes and ignored label.
+            grid: thresholds and weights.
+            halves: 1, or 2 to count every other image apart.
+        """
+        classes = len(dataset_classes([dataset_name]))
+        shape = (halves, *grid.shape)
+        self.counts = Counts(
+            {"confusion": np.zeros((*shape, *new_confusion(classes).shape), np.int64)}
+        )
+        self._model, self._grid = model, grid
+        self._ignore_label = int(MetadataCatalog.get(dataset_name).get("ignore_label", 255))
+        # by index -1 the last place: no class
+        self._label_of = np.append(word_labels(dataset_name), NO_CLASS).astype(np.int32)
+
+    def __call__(self, batch: list[Example]) -> list[str | None]:
+        """Count a batch; see :data:`ovseg.engine.resumable.CountBatch`."""
+        outcomes: list[str | None] = []
+        for example, regions in zip(batch, self._model.propose(batch), strict=True):
+            try:
+                self._count(example, regions)
+                outcomes.append(None)
+            except UserError as error:
+                outcomes.append(str(error))
+        return outcomes
+
+    def _count(self, example: Example, regions: Regions) -> None:
+        truth = matching_truth(example, (example["height"], example["width"]))
+        confusion = self.counts.arrays["confusion"]
+        part = confusion[example["position"] % len(confusion)]
+        for row, threshold in enumerate(self._grid.thresholds):
+            clip = self._model.classify(regions, mask_threshold=threshold)
+            alternatives = [
+                self._model.combine(regions, clip, weight=weight) for weight in self._grid.weights
+            ]
+            maps = self._model.label_maps(example, regions, alternatives, threshold)
+            for column, words in enumerate(maps.cpu().numpy()):
+                labels = self._label_of[words]
+                count_labels(part[row, column], labels, truth, example, self._ignore_label)
+
+
+def search_dataset(
+    cfg: CfgNode, model: OVSeg, dataset_name: str, grid: Grid, halves: int, folder: Path
+) -> GridScores | None:
+    """Search one data set, over all processes.
+
+    Args:
+        cfg: how images are read.
+        model: with its weights, in evaluation mode.
+        dataset_name: a registered data set.
+        grid: thresholds and weights.
+        halves: 1, or 2 to choose on every other image and to report on the rest.
+        folder: where unfinished counts are kept.
+
+    Returns:
+        On the main process the scores; None on the others.
+    """
+    counter = GridCounter(model, dataset_name, grid, halves)
+    settings: Mapping[str, Any] = {
+        "search": [list(grid.thresholds), list(grid.weights), halves],
+        **model_settings(cfg),
+    }
+    counts = resumable_pass(
+        cfg, dataset_name, counter.counts, counter, folder=folder, settings=settings
+    )
+    if counts is None:
+        return None
+    return grid_scores(
+        dataset_name,
+        counts.arrays["confusion"],
+        dataset_classes([dataset_name]),
+        MetadataCatalog.get(dataset_name).get("class_groups", {}),
+        counts.images,
+        counts.failures,
+    )

@@ -1,0 +1,196 @@
+"""One pass of a model over a data set that counts into arrays: shared out, resumable, bounded.
+
+What is counted does not grow with the number of pixels or images seen, so it can be saved now and
+then; a pass that was interrupted goes on where it was last saved. Images are read, batched and
+shared among processes exactly as an evaluation by ``train_net.py`` does it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import DatasetFromList, MapDataset
+from detectron2.data.samplers import InferenceSampler
+from detectron2.utils import comm
+from detectron2.utils.file_io import PathManager
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from ovseg.data.datasets import load_dataset
+from ovseg.data.loader import Example
+from ovseg.data.proposal_files import evaluation_mapper
+from ovseg.engine.unreadable import MarkUnreadable
+from ovseg.errors import UserError
+from ovseg.utils.io import atomic_path
+
+logger = logging.getLogger(__name__)
+
+#: called with a batch of sound examples; returns for each of them None, or why it was left out
+CountBatch = Callable[[list[Example]], list[str | None]]
+
+
+@dataclass
+class Counts:
+    """What a pass has counted.
+
+    Attributes:
+        arrays: numbers that add up over images; only ever changed in place.
+        images: how many were counted.
+        failures: a line for each image that could not be.
+    """
+
+    arrays: dict[str, np.ndarray]
+    images: int = 0
+    failures: list[str] = field(default_factory=list)
+
+
+def model_settings(cfg: CfgNode) -> dict[str, Any]:
+    """What a model's counts depend on: its config and its checkpoint file, as it is now."""
+    relevant = cfg.clone()
+    relevant.defrost()
+    relevant.OUTPUT_DIR = ""
+    relevant.DATALOADER.NUM_WORKERS = 0
+    relevant.DATASETS.TEST = ()
+    weights = Path(PathManager.get_local_path(cfg.MODEL.WEIGHTS))
+    status = weights.stat()
+    return {"config": relevant.dump(), "weights": [status.st_size, status.st_mtime_ns]}
+
+
+def resumable_pass(
+    cfg: CfgNode,
+    dataset_name: str,
+    counts: Counts,
+    count_batch: CountBatch,
+    *,
+    folder: Path,
+    settings: Mapping[str, Any],
+    save_every: float = 60.0,
+    limit: int | None = None,
+) -> Counts | None:
+    """Run ``count_batch`` over a data set.
+
+    Args:
+        cfg: how images are read and batched.
+        dataset_name: a registered data set. Each example also has ``position``, its place in it.
+        counts: empty ones, which ``count_batch`` adds to.
+        count_batch: see :data:`CountBatch`.
+        folder: where unfinished counts are kept; one file a process.
+        settings: everything that the counts depend on. Files with other settings are not used.
+        save_every: seconds between savings.
+        limit: only the first so many images.
+
+    Returns:
+        On the main process the sum over all processes; None on the others.
+    """
+    examples = [
+        {**example, "position": position}
+        for position, example in enumerate(load_dataset(dataset_name, unpaired=True)[:limit])
+    ]
+    names = "\n".join(example["file_name"] for example in examples)
+    settings = {**settings, "images": hashlib.sha256(names.encode()).hexdigest()}
+    rank, world = comm.get_rank(), comm.get_world_size()
+    share = list(InferenceSampler._get_local_indices(len(examples), world, rank))
+    keep = _SavedCounts(folder / f"{dataset_name}-{rank}-of-{world}.npz", settings)
+    done = keep.load(counts)
+    loader = DataLoader(
+        MapDataset(
+            DatasetFromList(examples, copy=False),
+            MarkUnreadable(evaluation_mapper(cfg, dataset_name)),
+        ),
+        sampler=share[done:],  # may be empty: all done, or more processes than images
+        batch_size=cfg.SOLVER.TEST_IMS_PER_BATCH,
+        num_workers=cfg.DATALOADER.NUM_WORKERS,
+        collate_fn=list,
+    )
+    bar = tqdm(
+        total=len(share), initial=done, unit="image", desc=dataset_name, disable=rank > 0 or None
+    )
+    saved = time.monotonic()
+    with bar, torch.inference_mode():
+        for batch in loader:
+            _count(dataset_name, batch, counts, count_batch)
+            done += len(batch)
+            bar.update(len(batch))
+            if time.monotonic() - saved > save_every:
+                keep.save(counts, done)
+                saved = time.monotonic()
+                # for logs, where there is no progress bar
+                logger.info("%s: %d of %d images, saved", dataset_name, done, len(share))
+    keep.save(counts, done)
+    return _sum(comm.gather(counts))
+
+
+def _count(
+    dataset_name: str, batch: list[Example], counts: Counts, count_batch: CountBatch
+) -> None:
+    sound = [example for example in batch if "error" not in example]
+    reasons = [example["error"] for example in batch if "error" in example]
+    if sound:
+        outcomes = count_batch(sound)
+        counts.images += outcomes.count(None)
+        reasons += [reason for reason in outcomes if reason is not None]
+    for reason in reasons:
+        line = " ".join(f"data set {dataset_name}: {reason}".split())
+        logger.error("%s (left out)", line)
+        counts.failures.append(line)
+
+
+def _sum(gathered: list[Counts]) -> Counts | None:
+    if not comm.is_main_process():
+        return None
+    total = gathered[0]
+    for part in gathered[1:]:
+        for name, array in part.arrays.items():
+            total.arrays[name] += array
+        total.images += part.images
+        total.failures += part.failures
+    return total
+
+
+class _SavedCounts:
+    """The file of one process's unfinished counts."""
+
+    def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
+        self._path = path
+        self._settings = json.dumps(settings, sort_keys=True, default=str)
+
+    def load(self, counts: Counts) -> int:
+        """Add what was saved under the same settings; the number of images it stands for."""
+        if not self._path.exists():
+            return 0
+        try:
+            with np.load(self._path, allow_pickle=False) as file:
+                header = json.loads(str(file["header"]))
+                if header["settings"] != self._settings:
+                    logger.warning("%s is of other settings: starting anew.", self._path)
+                    return 0
+                for name, array in counts.arrays.items():
+                    array += file[f"array_{name}"]
+        except Exception as error:  # NumPy raises nearly anything on a broken file
+            raise UserError(f"{self._path} cannot be read ({error}); remove it") from error
+        counts.images = header["images"]
+        counts.failures += header["failures"]
+        if header["done"]:
+            logger.info("Going on after %d images (%s).", header["done"], self._path)
+        return int(header["done"])
+
+    def save(self, counts: Counts, done: int) -> None:
+        header = {
+            "settings": self._settings,
+            "done": done,
+            "images": counts.images,
+            "failures": counts.failures,
+        }
+        with atomic_path(self._path) as path:
+            arrays: dict[str, Any] = {f"array_{name}": a for name, a in counts.arrays.items()}
+            np.savez_compressed(path, header=np.array(json.dumps(header)), **arrays)

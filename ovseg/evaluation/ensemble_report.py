@@ -1,0 +1,167 @@
+"""A finished search: the point that it chooses, tables, ``search.json`` and heat maps."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from tabulate import tabulate
+
+from ovseg.evaluation.ensemble_grid import Grid, GridScores, mean_scores
+from ovseg.utils.io import atomic_path
+
+
+@dataclass(frozen=True)
+class Search:
+    """A finished search.
+
+    Attributes:
+        grid: its points.
+        results: of every data set.
+        choose_on: names of the data sets that one point for all is chosen on.
+        halves: whether points were chosen on one half of the images and reported on the other.
+        about: what else ``search.json`` says: model, command and the like.
+    """
+
+    grid: Grid
+    results: Sequence[GridScores]
+    choose_on: Sequence[str]
+    halves: bool
+    about: Mapping[str, Any]
+
+    @property
+    def chosen(self) -> tuple[int, int]:
+        """The point for all data sets: the best mean on those of ``choose_on``."""
+        return mean_scores([r for r in self.results if r.name in self.choose_on]).best()
+
+    @property
+    def reported(self) -> list[GridScores]:
+        """Data sets that the point was not chosen on; all, if it was chosen on all."""
+        others = [result for result in self.results if result.name not in self.choose_on]
+        return others or list(self.results)
+
+    @property
+    def is_held_out(self) -> bool:
+        """Whether the point was chosen on other images than it is reported on."""
+        return self.halves or len(self.choose_on) < len(self.results)
+
+    def shown(self) -> list[GridScores]:
+        """The tables and heat maps: every data set and, of several, the mean."""
+        several = len(self.results) > 1
+        return [*self.results, *([mean_scores(self.results)] if several else [])]
+
+    def document(self) -> dict[str, Any]:
+        """What ``search.json`` holds."""
+        row, column = self.chosen
+        return {
+            **self.about,
+            "thresholds": list(self.grid.thresholds),
+            "weights": list(self.grid.weights),
+            "scores are": "percent; rows are thresholds, columns weights",
+            "halves": "chosen on every other image, reported on the rest" if self.halves else None,
+            "chosen": {
+                "threshold": self.grid.thresholds[row],
+                "weight": self.grid.weights[column],
+                "on": list(self.choose_on),
+                "config": self.grid.config(self.chosen),
+                "mIoU": {r.name: float(r.reporting[self.chosen]) for r in self.reported},
+                "mean mIoU": float(np.mean([r.reporting[self.chosen] for r in self.reported])),
+                "reported on other images than chosen on": self.is_held_out,
+            },
+            "data sets": {r.name: self._entry(r) for r in self.results},
+            "mean": self._entry(mean_scores(self.results)) if len(self.results) > 1 else None,
+        }
+
+    def _entry(self, result: GridScores) -> dict[str, Any]:
+        row, column = result.best()
+        entry = {
+            "best": {
+                "threshold": self.grid.thresholds[row],
+                "weight": self.grid.weights[column],
+                "config": self.grid.config((row, column)),
+                "mIoU": float(result.reporting[row, column]),
+            },
+            **result.details,
+        }
+        if self.halves:
+            entry["mIoU of the choosing half"] = result.choosing.tolist()
+        return entry
+
+    def text(self) -> str:
+        """Tables with the best point marked, and the config lines to paste (Markdown)."""
+        parts = [_table(result, self.grid, self.halves) for result in self.shown()]
+        where = ", ".join(self.choose_on)
+        numbers = ", ".join(f"{r.name} {r.reporting[self.chosen]:.2f} %" for r in self.reported)
+        parts.append(
+            f"Best on {where}{' (every other image)' if self.halves else ''}:\n\n"
+            + "".join(f"    {line}\n" for line in self.grid.config(self.chosen))
+            + f"\nmIoU there{' (the other images)' if self.halves else ''}: {numbers}."
+        )
+        if not self.is_held_out:
+            parts.append(
+                "The point was chosen on the images that it is reported on: the score is an upper "
+                "bound. --held-out or --choose-on avoid that."
+            )
+        return "\n\n".join(parts) + "\n"
+
+    def write(self, folder: Path) -> list[Path]:
+        """Write ``search.json``, ``search.md`` and ``heatmap_<data set>.png``; their paths."""
+        paths = [folder / "search.json", folder / "search.md"]
+        with atomic_path(paths[0]) as path:
+            text = json.dumps(self.document(), indent=1, ensure_ascii=False)
+            path.write_text(text, encoding="utf-8")
+        with atomic_path(paths[1]) as path:
+            path.write_text(self.text(), encoding="utf-8")
+        for result in self.shown():
+            paths.append(folder / f"heatmap_{result.name}.png")
+            write_heat_map(paths[-1], result, self.grid)
+        return paths
+
+
+def _table(result: GridScores, grid: Grid, halves: bool) -> str:
+    best = result.best()
+    rows = [
+        [f"{threshold:.10g}"]
+        + [
+            f"{value:.2f}{' *' if (i, j) == best else ''}"
+            for j, value in enumerate(result.reporting[i])
+        ]
+        for i, threshold in enumerate(grid.thresholds)
+    ]
+    headers = ["threshold \\ weight", *(f"{weight:.10g}" for weight in grid.weights)]
+    table = tabulate(rows, headers, tablefmt="pipe", disable_numparse=True, stralign="right")
+    note = " of the images not chosen on, * best on the others" if halves else ", * best"
+    return f"{result.name}: mIoU in %{note}\n\n{table}"
+
+
+def write_heat_map(path: Path, result: GridScores, grid: Grid) -> None:
+    """Write a PNG: a cell a point, its mIoU in it, the best one framed."""
+    rows, columns = grid.shape
+    size = (2.4 + 0.72 * columns, 1.7 + 0.5 * rows)
+    figure = Figure(figsize=(max(size[0], 5.2), size[1]), dpi=130, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes: Any = figure.subplots()
+    values = result.reporting
+    image = axes.imshow(values, cmap="viridis", aspect="auto", origin="lower")
+    middle = (values.min() + values.max()) / 2
+    for (i, j), value in np.ndenumerate(values):
+        ink = "white" if value < middle else "black"
+        axes.text(j, i, f"{value:.1f}", ha="center", va="center", fontsize=9, color=ink)
+    row, column = result.best()
+    corner = (column - 0.5, row - 0.5)
+    axes.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor="#ff2d20", linewidth=2.5))
+    axes.set_xticks(range(columns), [f"{weight:.10g}" for weight in grid.weights])
+    axes.set_yticks(range(rows), [f"{threshold:.10g}" for threshold in grid.thresholds])
+    axes.set_xlabel("weight of CLIP in the ensemble")
+    axes.set_ylabel("mask threshold")
+    axes.set_title(f"{result.name}: mIoU in %", fontsize=11)
+    figure.colorbar(image, ax=axes)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png")

@@ -1,0 +1,215 @@
+"""Config files and overrides: what is accepted, and what a mistake is answered with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from tiny_world import CONFIGS
+from torch.multiprocessing import ProcessExitedException
+from torch.utils.data import DataLoader
+
+from ovseg.config import setup_cfg
+from ovseg.engine import processes
+from ovseg.errors import UserError
+
+R101 = CONFIGS / "ovseg_R101c_vitB_bs32_120k.yaml"
+
+
+@pytest.mark.parametrize("config", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_config_loads_and_is_frozen(config: Path) -> None:
+    cfg = setup_cfg(config)
+    assert cfg.is_frozen()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('("ade20k_sem_seg_val",)', ("ade20k_sem_seg_val",)),
+        ('("ade20k_sem_seg_val")', ("ade20k_sem_seg_val",)),
+        ("ade20k_sem_seg_val", ("ade20k_sem_seg_val",)),
+        ("one,two", ("one", "two")),
+        ("()", ()),
+    ],
+)
+def test_lists_of_data_sets(text: str, expected: tuple[str, ...]) -> None:
+    cfg = setup_cfg(R101, ["DATASETS.TEST", text])
+    assert expected == cfg.DATASETS.TEST
+
+
+def test_overrides_take_the_type_of_their_key() -> None:
+    cfg = setup_cfg(
+        R101,
+        [
+            *("SOLVER.BASE_LR", "1", "MODEL.WEIGHTS", "1234", "OUTPUT_DIR", "it's here"),
+            *("MODEL.CLIP_ADAPTER.MASK_PROMPT_FWD", "false", "INPUT.CROP.SIZE", "(64, 32)"),
+        ],
+    )
+    assert isinstance(cfg.SOLVER.BASE_LR, float)
+    assert cfg.MODEL.WEIGHTS == "1234"
+    assert cfg.OUTPUT_DIR == "it's here"
+    assert cfg.MODEL.CLIP_ADAPTER.MASK_PROMPT_FWD is False
+    assert list(cfg.INPUT.CROP.SIZE) == [64, 32]
+
+
+@pytest.mark.parametrize(
+    ("opts", "message"),
+    [
+        (
+            ["MODEL.CLIP_ADAPTER.CLIP_ENSEMBLE_WEIGTH", "0.5"],
+            r"unknown config key .*WEIGTH; did you mean MODEL\.CLIP_ADAPTER\.CLIP_ENSEMBLE_WEIGHT",
+        ),
+        (["CLIP_ENSEMBLE_WEIGHT", "0.5"], r"mean MODEL\.CLIP_ADAPTER\.CLIP_ENSEMBLE_WEIGHT\?"),
+        (["FOO.BAR", "1"], "unknown config key FOO.BAR"),
+        (["MODEL", "1"], "config key MODEL is a group"),
+        (["MODEL.WEIGHTS"], "MODEL.WEIGHTS has no value"),
+        (["MODEL.WEIGHTS", "x", "--eval-only"], "'--eval-only' stands after KEY VALUE pairs"),
+        (["MODEL.WEIGHTS=x"], "with a blank in place of '='"),
+        (["SOLVER.MAX_ITER", "many"], "SOLVER.MAX_ITER: 'many' is no value.*a whole number"),
+        (["INPUT.CROP.SIZE", "7"], "INPUT.CROP.SIZE: '7' is no value for it; it needs a list"),
+        (["MODEL.DEVICE", "gpu"], "MODEL.DEVICE: 'gpu' is no device"),
+        (["TEST.AUG.ENABLED", "True", "TEST.AUG.MIN_SIZES", "()"], r"TEST\.AUG\.MIN_SIZES \(\)"),
+        (["TEST.AUG.ENABLED", "True", "TEST.AUG.MAX_SIZE", "0"], r"TEST\.AUG\.MAX_SIZE 0"),
+        (["TEST.SLIDING_TILE_SIZE", "0"], "TEST.SLIDING_TILE_SIZE 0 must be at least 1"),
+        (
+            ["TEST.SLIDING_WINDOW", "True", "MODEL.META_ARCHITECTURE", "OVSegDEMO"],
+            "TEST.SLIDING_WINDOW True.*set MODEL.META_ARCHITECTURE OVSeg",
+        ),
+        (["TEST.AUG.ENABLED", "True", "TEST.AUG.MIN_SIZES", "('a',)"], r"MIN_SIZES \('a',\)"),
+        (["INPUT.MIN_SIZE_TEST", "-5"], "INPUT.MIN_SIZE_TEST -5 must be at least 0"),
+        (["INPUT.MAX_SIZE_TEST", "0"], "INPUT.MAX_SIZE_TEST 0 must be at least 1"),
+        (["INPUT.RANDOM_FLIP", "diagonal"], "INPUT.RANDOM_FLIP 'diagonal' is unknown"),
+        (["INPUT.CROP.TYPE", "foo"], "INPUT.CROP.TYPE 'foo' is unknown"),
+        (["MODEL.DEVICE", "meta"], "MODEL.DEVICE: 'meta' is not supported; give cpu or cuda"),
+        (["MODEL.META_ARCHITECTURE", "Foo"], "MODEL.META_ARCHITECTURE 'Foo' is not registered"),
+        (["MODEL.BACKBONE.NAME", "Foo"], "MODEL.BACKBONE.NAME 'Foo' is not registered"),
+        (["TEST.DENSE_CRF", "True"], "TEST.DENSE_CRF True is not supported"),
+        (["INPUT.FORMAT", "HSV"], "INPUT.FORMAT 'HSV' is unknown"),
+    ],
+)
+def test_wrong_overrides_are_answered(opts: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        setup_cfg(R101, opts)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("_BASE_: gone.yaml\n", r"_BASE_ '.*gone\.yaml' does not exist"),
+        ("MODEL: [\n", "not valid yaml"),
+        ("MODEL:\n  CLIP_ADAPTOR:\n    X: 1\nVERSION: 2", r"key MODEL\.CLIP_ADAPTOR; did you mean"),
+        ("SOLVER:\n  BASE_LR: abc\nVERSION: 2", r"SOLVER\.BASE_LR"),
+        ("TEST:\n  DENSE_CRF: True\nVERSION: 2", "TEST.DENSE_CRF True is not supported"),
+        ("SOLVER: 3\nVERSION: 2", "for config key: SOLVER; correct the value"),
+        ("hello", "holds no config"),
+        ("", "holds no config"),
+        ("OUTPUT_DIR: !!python/object/apply:os.getcwd []", "not valid yaml"),
+    ],
+)
+def test_wrong_files_are_answered(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "wrong.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=message) as caught:
+        setup_cfg(path)
+    assert "wrong.yaml" in str(caught.value)
+
+
+def test_published_key_without_a_method_may_be_false(tmp_path: Path) -> None:
+    path = tmp_path / "published.yaml"
+    path.write_text("TEST:\n  DENSE_CRF: False\n  SLIDING_TILE_SIZE: 96\nVERSION: 2")
+    cfg = setup_cfg(path, ["TEST.DENSE_CRF", "False"])
+    assert cfg.TEST.SLIDING_TILE_SIZE == 96
+    assert "DENSE_CRF" not in cfg.TEST
+
+
+def test_missing_file_is_answered() -> None:
+    with pytest.raises(UserError, match=r"'nowhere\.yaml': no such file"):
+        setup_cfg("nowhere.yaml")
+    with pytest.raises(UserError, match="give --config-file"):
+        setup_cfg("")
+
+
+def test_cpu_is_chosen_where_there_is_no_gpu(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    cfg = setup_cfg(R101, ["SOLVER.AMP.ENABLED", "True"])
+    assert cfg.MODEL.DEVICE == "cpu"
+    assert not cfg.SOLVER.AMP.ENABLED
+    assert [record.message for record in caplog.records] == [
+        "No GPU found: MODEL.DEVICE is cpu.",
+        "SOLVER.AMP.ENABLED needs a GPU: training in fp32.",
+    ]
+    caplog.clear()
+    setup_cfg(R101, ["MODEL.DEVICE", "cpu"])
+    assert not caplog.records
+
+
+def test_gpu_is_kept_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert setup_cfg(R101).MODEL.DEVICE == "cuda"
+    assert setup_cfg(R101, ["MODEL.DEVICE", "cuda:1"]).MODEL.DEVICE == "cuda:1"
+    with pytest.raises(UserError, match="'cuda:2', but there are 2 GPUs"):
+        setup_cfg(R101, ["MODEL.DEVICE", "cuda:2"])
+
+
+@pytest.mark.parametrize(
+    ("asked", "device", "present", "expected"),
+    [
+        (1, "cpu", 0, 1),
+        (0, "cpu", 0, 1),
+        (1, "cuda", 4, 1),
+        (4, "cuda", 4, 4),
+        (1, "cuda:3", 4, 1),
+        (4, "cuda:3", 4, "--num-gpus 4: MODEL.DEVICE cuda:3 is a single GPU"),
+        (8, "cpu", 0, "--num-gpus 8 .*this machine has no GPU; leave"),
+        (2, "cpu", 4, "--num-gpus 2 .*MODEL.DEVICE is cpu"),
+        (8, "cuda", 4, "--num-gpus 8: this machine has 4; give --num-gpus 4 or fewer"),
+        (0, "cuda", 4, "--num-gpus 0: .* MODEL.DEVICE cpu"),
+        (-1, "cpu", 0, "--num-gpus -1"),
+    ],
+)
+def test_number_of_processes(
+    monkeypatch: pytest.MonkeyPatch, asked: int, device: str, present: int, expected: int | str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: present)
+    cfg = SimpleNamespace(MODEL=SimpleNamespace(DEVICE=device))
+    if isinstance(expected, int):
+        assert processes.count_processes(asked, cfg) == expected
+    else:
+        with pytest.raises(UserError, match=expected):
+            processes.count_processes(asked, cfg)
+
+
+class Broken(torch.utils.data.Dataset):  # type: ignore[type-arg]
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int) -> None:
+        raise UserError("picture a.png is broken; mend it")
+
+
+def test_base_files_that_lead_nowhere(tmp_path: Path) -> None:
+    circle, folder = tmp_path / "circle.yaml", tmp_path / "folder.yaml"
+    circle.write_text("_BASE_: circle.yaml\n")
+    folder.write_text("_BASE_: .\n")
+    for file in (circle, folder):
+        with pytest.raises(UserError, match=rf"{file.name}: its _BASE_ leads to no file"):
+            setup_cfg(file)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_errors_of_loading_processes_lose_their_traceback(workers: int) -> None:
+    with (
+        pytest.raises(UserError, match=r"^picture a\.png is broken; mend it$"),
+        processes.plain_errors(),
+    ):
+        list(DataLoader(Broken(), num_workers=workers))
+
+
+def test_exit_code_of_a_training_process_is_passed_on() -> None:
+    with pytest.raises(SystemExit) as caught, processes.plain_errors():
+        raise ProcessExitedException("ended", error_index=0, error_pid=1, exit_code=2)
+    assert caught.value.code == 2

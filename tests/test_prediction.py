@@ -1,0 +1,114 @@
+"""The files of a prediction: values by hand, no two in one place, none half written."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ovseg.errors import UserError
+from ovseg.prediction import ResultPaths, describe, plan_outputs, save_result
+from ovseg.structures import Prediction
+from ovseg.visualizer import palette
+
+IMAGE = np.zeros((2, 3, 3), np.uint8)
+
+
+def prediction(n_classes: int = 3) -> Prediction:
+    labels = torch.tensor([[0, 0, -1], [2, 0, 2]])
+    scores = torch.tensor([[0.5, 0.25, 0.0], [0.1, 0.75, 0.3]])
+    return Prediction(labels, scores, [f"word {i}" for i in range(n_classes)])
+
+
+def test_description_by_hand() -> None:
+    about = describe(prediction())
+    assert (about["width"], about["height"]) == (3, 2)
+    first, second, third = about["classes"]
+    assert first == {
+        "label": 0, "name": "word 0", "pixels": 3, "share": 0.5, "mean_score": 0.5,
+        "color": "#ff6348",
+    }  # fmt: skip
+    assert (second["pixels"], second["share"], second["mean_score"]) == (0, 0.0, None)
+    assert (third["pixels"], third["share"], third["mean_score"]) == (2, 0.333333, 0.2)
+    assert about["no_class"] == {"label": 255, "pixels": 1, "share": 0.166667}
+
+
+@pytest.mark.parametrize(("n_classes", "none"), [(3, 255), (254, 255), (255, 65535), (847, 65535)])
+def test_label_map(n_classes: int, none: int, tmp_path: Path) -> None:
+    paths = ResultPaths.beside(tmp_path / "new" / "a_overlay.png", "a")
+    save_result(IMAGE, prediction(n_classes), paths, {"file": "a.png"})
+    with Image.open(tmp_path / "new" / "a_labels.png") as file:
+        np.testing.assert_array_equal(np.asarray(file), [[0, 0, none], [2, 0, 2]])
+        if none == 255:
+            colours = np.asarray(file.convert("RGB"))
+            np.testing.assert_array_equal(colours[1, 0], palette(n_classes)[2])
+            np.testing.assert_array_equal(colours[0, 2], 0)
+    summary = json.loads((tmp_path / "new" / "a.json").read_text("utf-8"))
+    assert summary["file"] == "a.png"
+    assert summary["no_class"]["label"] == none
+    assert summary["label_map"] == "a_labels.png"
+    assert len(summary["classes"]) == n_classes
+    names = {"a_overlay.png", "a_labels.png", "a.json"}
+    assert {path.name for path in (tmp_path / "new").iterdir()} == names
+
+
+def test_an_interruption_leaves_no_half_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = ResultPaths.beside(tmp_path / "a_overlay.png", "a")
+    save_result(IMAGE, prediction(), paths, {"run": 1})
+
+    def half(self: Image.Image, path: Path) -> None:
+        path.write_text("half a picture")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Image.Image, "save", half)
+    with pytest.raises(KeyboardInterrupt):
+        save_result(IMAGE, prediction(), paths, {"run": 2})
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "a.json", "a_labels.png", "a_overlay.png",
+    ]  # fmt: skip
+    assert json.loads(paths.summary.read_text())["run"] == 1
+    Image.open(paths.overlay).load()
+
+
+def test_what_cannot_be_written_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    paths = ResultPaths.beside(tmp_path / "file" / "a_overlay.png", "a")
+    with pytest.raises(UserError, match=r"cannot write.*--output"):
+        save_result(IMAGE, prediction(), paths, {})
+    with pytest.raises(UserError, match=r"--output .*cannot be made"):
+        plan_outputs([Path("a.png")], str(tmp_path / "file" / "pred"))
+
+
+def test_results_share_no_file(tmp_path: Path) -> None:
+    inputs = [Path(name) for name in ("x/a.jpg", "x/a.png", "y/A.jpeg", "x/a_2.png")]
+    planned = plan_outputs(inputs, str(tmp_path / "pred"))
+    assert [paths.overlay.name for paths in planned] == [
+        "a_overlay.jpg", "a_2_overlay.png", "A_3_overlay.jpg", "a_2_2_overlay.png",
+    ]  # fmt: skip
+    assert (tmp_path / "pred").is_dir()
+
+
+def test_inputs_are_not_overwritten(tmp_path: Path) -> None:
+    inputs = [tmp_path / "a.png", tmp_path / "a_labels.png"]
+    planned = plan_outputs(inputs, str(tmp_path))
+    assert planned[0].labels == tmp_path / "a_2_labels.png"
+    with pytest.raises(UserError, match="overwrite the input"):
+        plan_outputs(inputs[:1], str(tmp_path / "a.png"))
+
+
+def test_output_as_a_file(tmp_path: Path) -> None:
+    (paths,) = plan_outputs([Path("a.jpg")], str(tmp_path / "new" / "out.png"))
+    assert paths.all() == tuple(
+        tmp_path / "new" / name for name in ("out.png", "out_labels.png", "out.json")
+    )
+    with pytest.raises(UserError, match="2 pictures; give a folder"):
+        plan_outputs([Path("a.jpg"), Path("b.jpg")], str(tmp_path / "out.png"))
+    (tmp_path / "folder.png").mkdir()
+    (paths,) = plan_outputs([Path("a.jpg")], str(tmp_path / "folder.png"))
+    assert paths.overlay == tmp_path / "folder.png" / "a_overlay.jpg"
