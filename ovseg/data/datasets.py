@@ -172,7 +172,7 @@ def find_split(name: str) -> Split:
     Raises:
         KeyError: there is none.
     """
-    return {split.name: split for split in SPLITS}[name]
+    return {split.name: split for split in (*ADE20K, *SPLITS)}[name]
 
 
 def register_split(split: Split, root: str | os.PathLike[str]) -> None:
