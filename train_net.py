@@ -20,7 +20,6 @@ from typing import Any
 import ovseg  # isort: skip  # noqa: F401  before detectron2: it says how to install that
 
 from detectron2.config import CfgNode
-from detectron2.data import MetadataCatalog
 from detectron2.engine import default_argument_parser, default_setup, launch
 from detectron2.evaluation import verify_results
 from detectron2.evaluation.testing import flatten_results_dict
@@ -29,6 +28,7 @@ from detectron2.utils.logger import setup_logger
 
 from ovseg.config import setup_cfg
 from ovseg.data.custom import register_custom
+from ovseg.data.datasets import ignore_label
 from ovseg.engine.checkpoint import OVSegCheckpointer
 from ovseg.engine.processes import count_processes, plain_errors
 from ovseg.engine.proposals import check_proposal_files, save_proposals
@@ -123,7 +123,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
         names = tuple(register_custom(args.dataset))
         opts = ["DATASETS.CUSTOM", tuple(args.dataset), "DATASETS.TEST", names]
         if not args.eval_only:
-            ignored = MetadataCatalog.get(names[0]).ignore_label
+            ignored = ignore_label(names[0])
             opts = [*opts[:3], (), "DATASETS.TRAIN", names]
             opts += ["MODEL.SEM_SEG_HEAD.IGNORE_VALUE", ignored]
     for option in ("load_proposals", "save_proposals"):

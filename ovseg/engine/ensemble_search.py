@@ -12,10 +12,9 @@ from typing import Any
 
 import numpy as np
 from detectron2.config import CfgNode
-from detectron2.data import MetadataCatalog
 
 from ovseg.data.custom import word_labels
-from ovseg.data.datasets import dataset_classes
+from ovseg.data.datasets import class_groups, dataset_classes, ignore_label
 from ovseg.data.loader import Example
 from ovseg.engine.resumable import Counts, model_settings, resumable_pass
 from ovseg.errors import UserError
@@ -44,7 +43,7 @@ class GridCounter:
             {"confusion": np.zeros((*shape, *new_confusion(classes).shape), np.int64)}
         )
         self._model, self._grid = model, grid
-        self._ignore_label = int(MetadataCatalog.get(dataset_name).get("ignore_label", 255))
+        self._ignore_label = ignore_label(dataset_name)
         # by index -1 the last place: no class
         self._label_of = np.append(word_labels(dataset_name), NO_CLASS).astype(np.int32)
 
@@ -104,7 +103,7 @@ def search_dataset(
         dataset_name,
         counts.arrays["confusion"],
         dataset_classes([dataset_name]),
-        MetadataCatalog.get(dataset_name).get("class_groups", {}),
+        class_groups(dataset_name),
         counts.images,
         counts.failures,
     )

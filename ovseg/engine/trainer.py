@@ -11,14 +11,13 @@ from typing import Any
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import MetadataCatalog
 from detectron2.engine import DefaultTrainer, HookBase
 from detectron2.projects.deeplab import build_lr_scheduler
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter
 from torch import nn
 
-from ovseg.data.datasets import dataset_classes, load_dataset
+from ovseg.data.datasets import dataset_classes, ignore_label, load_dataset
 from ovseg.data.loader import SeededStream, TrainLoader, build_test_loader
 from ovseg.data.mapper import TrainingMapper
 from ovseg.data.proposal_files import evaluation_mapper
@@ -60,7 +59,7 @@ def check_ignore_value(cfg: CfgNode) -> None:
     """
     value = cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE
     for name in cfg.DATASETS.TRAIN:
-        ignored = MetadataCatalog.get(name).get("ignore_label", value)
+        ignored = ignore_label(name, default=value)
         if ignored != value:
             raise UserError(
                 f"config key MODEL.SEM_SEG_HEAD.IGNORE_VALUE: {value}, but data set {name} "
