@@ -33,15 +33,16 @@ from ovseg.data.proposal_files import (
     read_proposals,
     write_proposals,
 )
-from ovseg.data.vocabulary import load_vocabulary
+from ovseg.data.vocabulary import read_vocabulary
 from ovseg.errors import Parser, UserError, cli_errors
-from ovseg.prediction import ResultPaths, plan_outputs, save_result
-from ovseg.predictor import EMBEDDED_CONFIG, Predictor, clean_class_names
-from ovseg.structures import GivenProposals
+from ovseg.predictor import Predictor
+from ovseg.result_files import ResultPaths, plan_outputs, save_result
+from ovseg.structures import GivenProposals, Vocabulary
 from ovseg.utils.images import find_images, read_image
-from ovseg.visualizer import draw_overlay
+from ovseg.utils.package_files import config_path
 
 WINDOW = "OVSeg"
+EMBEDDED_CONFIG = config_path("ovseg_tiny_demo.yaml")
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -131,7 +132,7 @@ def given_proposals(predictor: Predictor, path: Path, image: np.ndarray) -> Give
 
 def run(
     predictor: Predictor,
-    words: Sequence[str],
+    vocabulary: Vocabulary,
     inputs: Sequence[Path],
     outputs: Sequence[ResultPaths],
     model: dict[str, object],
@@ -148,15 +149,17 @@ def run(
         try:
             image = read_image(path)
             began = time.perf_counter()
-            prediction = predictor.predict(image, words, given_proposals(predictor, path, image))
+            given = given_proposals(predictor, path, image)
+            encoded = predictor.encode(image, proposals=given)
+            prediction = encoded.segment(vocabulary)
             seconds = round(time.perf_counter() - began, 3)
             if predictor.cfg.TEST.SAVE_PROPOSALS:
                 file = Path(predictor.cfg.TEST.SAVE_PROPOSALS, f"{path.stem}.npz")
-                write_proposals(file, predictor.propose(image, words))
+                write_proposals(file, encoded.regions)
             if outputs:
                 entries = {"file": str(path), "seconds": seconds, "model": model}
-                save_result(image, prediction, outputs[index], entries)
-            elif not show(draw_overlay(image, prediction)):
+                save_result(prediction, outputs[index], entries)
+            elif not show(np.asarray(prediction.overlay())):
                 break
             done += 1
         except UserError as error:
@@ -174,9 +177,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     embedded = args.config_file is None
     if embedded and args.class_names is None:
-        words = list(load_vocabulary("stickerscenes").names)
+        vocabulary = read_vocabulary("stickerscenes")
     else:
-        words = clean_class_names(args.class_names or [])
+        vocabulary = read_vocabulary(args.class_names or [])
     inputs, errors = find_images(args.input)
     several = len(inputs) + len(errors) > 1
     if inputs:
@@ -192,7 +195,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             check_names(inputs)
         predictor = Predictor(cfg)
         model = about_model(predictor, Path(config_file).name)
-        errors += run(predictor, words, inputs, outputs, model)
+        errors += run(predictor, vocabulary, inputs, outputs, model)
     if errors and not several:
         raise UserError(errors[0])
     for error in errors:

@@ -31,7 +31,7 @@ from ovseg.config import setup_cfg
 from ovseg.data.custom import register_custom
 from ovseg.engine.checkpoint import OVSegCheckpointer
 from ovseg.engine.processes import count_processes, plain_errors
-from ovseg.engine.proposals import check_proposal_files, save_proposals
+from ovseg.engine.proposals import check_proposal_files
 from ovseg.engine.trainer import Trainer, check_datasets, check_ignore_value
 from ovseg.errors import Parser, UserError, cli_errors
 from ovseg.utils.io import make_folder
@@ -72,8 +72,6 @@ def evaluate(cfg: CfgNode, resume: bool) -> dict[str, Any]:
             "command, MODEL.WEIGHTS checkpoint.pth"
         )
     checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
-    if cfg.TEST.SAVE_PROPOSALS:
-        save_proposals(cfg, model.eval())
     results = Trainer.test(cfg, model)
     if comm.is_main_process():
         verify_results(cfg, results)
@@ -105,7 +103,7 @@ def build_parser() -> Parser:
     parser.add_argument(
         "--save-proposals",
         metavar="DIR",
-        help="with --eval-only: write MaskFormer's proposals for each image, then evaluate",
+        help="with --eval-only: write MaskFormer's proposals for each image besides evaluating",
     )
     return parser
 

@@ -7,25 +7,24 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from ovseg.errors import UserError
-from ovseg.prediction import ResultPaths, describe, plan_outputs, save_result
-from ovseg.structures import Prediction
+from ovseg.prediction import Prediction
+from ovseg.result_files import ResultPaths, plan_outputs, save_result
 from ovseg.visualizer import palette
 
 IMAGE = np.zeros((2, 3, 3), np.uint8)
 
 
 def prediction(n_classes: int = 3) -> Prediction:
-    labels = torch.tensor([[0, 0, -1], [2, 0, 2]])
-    scores = torch.tensor([[0.5, 0.25, 0.0], [0.1, 0.75, 0.3]])
-    return Prediction(labels, scores, [f"word {i}" for i in range(n_classes)])
+    labels = np.array([[0, 0, -1], [2, 0, 2]], np.int32)
+    scores = np.array([[0.5, 0.25, 0.0], [0.1, 0.75, 0.3]], np.float32)
+    return Prediction(labels, scores, [f"word {i}" for i in range(n_classes)], IMAGE)
 
 
 def test_description_by_hand() -> None:
-    about = describe(prediction())
+    about = prediction().describe()
     assert (about["width"], about["height"]) == (3, 2)
     first, second, third = about["classes"]
     assert first == {
@@ -40,7 +39,7 @@ def test_description_by_hand() -> None:
 @pytest.mark.parametrize(("n_classes", "none"), [(3, 255), (254, 255), (255, 65535), (847, 65535)])
 def test_label_map(n_classes: int, none: int, tmp_path: Path) -> None:
     paths = ResultPaths.beside(tmp_path / "new" / "a_overlay.png", "a")
-    save_result(IMAGE, prediction(n_classes), paths, {"file": "a.png"})
+    save_result(prediction(n_classes), paths, {"file": "a.png"})
     with Image.open(tmp_path / "new" / "a_labels.png") as file:
         np.testing.assert_array_equal(np.asarray(file), [[0, 0, none], [2, 0, 2]])
         if none == 255:
@@ -60,7 +59,7 @@ def test_an_interruption_leaves_no_half_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     paths = ResultPaths.beside(tmp_path / "a_overlay.png", "a")
-    save_result(IMAGE, prediction(), paths, {"run": 1})
+    save_result(prediction(), paths, {"run": 1})
 
     def half(self: Image.Image, path: Path) -> None:
         path.write_text("half a picture")
@@ -68,7 +67,7 @@ def test_an_interruption_leaves_no_half_file(
 
     monkeypatch.setattr(Image.Image, "save", half)
     with pytest.raises(KeyboardInterrupt):
-        save_result(IMAGE, prediction(), paths, {"run": 2})
+        save_result(prediction(), paths, {"run": 2})
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "a.json", "a_labels.png", "a_overlay.png",
     ]  # fmt: skip
@@ -80,7 +79,7 @@ def test_what_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     paths = ResultPaths.beside(tmp_path / "file" / "a_overlay.png", "a")
     with pytest.raises(UserError, match=r"cannot write.*--output"):
-        save_result(IMAGE, prediction(), paths, {})
+        save_result(prediction(), paths, {})
     with pytest.raises(UserError, match=r"--output .*cannot be made"):
         plan_outputs([Path("a.png")], str(tmp_path / "file" / "pred"))
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from ovseg.data.vocabulary import Vocabulary, load_vocabulary
+from ovseg.data.class_lists import ClassList, load_class_list
 from ovseg.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ class Split:
     Attributes:
         name: as in ``DATASETS.TRAIN`` and ``DATASETS.TEST``.
         images, labels: folders under the root.
-        vocabulary: class list, see :func:`ovseg.data.vocabulary.load_vocabulary`.
+        vocabulary: class list, see :func:`ovseg.data.class_lists.load_class_list`.
         num_classes: the first so many classes of it; None for all.
         ignore_label: label of pixels that count nowhere.
         image_ext, label_ext: endings of the files.
@@ -51,9 +51,9 @@ class Split:
     images_shared: bool = False
     hint: str = ""
 
-    def classes(self) -> Vocabulary:
+    def classes(self) -> ClassList:
         """The classes that its labels stand for."""
-        vocabulary = load_vocabulary(self.vocabulary)
+        vocabulary = load_class_list(self.vocabulary)
         return vocabulary if self.num_classes is None else vocabulary.first(self.num_classes)
 
 
@@ -251,9 +251,9 @@ class _Files:
         )
 
 
-# detectron2's own data sets whose files are read here, since it pairs files by their order where
-# there are as many images as label maps
-_PAIRED_BY_NAME: dict[str, _Files] = {}
+# what stands in for detectron2's own way to find the files of a data set, by which it pairs them by
+# their order where there are as many images as label maps
+_PAIRED_BY_NAME: dict[Any, _Files] = {}
 
 
 def load_dataset(name: str, unpaired: bool = False) -> list[dict[str, Any]]:
@@ -273,7 +273,8 @@ def load_dataset(name: str, unpaired: bool = False) -> list[dict[str, Any]]:
         hint = f"did you mean {' or '.join(close)}?" if close else "see ovseg/data/datasets.py"
         raise UserError(f"data set {name!r} is not registered; {hint}")
     try:
-        source = _PAIRED_BY_NAME.get(name) or DatasetCatalog[name]
+        source = DatasetCatalog[name]
+        source = _PAIRED_BY_NAME.get(source, source)
         return source(unpaired) if isinstance(source, _Files) else source()
     except (FileNotFoundError, NotADirectoryError) as error:
         raise UserError(
@@ -316,7 +317,7 @@ def data_root() -> Path:
 def _register_all() -> None:
     for split in ADE20K:
         files = (data_root() / split.images, data_root() / split.labels)
-        _PAIRED_BY_NAME[split.name] = _Files(split, *files)
+        _PAIRED_BY_NAME[DatasetCatalog[split.name]] = _Files(split, *files)
     for split in SPLITS:
         register_split(split, data_root())
     register_split(FROZEN, _REPOSITORY / "tests" / "data" / "stickerscenes")

@@ -26,7 +26,7 @@ from ovseg.engine.evaluation_run import load_model
 from ovseg.errors import cli_errors
 from ovseg.evaluation import SemSegEvaluator
 from ovseg.evaluation.ensemble_grid import Grid, parse_values
-from ovseg.predictor import EMBEDDED_CONFIG
+from ovseg.utils.package_files import config_path
 
 DATASET = "stickerscenes_frozen"
 THRESHOLDS, WEIGHTS = "0.35,0.4,0.45", "0.6:0.8:0.05"
@@ -34,7 +34,7 @@ THRESHOLDS, WEIGHTS = "0.35,0.4,0.45", "0.6:0.8:0.05"
 
 def run(images: int) -> None:
     """Print the ratios."""
-    cfg = setup_cfg(EMBEDDED_CONFIG, ["DATASETS.TEST", DATASET])
+    cfg = setup_cfg(config_path("ovseg_tiny_demo.yaml"), ["DATASETS.TEST", DATASET])
     model, mapper = load_model(cfg), evaluation_mapper(cfg, DATASET)
     evaluator = SemSegEvaluator(DATASET)
     threshold = (cfg.MODEL.CLIP_ADAPTER.MASK_THR,)
