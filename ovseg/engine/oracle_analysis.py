@@ -133,7 +133,7 @@ class AnalysisCounter:
         return labels
 
     def _fit(self, regions: Regions, truth: np.ndarray, present: np.ndarray) -> np.ndarray:
-        """IoU [Q, N] of predicted masks and true regions, at the size that the model sees.
+        """IoU (Q, N) of predicted masks and true regions, at the size that the model sees.
 
         Pixels that are ignored in the truth belong to no mask.
         """
@@ -147,7 +147,7 @@ class AnalysisCounter:
 
 
 def _filled_boxes(masks: Tensor) -> Tensor:
-    """Boolean masks [N, H, W] grown to fill their boxes, as float."""
+    """Boolean masks (N, H, W) grown to fill their boxes, as float."""
     filled = torch.zeros(masks.shape, device=masks.device)
     for mask, (left, top, right, bottom) in zip(filled, mask_boxes(masks).tolist(), strict=True):
         mask[top:bottom, left:right] = 1

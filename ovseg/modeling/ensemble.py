@@ -33,7 +33,7 @@ def combine(probs: Tensor | None, clip: ClipClasses | None, weight: float) -> Cl
 
 
 def proposals_alone(probs: Tensor) -> Classified:
-    """MaskFormer's own classification [Q, C] of all its masks."""
+    """MaskFormer's own classification (Q, C) of all its masks."""
     return Classified(probs, torch.arange(len(probs), device=probs.device))
 
 
@@ -46,9 +46,9 @@ def ensemble(probs: Tensor, clip_probs: Tensor, valid: Tensor, weight: float) ->
     """Combine MaskFormer's and CLIP's class probabilities.
 
     Args:
-        probs: MaskFormer's, [Q, C], 0..1.
-        clip_probs: CLIP's, [V, C], of the V valid masks.
-        valid: bool [Q], V of them true.
+        probs: MaskFormer's, (Q, C), 0..1.
+        clip_probs: CLIP's, (V, C), of the V valid masks.
+        valid: bool (Q,), V of them true.
         weight: w in 0..1. Above 0: ``probs^(1-w) * clip_probs^w`` for every mask, where CLIP's
             probability of a mask that is not valid counts 1. At 0 the published meaning: CLIP
             alone, over the valid masks only.

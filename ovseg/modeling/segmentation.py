@@ -37,7 +37,7 @@ def word_score_bands(
         tile: most elements that a band's scores or one part's resized masks may have.
 
     Yields:
-        The rows of a band and its scores [C, rows, width].
+        The rows of a band and its scores (C, rows, width).
     """
     height, width = size
     masks, classes = parts[0].masks, parts[0].class_probs.shape[1]
@@ -53,7 +53,7 @@ def word_score_bands(
 
 
 def word_scores(parts: Sequence[PartialScores], size: tuple[int, int]) -> Tensor:
-    """Scores [C, height, width] of all classes; see :func:`word_score_bands`."""
+    """Scores (C, height, width) of all classes; see :func:`word_score_bands`."""
     scores = parts[0].masks.new_empty((parts[0].class_probs.shape[1], *size))
     for rows, band in word_score_bands(parts, size):
         scores[:, rows] = band
@@ -64,7 +64,7 @@ def label_map(parts: Sequence[PartialScores], size: tuple[int, int]) -> tuple[Te
     """The best class of every pixel and its score; see :func:`word_score_bands`.
 
     Returns:
-        Labels int64 [height, width], -1 where no class scores above 0, and scores [height, width].
+        Labels int64 (height, width), -1 where no class scores above 0, and scores (height, width).
     """
     masks = parts[0].masks
     labels = torch.empty(size, dtype=torch.int64, device=masks.device)
@@ -87,11 +87,11 @@ def label_maps(alternatives: Sequence[Classified], masks: Tensor, size: tuple[in
 
     Args:
         alternatives: N of them, all with the same C classes.
-        masks: [Q, h, w], all masks of the image.
+        masks: (Q, h, w), all masks of the image.
         size: height and width of the output in pixels.
 
     Returns:
-        int64 [N, height, width], -1 where no class scores above 0.
+        int64 (N, height, width), -1 where no class scores above 0.
     """
     # over the masks that any of them uses; no class is likely in a mask that one does not use
     used = torch.cat([classified.queries for classified in alternatives]).unique()
@@ -110,7 +110,7 @@ def label_maps(alternatives: Sequence[Classified], masks: Tensor, size: tuple[in
 def _tile_bands(
     masks: Tensor, size: tuple[int, int], classes: int
 ) -> Iterator[tuple[slice, Tiles]]:
-    """Masks [K, h, w] resized to ``size``, cut into tiles, band of rows by band of rows."""
+    """Masks (K, h, w) resized to ``size``, cut into tiles, band of rows by band of rows."""
     height, width = size
     depth = max(len(masks), classes, 1)
     rows = max(1, TILE // (max(width, masks.shape[2]) * depth * SIDE)) * SIDE
@@ -133,7 +133,7 @@ def _canvas(part: PartialScores) -> tuple[int, int]:
 
 
 def _add(band: Tensor, part: PartialScores, size: tuple[int, int], first: int) -> None:
-    """Add a part's scores to a band [C, rows, width] of the output, its rows from ``first`` on."""
+    """Add a part's scores to a band (C, rows, width) of the output, its rows from ``first`` on."""
     if not len(part.masks):
         return
     (height, width), (top, left) = _canvas(part), part.origin
@@ -156,7 +156,7 @@ def _resized_rows(
     masks: Tensor, top: int, canvas: int, height: int, first: int, last: int
 ) -> tuple[slice, Tensor]:
     """The rows among ``first`` to ``last`` (exclusive) of an output of ``height`` rows that masks
-    [K, h, w] reach, counted from ``first``, and the masks resized to these rows."""
+    (K, h, w) reach, counted from ``first``, and the masks resized to these rows."""
     h = masks.shape[1]
     reached, position, near = _sources(h, top, canvas, height, first, last)
     if h == canvas == height:
