@@ -16,7 +16,6 @@ the released ones are written ``ovseg://NAME``.
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 import re
@@ -26,74 +25,29 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ovseg.errors import UserError
-from ovseg.utils.downloads import DriveFile, check_md5, fetch_from_drive, fetch_from_hub
+from ovseg.released import (
+    HUB_SCHEME,
+    OVSEG_SCHEME,
+    RELEASED,
+    WEIGHTS_FILE,
+    Released,
+    fetch,
+    file_of_hub,
+    is_released,
+    released_as,
+)
 from ovseg.utils.io import atomic_path, make_folder
-from ovseg.utils.package_files import config_path, package_folder
+from ovseg.utils.package_files import config_path
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
     from torch import Tensor
 
-OVSEG_SCHEME, HUB_SCHEME = "ovseg://", "hf://"
-CONFIG_FILE, WEIGHTS_FILE = "config.yaml", "model.safetensors"
-_HUB_NAME = re.compile(r"hf://(?P<repository>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
+CONFIG_FILE = "config.yaml"
 # a config whose CLIP has no name: the file of the weights says its architecture
 _CLIP_INSIDE = re.compile(
     rf"^\s*CLIP_MODEL_NAME:\s*['\"]?{re.escape(WEIGHTS_FILE)}\b", re.MULTILINE
 )
-
-
-@dataclass(frozen=True)
-class Released:
-    """A checkpoint that OVSeg knows by name.
-
-    Args:
-        name: what users call it.
-        file: the name of the published file.
-        about: what it is.
-        config: of an evaluation, in ``configs/``.
-        demo_config: the same for single pictures.
-        drive: where it is; None: it lies in ``resources/``.
-    """
-
-    name: str
-    file: str
-    about: str
-    config: str
-    demo_config: str
-    drive: DriveFile | None = None
-
-    @property
-    def path(self) -> Path:
-        """Where it is, or will be when it has been fetched."""
-        folder = home() / "weights" if self.drive else package_folder("resources")
-        return folder / self.file
-
-
-_SWIN = ("ovseg_swinB_vitL_bs32_120k.yaml", "ovseg_swinB_vitL_demo.yaml")
-_R101C = ("ovseg_R101c_vitB_bs32_120k.yaml",) * 2
-RELEASED = {
-    released.name: released
-    for released in (
-        Released(
-            "tiny", "ovseg_tiny.pth", "the embedded model, for drawn pictures",
-            "ovseg_tiny.yaml", "ovseg_tiny_demo.yaml",
-        ),
-        Released(
-            "swinB-vitL14", "ovseg_swinbase_vitL14_ft_mpt.pth", "Swin-B + ViT-L/14", *_SWIN,
-            DriveFile("1cn-ohxgXDrDfkzC1QdO-fi8IjbjXmgKy", "526080"),
-        ),
-        Released(
-            "R101c-vitB16", "ovseg_R101c_vitB16_ft_mpt.pth", "R101c + ViT-B/16", *_R101C,
-            DriveFile("1ZmeFMEkhuLqaWkhz4t4IlQ8YflrYja8q", "c746f4"),
-        ),
-        Released(
-            "swinB-vitL14-mpt-only", "ovseg_swinbase_vitL14_mpt_only.pt",
-            "Swin-B + ViT-L/14, mask prompts only", *_SWIN,
-            DriveFile("1LJGWFjHw76OGDNy9r9KQIaACfIm9KMhQ", "2dd495"),
-        ),
-    )
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -110,26 +64,6 @@ class Pretrained:
         if _CLIP_INSIDE.search(self.config.read_text(encoding="utf-8")):
             opts += ["MODEL.CLIP_ADAPTER.CLIP_MODEL_NAME", str(self.weights)]
         return opts
-
-
-def home() -> Path:
-    """Where fetched files are kept: ``$OVSEG_HOME``, by default ``~/.cache/ovseg``."""
-    return Path(os.environ.get("OVSEG_HOME") or Path.home() / ".cache" / "ovseg").expanduser()
-
-
-def fetch(name: str) -> Path:
-    """The weights that a name means, fetched if they are not there.
-
-    Args:
-        name: of :data:`RELEASED`, with ``ovseg://`` or without, or ``hf://owner/name``.
-
-    Raises:
-        UserError: the name is unknown, the file cannot be had, or it is damaged.
-    """
-    if name.startswith(HUB_SCHEME):
-        return _from_hub(name, WEIGHTS_FILE)
-    released = _released(name.removeprefix(OVSEG_SCHEME))
-    return fetch_from_drive(released.drive, released.path) if released.drive else released.path
 
 
 def resolve(
@@ -152,9 +86,9 @@ def resolve(
     path, text = Path(name), str(name)
     given = Path(config) if config else None
     if text.startswith(HUB_SCHEME):
-        return Pretrained(given or _from_hub(text, CONFIG_FILE), _from_hub(text, WEIGHTS_FILE))
+        return Pretrained(given or file_of_hub(text, CONFIG_FILE), file_of_hub(text, WEIGHTS_FILE))
     if text.removeprefix(OVSEG_SCHEME) in RELEASED or text.startswith(OVSEG_SCHEME):
-        released = _released(text.removeprefix(OVSEG_SCHEME))
+        released = released_as(text.removeprefix(OVSEG_SCHEME))
         return Pretrained(given or config_path(_config_of(released, use)), fetch(text))
     if path.is_dir():
         for file in (CONFIG_FILE, WEIGHTS_FILE):
@@ -166,37 +100,10 @@ def resolve(
         return Pretrained(given or path / CONFIG_FILE, path / WEIGHTS_FILE)
     if path.is_file():
         return Pretrained(given or _config_for(path, use), path)
-    close = difflib.get_close_matches(text, RELEASED, n=1)
-    hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(RELEASED)}"
     raise UserError(
-        f"model {text!r}: neither a known name nor a path; {hint} (or hf://owner/name, the path of "
-        "a checkpoint or of a folder)"
+        f"model {text!r}: neither a known name nor a path; give {', '.join(RELEASED)}, "
+        "hf://owner/name, or the path of a checkpoint or of a saved model's folder"
     )
-
-
-def is_released(name: str) -> bool:
-    """Whether ``ovseg://NAME`` means a checkpoint or a file in ``resources/``."""
-    return any(name in (released.name, released.file) for released in RELEASED.values())
-
-
-def is_there(released: Released) -> bool:
-    """Whether a checkpoint is on this machine, intact.
-
-    Raises:
-        UserError: it is there, and damaged.
-    """
-    if released.path.is_file() and released.drive:
-        check_md5(released.path, released.drive)
-    return released.path.is_file()
-
-
-def _released(name: str) -> Released:
-    for released in RELEASED.values():
-        if name in (released.name, released.file):
-            return released
-    close = difflib.get_close_matches(name, RELEASED, n=1)
-    hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(RELEASED)}"
-    raise UserError(f"ovseg://{name}: there are no weights of that name; {hint}")
 
 
 def _config_of(released: Released, use: str) -> str:
@@ -208,18 +115,11 @@ def _config_for(path: Path, use: str) -> Path:
     if beside.is_file():
         return beside
     if is_released(path.name):
-        return config_path(_config_of(_released(path.name), use))
+        return config_path(_config_of(released_as(path.name), use))
     raise UserError(
         f"model {str(path)!r}: a checkpoint does not say its config, and there is no {CONFIG_FILE} "
         "beside it; give config, for example configs/ovseg_swinB_vitL_demo.yaml"
     )
-
-
-def _from_hub(name: str, file: str) -> Path:
-    match = _HUB_NAME.fullmatch(name)
-    if match is None:
-        raise UserError(f"{name!r}: give hf://owner/name or hf://owner/name@revision")
-    return fetch_from_hub(match["repository"], match["revision"], file)
 
 
 def save_pretrained(
@@ -243,32 +143,20 @@ def save_pretrained(
     Raises:
         UserError: the folder cannot be made, or CLIP's file is not there any more.
     """
-    import torch
-    from safetensors.torch import save_file
+    from ovseg.modeling.clip import is_clip_file
+    from ovseg.utils.write_checkpoint import halved, save_safetensors
 
     folder = Path(folder)
     make_folder(folder, "folder")
-    metadata = {"format": "pt"}
     clip = cfg.MODEL.CLIP_ADAPTER.CLIP_MODEL_NAME
-    if _is_clip_file(clip):
-        metadata["model_cfg"] = json.dumps(_architecture(clip))
-    tensors = {
-        # safetensors wants every weight to have its own memory
-        name: value.detach().cpu().to(
-            torch.float16 if half and value.dtype == torch.float32 else value.dtype
-        ).contiguous().clone()
-        for name, value in weights.items()
-    }  # fmt: skip
+    metadata = {"model_cfg": json.dumps(_architecture(clip))} if is_clip_file(clip) else {}
+    tensors = halved(weights) if half else weights
     with ExitStack() as files:
         config = files.enter_context(atomic_path(folder / CONFIG_FILE))
         target = files.enter_context(atomic_path(folder / WEIGHTS_FILE))
         config.write_text(_portable(cfg).dump(), encoding="utf-8")
-        save_file(tensors, target, metadata)
+        save_safetensors(tensors, metadata, target, folder / WEIGHTS_FILE)
     return folder
-
-
-def _is_clip_file(name: str) -> bool:
-    return Path(name).is_file() or Path(name).suffix in {".pt", ".pth", ".bin", ".safetensors"}
 
 
 def _architecture(clip: str) -> dict[str, Any]:
@@ -280,6 +168,7 @@ def _architecture(clip: str) -> dict[str, Any]:
 
 def _portable(cfg: CfgNode) -> CfgNode:
     from ovseg.config.files import default_cfg
+    from ovseg.modeling.clip import is_clip_file
 
     usual, cfg = default_cfg(), cfg.clone()
     cfg.defrost()
@@ -288,6 +177,6 @@ def _portable(cfg: CfgNode) -> CfgNode:
     cfg.OUTPUT_DIR = usual.OUTPUT_DIR
     cfg.DATASETS.CUSTOM = usual.DATASETS.CUSTOM
     cfg.TEST.LOAD_PROPOSALS = cfg.TEST.SAVE_PROPOSALS = ""
-    if _is_clip_file(cfg.MODEL.CLIP_ADAPTER.CLIP_MODEL_NAME):
+    if is_clip_file(cfg.MODEL.CLIP_ADAPTER.CLIP_MODEL_NAME):
         cfg.MODEL.CLIP_ADAPTER.CLIP_MODEL_NAME = WEIGHTS_FILE
     return cfg

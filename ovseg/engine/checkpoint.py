@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from ovseg.errors import UserError
 from ovseg.modeling.clip import OVSEG_PREFIX, find_pretrained, load_clip_weights, read_clip_file
-from ovseg.pretrained import HUB_SCHEME, OVSEG_SCHEME, WEIGHTS_FILE, fetch, is_released
+from ovseg.released import HUB_SCHEME, OVSEG_SCHEME, WEIGHTS_FILE, fetch, is_released
 from ovseg.utils.checkpoint_files import read_checkpoint, without_prefix
-from ovseg.utils.io import atomic_path
+from ovseg.utils.write_checkpoint import write_checkpoint
 
 logger = logging.getLogger(__name__)
 
@@ -115,7 +115,7 @@ class OVSegCheckpointer(DetectionCheckpointer):
                 f"MODEL.WEIGHTS {path!r} could not be fetched ({type(error).__name__}): download "
                 "the file and give its path"
             ) from error
-        check_weights(path)
+        check_weights(local)
         return os.path.join(local, WEIGHTS_FILE) if os.path.isdir(local) else local
 
     def _load_file(self, filename: str) -> dict[str, Any]:
@@ -250,6 +250,5 @@ class OVSegCheckpointer(DetectionCheckpointer):
         data |= {key: obj.state_dict() for key, obj in self.checkpointables.items()}
         path = os.path.join(self.save_dir, f"{name}.pth")
         logger.info("saving checkpoint to %s", path)
-        with atomic_path(path) as temporary:
-            torch.save({**data, **kwargs}, temporary)
+        write_checkpoint({**data, **kwargs}, path)
         self.tag_last_checkpoint(os.path.basename(path))

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import pickle
 import re
+import struct
 import warnings
 import zipfile
 from collections import Counter
@@ -195,7 +196,8 @@ def _reason(error: Exception, form: Form | None) -> str:
         return "it is truncated or damaged; get it again"
     # PyTorch's words, then those of safetensors
     cut_short = ("central directory", "not fully covered", "invalid header length")
-    if isinstance(error, EOFError) or any(words in text for words in cut_short):
+    ended = isinstance(error, EOFError | IndexError | struct.error)
+    if ended or any(words in text for words in cut_short):
         return "it is truncated; get it again"
     return f"it is damaged, or no checkpoint ({text.splitlines()[0] if text else form})"
 

@@ -187,7 +187,8 @@ def fetch_from_hub(repository: str, revision: str | None, file: str) -> Path:
             (text for kind, text in reasons.items() if isinstance(error, kind)),
             type(error).__name__,
         )
+        name = f"hf://{repository}" + (f"@{revision}" if revision else "")
         raise UserError(
-            f"hf://{repository}: {file} could not be fetched ({reason}); check the name, or "
-            "download config.yaml and model.safetensors to a folder and give its path"
+            f"{name}: {file} could not be fetched ({reason}); check the name, or download "
+            "config.yaml and model.safetensors to a folder and give its path"
         ) from error

@@ -67,13 +67,21 @@ def uses_quick_gelu(name: str, pretrained: str, known: Mapping[str, Any]) -> boo
     return _guessed(name, pretrained)
 
 
-def guess_for_file(path: str | Path) -> bool:
-    """The activation of a CLIP that is given as a file which does not say it: QuickGELU."""
-    if not is_torchscript(path):
-        logger.warning(
-            "%s does not say its architecture: taken for a CLIP as OpenAI's, with QuickGELU "
-            "and heads 64 wide; of another give the name, and the file as its weights", path,
-        )  # fmt: skip
+def file_uses_quick_gelu(path: str | Path, model_cfg: Mapping[str, Any] | None) -> bool:
+    """The same of a CLIP that is given as a file alone.
+
+    Args:
+        path: of the file.
+        model_cfg: what it says of its architecture, if anything.
+    """
+    if model_cfg is not None:
+        return _said(bool(model_cfg.get("quick_gelu")), str(path), "its model_cfg")
+    if is_torchscript(path):
+        return _said(True, str(path), "it is OpenAI's archive")
+    logger.warning(
+        "%s does not say its architecture: taken for a CLIP as OpenAI's, with QuickGELU "
+        "and heads 64 wide; of another give the name, and the file as its weights", path,
+    )  # fmt: skip
     return True
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ovseg.errors import UserError
 
-from .activation import guess_for_file, uses_quick_gelu
+from .activation import file_uses_quick_gelu, uses_quick_gelu
 from .compact_embedding import CompactTokenEmbedding
 from .visual import MaskPromptedViT
 from .weights import open_clip_name
@@ -70,8 +70,9 @@ def architecture_of_file(
     Raises:
         UserError: see :func:`architecture_of_weights`.
     """
+    quick_gelu = file_uses_quick_gelu(path, model_cfg)
     if model_cfg is None:
-        model_cfg = {**architecture_of_weights(weights), "quick_gelu": guess_for_file(path)}
+        model_cfg = {**architecture_of_weights(weights), "quick_gelu": quick_gelu}
     # a file may hold fewer tokens than its model_cfg, which then describes the training
     rows = len(weights["token_embedding.weight"])
     return {**model_cfg, "text_cfg": {**model_cfg["text_cfg"], "vocab_size": rows}}

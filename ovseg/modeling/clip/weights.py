@@ -40,6 +40,11 @@ def open_clip_name(name: str) -> str:
     return name
 
 
+def is_clip_file(name: str) -> bool:
+    """Whether ``CLIP_MODEL_NAME`` means a file, which may be missing, and no architecture."""
+    return Path(name).is_file() or Path(name).suffix in {".pt", ".pth", ".bin", ".safetensors"}
+
+
 def read_clip_file(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
     """Read CLIP weights from a file.
 
@@ -57,7 +62,7 @@ def read_clip_file(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any] 
     """
     path = Path(path)
     checkpoint = read_checkpoint(path, "CLIP weights")
-    weights = without_prefix(checkpoint.weights, (*_OF_CLIP, ANCHOR))
+    weights = without_prefix(checkpoint.weights, (_OF_CLIP[0], ANCHOR))
     model_cfg = _model_cfg(path, checkpoint, weights)
     if is_hugging_face(weights):
         try:
@@ -88,7 +93,7 @@ def read_model_cfg(path: str | Path) -> dict[str, Any] | None:
         UserError: the file cannot be read.
     """
     checkpoint = read_checkpoint(path, "CLIP weights", mmap=True)
-    weights = without_prefix(checkpoint.weights, (*_OF_CLIP, ANCHOR))
+    weights = without_prefix(checkpoint.weights, (_OF_CLIP[0], ANCHOR))
     return _model_cfg(Path(path), checkpoint, weights)
 
 
