@@ -81,8 +81,8 @@ class Predictor:
         """A model with trained weights, fetched if they are not there.
 
         Args:
-            name: "tiny" (comes with OVSeg), "swinB-vitL14" or "R101c-vitB16" (the released ones,
-                in their demo setting), the path of a checkpoint, a folder of
+            name: see :mod:`ovseg.pretrained`: "tiny" (comes with OVSeg), "swinB-vitL14" and the
+                other released ones (in their demo setting), the path of a checkpoint, a folder of
                 :meth:`save_pretrained`, or ``hf://owner/name``.
             device: ``MODEL.DEVICE``: "cpu", "cuda" or "cuda:N"; default: a GPU if there is one.
             precision: ``MODEL.PRECISION``.
@@ -94,16 +94,18 @@ class Predictor:
         """
         from ovseg.pretrained import resolve
 
-        config_file, weights = resolve(name, config)
+        pretrained = resolve(name, config)
         pairs = list(opts)
         if isinstance(opts, Mapping):
             pairs = [part for pair in opts.items() for part in pair]
-        given = {"MODEL.WEIGHTS": weights, "MODEL.DEVICE": device, "MODEL.PRECISION": precision}
+        given = {"MODEL.DEVICE": device, "MODEL.PRECISION": precision}
         named = [part for key, value in given.items() if value is not None for part in (key, value)]
-        return cls(setup_cfg(config_file, [*named, *pairs]))
+        return cls(setup_cfg(pretrained.config, [*pretrained.opts, *named, *pairs]))
 
-    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
+    def save_pretrained(self, folder: str | os.PathLike[str], *, half: bool = False) -> None:
         """Write ``config.yaml`` and ``model.safetensors``, which :meth:`from_pretrained` reads.
+
+        With ``half`` the weights are written in half precision.
 
         Raises:
             UserError: the folder cannot be written.
@@ -111,7 +113,7 @@ class Predictor:
         from ovseg.pretrained import save_pretrained
 
         model = self.model if isinstance(self.model, OVSeg) else self.model.model
-        save_pretrained(self.cfg, model.state_dict(), folder)
+        save_pretrained(self.cfg, model.state_dict(), folder, half=half)
 
     @overload
     def __call__(

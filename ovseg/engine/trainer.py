@@ -31,6 +31,7 @@ from ovseg.engine.unreadable import MarkUnreadable, SkipUnreadable
 from ovseg.engine.writers import WandbWriter
 from ovseg.errors import UserError
 from ovseg.evaluation import SemSegEvaluator
+from ovseg.modeling import OVSeg
 
 logger = logging.getLogger(__name__)
 
@@ -197,5 +198,6 @@ class Trainer(DefaultTrainer):
         """
         model = for_inference(cfg, model)
         if cfg.TEST.SAVE_PROPOSALS:
+            assert isinstance(model, OVSeg)  # of one view, in one process or not trained here
             model = SaveProposals(model, Path(cfg.TEST.SAVE_PROPOSALS))
         return super().test(cfg, SkipUnreadable(model), evaluators)
