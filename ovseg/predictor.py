@@ -21,7 +21,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
-from typing import Any, cast, overload
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -95,7 +95,7 @@ class Predictor:
         from ovseg.pretrained import resolve
 
         pretrained = resolve(name, config)
-        pairs = list(opts)
+        pairs: list[Any] = list(opts)
         if isinstance(opts, Mapping):
             pairs = [part for pair in opts.items() for part in pair]
         given = {"MODEL.DEVICE": device, "MODEL.PRECISION": precision}
@@ -112,18 +112,8 @@ class Predictor:
         """
         from ovseg.pretrained import save_pretrained
 
-        model = self.model if isinstance(self.model, OVSeg) else self.model.model
+        model = self.model if isinstance(self.model, OVSeg) else cast(OVSeg, self.model.model)
         save_pretrained(self.cfg, model.state_dict(), folder, half=half)
-
-    @overload
-    def __call__(
-        self, images: Picture, class_names: ClassNames, *, bgr: bool = ..., **wanted: bool
-    ) -> Prediction: ...
-
-    @overload
-    def __call__(
-        self, images: Iterable[Picture], class_names: ClassNames, *, bgr: bool = ..., **wanted: bool
-    ) -> list[Prediction]: ...
 
     def __call__(
         self,
@@ -132,7 +122,7 @@ class Predictor:
         *,
         bgr: bool = False,
         **wanted: bool,
-    ) -> Prediction | list[Prediction]:
+    ) -> Any:
         """Segment one picture, or several.
 
         Args:
@@ -150,8 +140,11 @@ class Predictor:
             ValueError: an array or a tensor of another shape or type.
         """
         if _is_one(images):
-            return self.encode(images, bgr=bgr).segment(class_names, **wanted)
-        return list(self.stream(images, class_names, bgr=bgr, **wanted))
+            return self.encode(cast(Picture, images), bgr=bgr).segment(class_names, **wanted)
+        several = cast(Iterable[Picture], images)
+        return [
+            encoded.segment(class_names, **wanted) for encoded in self._encoded(several, bgr=bgr)
+        ]
 
     def encode(
         self, image: Picture, *, bgr: bool = False, proposals: GivenProposals | None = None
