@@ -32,7 +32,8 @@ import numpy as np
 import yaml
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from ovseg.data.datasets import Split, dataset_classes, register_split
+from ovseg.data.datasets import dataset_classes, register_split
+from ovseg.data.splits import Split
 from ovseg.data.vocabulary import Vocabulary
 from ovseg.errors import UserError
 from ovseg.structures import OTHERS

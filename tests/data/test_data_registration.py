@@ -11,8 +11,9 @@ import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
-from ovseg.data import datasets
-from ovseg.data.datasets import Split, dataset_classes, load_dataset, register_split
+from ovseg.data import datasets, splits
+from ovseg.data.datasets import dataset_classes, load_dataset, register_split
+from ovseg.data.splits import Split
 from ovseg.data.label_maps import read_labels
 from ovseg.data.vocabulary import load_vocabulary
 from ovseg.errors import UserError
@@ -129,7 +130,7 @@ def test_files_are_paired_by_name(
 
 
 def test_detectron2s_ade20k_is_paired_by_name(tmp_path: Path) -> None:
-    split = datasets.ADE20K[1]
+    split = splits.ADE20K[1]
     write_maps(tmp_path / "maps", "ac")
     (tmp_path / "images").mkdir()
     for stem in "bc":  # as many as label maps
@@ -155,7 +156,7 @@ def test_missing_folder_is_named(own_split: Split, tmp_path: Path) -> None:
 def test_missing_stickerscenes_name_the_script(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"images/dev is missing; .*prepare_stickerscenes\.py"):
         datasets._Files(
-            datasets.find_split("stickerscenes_dev"),
+            splits.find_split("stickerscenes_dev"),
             tmp_path / "stickerscenes/images/dev",
             tmp_path / "stickerscenes/annotations/dev",
         )()
