@@ -11,7 +11,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,43 +21,13 @@ from torch import nn
 
 from ovseg.config import setup_cfg
 from ovseg.data.mapper import resize_short_side, test_size
+from ovseg.data.vocabulary import clean_class_names
 from ovseg.engine.checkpoint import OVSegCheckpointer
 from ovseg.engine.test_time import for_inference
 from ovseg.errors import UserError
 from ovseg.modeling import OVSeg
 from ovseg.structures import GivenProposals, Prediction, Regions
-
-#: the demo of the small model whose weights lie in the repository
-EMBEDDED_CONFIG = Path(__file__).resolve().parents[1] / "configs" / "ovseg_tiny_demo.yaml"
-
-
-def clean_class_names(class_names: Sequence[str]) -> list[str]:
-    """Strip the words and check that they can be told apart.
-
-    Runs of white space become one blank. Case is kept, but words that differ in nothing else count
-    as the same, since CLIP reads lower case only.
-
-    Raises:
-        UserError: no word, an empty word, or the same word twice.
-    """
-    if isinstance(class_names, str):
-        raise UserError(f"class names must be a list of words, not the text {class_names!r}")
-    words = [" ".join(name.split()) for name in class_names]
-    if not words:
-        raise UserError(
-            "no class names; give at least one word, for example --class-names dog grass"
-        )
-    seen: dict[str, int] = {}
-    for position, word in enumerate(words, start=1):
-        if not word:
-            raise UserError(f"class name {position} of {len(words)} is empty; leave it out")
-        first = seen.setdefault(word.casefold(), position)
-        if first != position:
-            raise UserError(
-                f"class name {word!r} is given twice (positions {first} and {position}); "
-                "give every word once (case makes no difference)"
-            )
-    return words
+from ovseg.utils.package_files import config_path
 
 
 class Predictor:
@@ -90,7 +59,7 @@ class Predictor:
             opts: pairs of config key and value that override its config, for instance
                 ``["MODEL.DEVICE", "cpu"]``.
         """
-        return cls(setup_cfg(str(EMBEDDED_CONFIG), list(opts)))
+        return cls(setup_cfg(config_path("ovseg_tiny_demo.yaml"), list(opts)))
 
     @torch.inference_mode()
     def predict(

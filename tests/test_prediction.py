@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 
 from ovseg.errors import UserError
-from ovseg.prediction import ResultPaths, describe, plan_outputs, save_result
+from ovseg.prediction import describe, save_result
+from ovseg.result_files import ResultPaths, plan_outputs
 from ovseg.structures import Prediction
 from ovseg.visualizer import palette
 

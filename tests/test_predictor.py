@@ -12,8 +12,9 @@ from tiny_world import CONFIGS, tiny_opts, write_clip
 from torch import Tensor, nn
 
 from ovseg.config import setup_cfg
+from ovseg.data.vocabulary import clean_class_names
 from ovseg.errors import UserError
-from ovseg.predictor import Predictor, clean_class_names
+from ovseg.predictor import Predictor
 
 CONFIG = CONFIGS / "ovseg_swinB_vitL_bs32_120k.yaml"
 

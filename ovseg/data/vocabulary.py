@@ -1,4 +1,4 @@
-"""Class lists, one json file each under ``ovseg/data/vocabularies``.
+"""Class names as users give them, and class lists, one json file each under ``vocabularies``.
 
 A file is a list in label order whose entries are names, ``[source id, name]`` pairs, or objects
 with ``name`` and ``split``. Names keep their commas: ``"door, double door"`` is one class.
@@ -7,6 +7,7 @@ with ``name`` and ``split``. Names keep their commas: ``"door, double door"`` is
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -68,3 +69,32 @@ def load_vocabulary(name: str) -> Vocabulary:
         tuple(entry["name"] for entry in entries),
         groups={group: tuple(labels) for group, labels in groups.items()},
     )
+
+
+def clean_class_names(class_names: Sequence[str]) -> list[str]:
+    """Strip the words and check that they can be told apart.
+
+    Runs of white space become one blank. Case is kept, but words that differ in nothing else count
+    as the same, since CLIP reads lower case only.
+
+    Raises:
+        UserError: no word, an empty word, or the same word twice.
+    """
+    if isinstance(class_names, str):
+        raise UserError(f"class names must be a list of words, not the text {class_names!r}")
+    words = [" ".join(name.split()) for name in class_names]
+    if not words:
+        raise UserError(
+            "no class names; give at least one word, for example --class-names dog grass"
+        )
+    seen: dict[str, int] = {}
+    for position, word in enumerate(words, start=1):
+        if not word:
+            raise UserError(f"class name {position} of {len(words)} is empty; leave it out")
+        first = seen.setdefault(word.casefold(), position)
+        if first != position:
+            raise UserError(
+                f"class name {word!r} is given twice (positions {first} and {position}); "
+                "give every word once (case makes no difference)"
+            )
+    return words

@@ -18,6 +18,7 @@ from detectron2.utils import comm
 from detectron2.utils.file_io import PathHandler, PathManager
 from torch import Tensor, nn
 
+from ovseg.engine.checks import check_weights
 from ovseg.errors import UserError
 from ovseg.modeling.clip import OVSEG_PREFIX, find_pretrained, load_clip_weights, read_clip_file
 from ovseg.utils.io import atomic_path
@@ -55,27 +56,6 @@ class _ResourceHandler(PathHandler):
 
 
 PathManager.register_handler(_ResourceHandler(), allow_override=True)
-
-
-def weights_exist(path: str) -> bool:
-    """Whether a checkpoint is there; one on the net is only fetched when a model is loaded."""
-    try:
-        return bool(PathManager.isfile(path))
-    except NotImplementedError:
-        return True
-
-
-def check_weights(path: str) -> None:
-    """Find out before any work whether ``MODEL.WEIGHTS`` is there.
-
-    Raises:
-        UserError: it is not.
-    """
-    if not weights_exist(path):
-        raise UserError(
-            f"MODEL.WEIGHTS {path!r}: there is no such file; give the path of a checkpoint "
-            "(GETTING_STARTED.md says where they are)"
-        )
 
 
 class OVSegCheckpointer(DetectionCheckpointer):
