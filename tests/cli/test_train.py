@@ -221,8 +221,10 @@ def test_broken_training_image_is_named(
 
 
 def test_as_a_script(tmp_path: Path) -> None:
+    # an unknown key is found with all libraries loaded
+    command = ["--eval-only", "--config-file", str(SWIN), "MODEL.WIEGHTS", "x"]
     done = subprocess.run(
-        [sys.executable, str(ROOT / "train_net.py"), "--eval-only", "--config-file", "none.yaml"],
+        [sys.executable, str(ROOT / "train_net.py"), *command],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         capture_output=True,
@@ -231,4 +233,4 @@ def test_as_a_script(tmp_path: Path) -> None:
     )
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()  # no warning of a library either
-    assert line.startswith("error: --config-file 'none.yaml'")
+    assert line.startswith("error: unknown config key MODEL.WIEGHTS")
