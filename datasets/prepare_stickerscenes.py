@@ -18,7 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from ovseg.data.datasets import data_root
+from ovseg.data.splits import data_root
 from ovseg.data.stickerscenes.artwork import build_sprites
 from ovseg.data.stickerscenes.generate import (
     CLIP_SPLIT,

@@ -15,6 +15,7 @@ from detectron2.utils import comm
 from detectron2.utils.file_io import PathHandler, PathManager
 from torch import Tensor, nn
 
+from ovseg.engine.checks import check_weights
 from ovseg.errors import UserError
 from ovseg.modeling.clip import OVSEG_PREFIX, find_pretrained, load_clip_weights, read_clip_file
 from ovseg.released import HUB_SCHEME, OVSEG_SCHEME, WEIGHTS_FILE, fetch, is_released
@@ -42,29 +43,6 @@ class _NamedWeights(PathHandler):
 
 
 PathManager.register_handler(_NamedWeights(), allow_override=True)
-
-
-def weights_exist(path: str) -> bool:
-    """Whether a checkpoint is there; one on the net is only fetched when a model is loaded."""
-    try:
-        return bool(PathManager.isfile(path)) or os.path.isfile(os.path.join(path, WEIGHTS_FILE))
-    except NotImplementedError:
-        return True
-
-
-def check_weights(path: str) -> None:
-    """Find out before any work whether ``MODEL.WEIGHTS`` is there; fetch it if it is a name.
-
-    Raises:
-        UserError: it is not there, or cannot be had.
-    """
-    if path.startswith((OVSEG_SCHEME, HUB_SCHEME)):
-        fetch(path)
-    elif not weights_exist(path):
-        raise UserError(
-            f"MODEL.WEIGHTS {path!r}: there is no such file; give the path of a checkpoint "
-            "(GETTING_STARTED.md says where they are)"
-        )
 
 
 class OVSegCheckpointer(DetectionCheckpointer):

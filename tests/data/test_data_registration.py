@@ -11,8 +11,9 @@ import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
-from ovseg.data import datasets
-from ovseg.data.datasets import Split, dataset_classes, load_dataset, register_split
+from ovseg.data import datasets, splits
+from ovseg.data.datasets import dataset_classes, load_dataset, register_split
+from ovseg.data.splits import Split
 from ovseg.data.label_maps import read_labels
 from ovseg.data.class_lists import load_class_list
 from ovseg.errors import UserError
@@ -129,7 +130,7 @@ def test_files_are_paired_by_name(
 
 
 def test_detectron2s_ade20k_is_paired_by_name(tmp_path: Path) -> None:
-    split = datasets.ADE20K[1]
+    split = splits.ADE20K[1]
     write_maps(tmp_path / "maps", "ac")
     (tmp_path / "images").mkdir()
     for stem in "bc":  # as many as label maps
@@ -155,7 +156,7 @@ def test_missing_folder_is_named(own_split: Split, tmp_path: Path) -> None:
 def test_missing_stickerscenes_name_the_script(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"images/dev is missing; .*prepare_stickerscenes\.py"):
         datasets._Files(
-            datasets.find_split("stickerscenes_dev"),
+            splits.find_split("stickerscenes_dev"),
             tmp_path / "stickerscenes/images/dev",
             tmp_path / "stickerscenes/annotations/dev",
         )()
@@ -208,3 +209,15 @@ def test_read_labels_errors_name_the_file(tmp_path: Path) -> None:
     Image.fromarray(np.zeros((2, 2, 3), np.uint8)).save(tmp_path / "rgb.png")
     with pytest.raises(UserError, match=r"rgb\.png has 3 channels"):
         read_labels(tmp_path / "rgb.png")
+
+
+def test_names_are_known_without_detectron2() -> None:
+    # all that are registered, detectron2's own among them
+    splits.check_names(name for name in DatasetCatalog.list() if not name.startswith("try_"))
+    for name, close in (
+        ("stickerscenes_trian", "stickerscenes_train"),
+        ("coco_2017_train_stuf_sem_seg", "coco_2017_train_stuff_sem_seg"),
+        ("ade20k_sem_seg_vall", "ade20k_sem_seg_val"),
+    ):
+        with pytest.raises(UserError, match=rf"'{name}' is not registered; did you mean .*{close}"):
+            splits.check_names([name])

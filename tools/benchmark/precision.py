@@ -22,7 +22,7 @@ from ovseg.config import setup_cfg
 from ovseg.data.datasets import load_dataset
 from ovseg.data.label_maps import read_labels
 from ovseg.data.mapper import EvaluationMapper
-from ovseg.engine.evaluation_run import load_model
+from ovseg.engine.trainer import load_model
 from ovseg.errors import cli_errors
 from ovseg.evaluation import new_confusion, scores, update_confusion
 

@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ovseg.data.datasets import data_root
 from ovseg.data.preparation.runner import Job, run_jobs
+from ovseg.data.splits import data_root
 from ovseg.errors import Parser, UserError
 
 logger = logging.getLogger(__name__)
