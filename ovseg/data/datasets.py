@@ -155,6 +155,20 @@ def dataset_classes(names: Iterable[str]) -> list[str]:
     return lists[first]
 
 
+def ignore_label(name: str, default: int = 255) -> int:
+    """The label of pixels that count nowhere in the registered data set ``name``.
+
+    ``default`` is that of a data set, not one of ours, whose metadata do not say.
+    """
+    return int(MetadataCatalog.get(name).get("ignore_label", default))
+
+
+def class_groups(name: str) -> dict[str, list[int]]:
+    """Groups of classes that are scored together in ``name``: labels by group; {} for none."""
+    groups = MetadataCatalog.get(name).get("class_groups") or {}
+    return {group: list(labels) for group, labels in groups.items()}
+
+
 def _register_all() -> None:
     for split in ADE20K:
         files = (data_root() / split.images, data_root() / split.labels)
