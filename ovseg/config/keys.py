@@ -124,8 +124,8 @@ def _add_clip(cfg: CN) -> None:
     # read from the weights. QuickGELU or GELU: ovseg/modeling/clip/activation.py says which; an
     # ending "-quickgelu" or "-gelu" of the name settles it
     adapter.CLIP_MODEL_NAME = "ViT-B/16"
-    # open_clip's tag of pretrained weights, or a file of them; "" when none are wanted. Fetched only when
-    # MODEL.WEIGHTS does not carry CLIP's weights
+    # open_clip's tag of pretrained weights, or a file of them; "" when none are wanted. Fetched
+    # only when MODEL.WEIGHTS does not carry CLIP's weights
     adapter.CLIP_PRETRAINED = "openai"
     # "vild", "imagenet" or "predefined"
     adapter.TEXT_TEMPLATES = "vild"
