@@ -1,14 +1,19 @@
-"""Where the results of pictures go."""
+"""A prediction as files: the overlay, the label map, and a JSON with what was found where."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from ovseg.errors import UserError
 from ovseg.utils.images import IMAGE_SUFFIXES
-from ovseg.utils.io import make_folder
+from ovseg.utils.io import atomic_path, make_folder
+
+if TYPE_CHECKING:
+    from ovseg.prediction import Prediction
 
 
 @dataclass(frozen=True)
@@ -65,3 +70,40 @@ def _free_paths(folder: Path, picture: Path, taken: set[Path]) -> ResultPaths:
             return paths
         number += 1
         name = f"{picture.stem}_{number}"
+
+
+def save_result(prediction: Prediction, paths: ResultPaths, about: dict[str, Any]) -> None:
+    """Write the three files, each whole or not at all; the JSON comes last.
+
+    Args:
+        prediction: with its image.
+        paths: where to; missing folders are made, existing files replaced.
+        about: further entries of the JSON (the picture's file, the model).
+
+    Raises:
+        UserError: a file cannot be written.
+    """
+    summary = {
+        **about,
+        **prediction.describe(),
+        "overlay": paths.overlay.name,
+        "label_map": paths.labels.name,
+    }
+    try:
+        with atomic_path(paths.overlay) as path:
+            options: dict[str, Any] = {"quality": 92} if _is_lossy(path) else {}
+            prediction.overlay().save(path, **options)
+        with atomic_path(paths.labels) as path:
+            prediction.label_image().save(path)
+        with atomic_path(paths.summary) as path:
+            path.write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    except OSError as error:
+        folder = str(paths.overlay.parent)
+        reason = error.strerror or str(error)
+        raise UserError(
+            f"cannot write results to {folder!r} ({reason}); give another --output"
+        ) from error
+
+
+def _is_lossy(path: Path) -> bool:
+    return path.suffix.lower() in {".jpg", ".jpeg", ".webp"}

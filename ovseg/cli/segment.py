@@ -21,19 +21,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from ovseg.cli.lean_imports import import_libraries
 from ovseg.cli.options import add_opts, add_proposals, check_command
-from ovseg.data.vocabulary import clean_class_names, load_vocabulary
+from ovseg.data.vocabulary import read_vocabulary
 from ovseg.errors import Parser, UserError, cli_errors
-from ovseg.result_files import ResultPaths, plan_outputs
+from ovseg.result_files import ResultPaths, plan_outputs, save_result
 from ovseg.utils.images import find_images, read_image
 from ovseg.utils.package_files import config_path
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from ovseg.predictor import Predictor
-    from ovseg.structures import GivenProposals
+    from ovseg.structures import GivenProposals, Vocabulary
 
 #: the demo of the small model whose weights come with OVSeg
 EMBEDDED_CONFIG = config_path("ovseg_tiny_demo.yaml")
@@ -116,7 +116,7 @@ def given_proposals(predictor: Predictor, path: Path, image: np.ndarray) -> Give
 
 def run(
     predictor: Predictor,
-    words: Sequence[str],
+    vocabulary: Vocabulary,
     inputs: Sequence[Path],
     outputs: Sequence[ResultPaths],
     model: dict[str, object],
@@ -129,8 +129,6 @@ def run(
     from tqdm import tqdm
 
     from ovseg.data.proposal_files import write_proposals
-    from ovseg.prediction import save_result
-    from ovseg.visualizer import draw_overlay
 
     errors: list[str] = []
     done = 0
@@ -139,15 +137,17 @@ def run(
         try:
             image = read_image(path)
             began = time.perf_counter()
-            prediction = predictor.predict(image, words, given_proposals(predictor, path, image))
+            given = given_proposals(predictor, path, image)
+            encoded = predictor.encode(image, proposals=given)
+            prediction = encoded.segment(vocabulary)
             seconds = round(time.perf_counter() - began, 3)
             if predictor.cfg.TEST.SAVE_PROPOSALS:
                 file = Path(predictor.cfg.TEST.SAVE_PROPOSALS, f"{path.stem}.npz")
-                write_proposals(file, predictor.propose(image, words))
+                write_proposals(file, encoded.regions)
             if outputs:
                 entries = {"file": str(path), "seconds": seconds, "model": model}
-                save_result(image, prediction, outputs[index], entries)
-            elif not show(draw_overlay(image, prediction)):
+                save_result(prediction, outputs[index], entries)
+            elif not show(np.asarray(prediction.overlay())):
                 break
             done += 1
         except UserError as error:
@@ -183,9 +183,9 @@ def _segment(args: argparse.Namespace, inputs: Sequence[Path]) -> list[str]:
         args.config_file = EMBEDDED_CONFIG
     # what can be checked at once, before anything is imported or loaded
     if embedded and args.class_names is None:
-        words = list(load_vocabulary("stickerscenes").names)
+        vocabulary = read_vocabulary("stickerscenes")
     else:
-        words = clean_class_names(args.class_names or [])
+        vocabulary = read_vocabulary(args.class_names or [])
     check_command(args)
     outputs = plan_outputs(inputs, args.output) if args.output else []
     if not outputs:
@@ -202,4 +202,4 @@ def _segment(args: argparse.Namespace, inputs: Sequence[Path]) -> list[str]:
     if cfg.TEST.SAVE_PROPOSALS:
         check_names(inputs)
     predictor = Predictor(cfg)
-    return run(predictor, words, inputs, outputs, about_model(predictor, args.config_file))
+    return run(predictor, vocabulary, inputs, outputs, about_model(predictor, args.config_file))

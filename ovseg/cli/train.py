@@ -133,14 +133,11 @@ def evaluate(cfg: CfgNode, resume: bool) -> dict[str, Any]:
     from detectron2.utils import comm
 
     from ovseg.engine.checkpoint import OVSegCheckpointer
-    from ovseg.engine.proposals import save_proposals
     from ovseg.engine.trainer import Trainer
 
     model = Trainer.build_model(cfg)
     checkpointer = OVSegCheckpointer(model, cfg.OUTPUT_DIR, cfg=cfg, trained=True)
     checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
-    if cfg.TEST.SAVE_PROPOSALS:
-        save_proposals(cfg, model.eval())
     results = Trainer.test(cfg, model)
     if comm.is_main_process():
         verify_results(cfg, results)

@@ -100,9 +100,9 @@ class _Files:
         )
 
 
-# detectron2's own data sets whose files are read here, since it pairs files by their order where
-# there are as many images as label maps
-_PAIRED_BY_NAME: dict[str, _Files] = {}
+# what stands in for detectron2's own way to find the files of a data set, by which it pairs them by
+# their order where there are as many images as label maps
+_PAIRED_BY_NAME: dict[Any, _Files] = {}
 
 
 def load_dataset(name: str, unpaired: bool = False) -> list[dict[str, Any]]:
@@ -120,7 +120,8 @@ def load_dataset(name: str, unpaired: bool = False) -> list[dict[str, Any]]:
     if name not in DatasetCatalog.list():
         raise unknown_dataset(name, DatasetCatalog.list())
     try:
-        source = _PAIRED_BY_NAME.get(name) or DatasetCatalog[name]
+        source = DatasetCatalog[name]
+        source = _PAIRED_BY_NAME.get(source, source)
         return source(unpaired) if isinstance(source, _Files) else source()
     except (FileNotFoundError, NotADirectoryError) as error:
         raise UserError(
@@ -158,7 +159,7 @@ def dataset_classes(names: Iterable[str]) -> list[str]:
 def _register_all() -> None:
     for split in ADE20K:
         files = (data_root() / split.images, data_root() / split.labels)
-        _PAIRED_BY_NAME[split.name] = _Files(split, *files)
+        _PAIRED_BY_NAME[DatasetCatalog[split.name]] = _Files(split, *files)
     for split in SPLITS:
         register_split(split, data_root())
     register_split(FROZEN, _REPOSITORY / "tests" / "data" / "stickerscenes")

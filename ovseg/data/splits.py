@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ovseg.data.vocabulary import Vocabulary, load_vocabulary
+from ovseg.data.class_lists import ClassList, load_class_list
 from ovseg.errors import UserError
 
 
@@ -25,7 +25,7 @@ class Split:
     Attributes:
         name: as in ``DATASETS.TRAIN`` and ``DATASETS.TEST``.
         images, labels: folders under the root.
-        vocabulary: class list, see :func:`ovseg.data.vocabulary.load_vocabulary`.
+        vocabulary: class list, see :func:`ovseg.data.class_lists.load_class_list`.
         num_classes: the first so many classes of it; None for all.
         ignore_label: label of pixels that count nowhere.
         image_ext, label_ext: endings of the files.
@@ -44,9 +44,9 @@ class Split:
     images_shared: bool = False
     hint: str = ""
 
-    def classes(self) -> Vocabulary:
+    def classes(self) -> ClassList:
         """The classes that its labels stand for."""
-        vocabulary = load_vocabulary(self.vocabulary)
+        vocabulary = load_class_list(self.vocabulary)
         return vocabulary if self.num_classes is None else vocabulary.first(self.num_classes)
 
 

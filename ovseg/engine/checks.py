@@ -16,30 +16,33 @@ from ovseg.data.label_maps import read_truth
 from ovseg.data.loader import Example
 from ovseg.data.proposal_files import check_names, check_proposals, dataset_folder
 from ovseg.errors import UserError
+from ovseg.released import HUB_SCHEME, OVSEG_SCHEME, WEIGHTS_FILE, fetch, is_released
 
 
 def weights_exist(path: str) -> bool:
     """Whether a checkpoint is there; one on the net is only fetched when a model is loaded."""
-    import ovseg.engine.checkpoint  # noqa: F401  it knows ovseg://, and imports this module
-
+    if path.startswith(OVSEG_SCHEME):
+        return is_released(path.removeprefix(OVSEG_SCHEME))
     try:
-        return bool(PathManager.isfile(path))
+        return bool(PathManager.isfile(path)) or os.path.isfile(os.path.join(path, WEIGHTS_FILE))
     except NotImplementedError:
         return True
 
 
 def check_weights(path: str) -> None:
-    """Find out whether ``MODEL.WEIGHTS`` is there.
+    """Find out whether ``MODEL.WEIGHTS`` is there; fetch it if it is a name.
 
     Raises:
-        UserError: it is empty, or no such file.
+        UserError: it is empty, there is no such file, or it cannot be had.
     """
     if not path:
         raise UserError(
             "config key MODEL.WEIGHTS: empty; give the checkpoint at the end of the command, "
             "MODEL.WEIGHTS checkpoint.pth"
         )
-    if not weights_exist(path):
+    if path.startswith((OVSEG_SCHEME, HUB_SCHEME)):
+        fetch(path)
+    elif not weights_exist(path):
         raise UserError(
             f"MODEL.WEIGHTS {path!r}: there is no such file; give the path of a checkpoint "
             "(GETTING_STARTED.md says where they are)"

@@ -14,12 +14,11 @@ import numpy as np
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 
-from ovseg.data.custom import word_labels
 from ovseg.data.datasets import dataset_classes
 from ovseg.data.loader import Example
 from ovseg.engine.resumable import Counts, model_settings, resumable_pass
 from ovseg.errors import UserError
-from ovseg.evaluation.confusion import NO_CLASS, new_confusion
+from ovseg.evaluation.confusion import new_confusion
 from ovseg.evaluation.ensemble_grid import Grid, GridScores, grid_scores
 from ovseg.evaluation.sem_seg import count_labels, matching_truth
 from ovseg.modeling import OVSeg
@@ -45,8 +44,6 @@ class GridCounter:
         )
         self._model, self._grid = model, grid
         self._ignore_label = int(MetadataCatalog.get(dataset_name).get("ignore_label", 255))
-        # by index -1 the last place: no class
-        self._label_of = np.append(word_labels(dataset_name), NO_CLASS).astype(np.int32)
 
     def __call__(self, batch: list[Example]) -> list[str | None]:
         """Count a batch; see :data:`ovseg.engine.resumable.CountBatch`."""
@@ -63,14 +60,15 @@ class GridCounter:
         truth = matching_truth(example, (example["height"], example["width"]))
         confusion = self.counts.arrays["confusion"]
         part = confusion[example["position"] % len(confusion)]
+        text = self._model.text(example["class_names"])
+        probs = self._model.classify_queries(regions, text)
         for row, threshold in enumerate(self._grid.thresholds):
-            clip = self._model.classify(regions, mask_threshold=threshold)
+            clip = self._model.classify_crops(self._model.encode_crops(regions, threshold), text)
             alternatives = [
-                self._model.combine(regions, clip, weight=weight) for weight in self._grid.weights
+                self._model.combine(probs, clip, weight=weight) for weight in self._grid.weights
             ]
             maps = self._model.label_maps(example, regions, alternatives, threshold)
-            for column, words in enumerate(maps.cpu().numpy()):
-                labels = self._label_of[words]
+            for column, labels in enumerate(maps.cpu().numpy()):
                 count_labels(part[row, column], labels, truth, example, self._ignore_label)
 
 

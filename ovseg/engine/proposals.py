@@ -2,35 +2,30 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
-from detectron2.config import CfgNode
-from detectron2.utils import comm
+from torch import Tensor, nn
 
 from ovseg.data.loader import Example
 from ovseg.data.proposal_files import write_proposals
-from ovseg.engine.resumable import Counts, model_settings, resumable_pass
 from ovseg.modeling import OVSeg
 
 
-def save_proposals(cfg: CfgNode, model: OVSeg) -> None:
-    """Write the model's proposals for ``DATASETS.TEST`` to ``TEST.SAVE_PROPOSALS``, resumable.
+class SaveProposals(nn.Module):
+    """Writes the proposals of a model in evaluation besides segmenting by them."""
 
-    Args:
-        cfg: names the data sets and the folder; each data set has a subfolder.
-        model: in evaluation mode.
-    """
-    folder = Path(cfg.TEST.SAVE_PROPOSALS)
-    for name in cfg.DATASETS.TEST:
+    def __init__(self, model: OVSeg, folder: Path) -> None:
+        """Write into the subfolder of each data set's name, a file an image."""
+        super().__init__()
+        self.model = model
+        self.folder = folder
+        # an evaluation puts this mode back when it is over
+        self.training = model.training
 
-        def write(batch: list[Example], target: Path = folder / name) -> list[str | None]:
-            for example, regions in zip(batch, model.propose(batch), strict=True):
-                write_proposals(target / f"{Path(example['file_name']).stem}.npz", regions)
-            return [None] * len(batch)
-
-        unfinished = folder / name / ".unfinished"
-        settings = {"proposals": True, **model_settings(cfg)}
-        resumable_pass(cfg, name, Counts({}), write, folder=unfinished, settings=settings)
-        if comm.is_main_process():
-            shutil.rmtree(unfinished)
+    def forward(self, batched_inputs: list[Example]) -> list[dict[str, Tensor]]:
+        """As :class:`OVSeg` in evaluation; each input has ``meta`` and ``file_name``."""
+        encoded = self.model.encode(batched_inputs)
+        for inputs, regions in zip(batched_inputs, encoded, strict=True):
+            name = f"{Path(inputs['file_name']).stem}.npz"
+            write_proposals(self.folder / inputs["meta"]["dataset_name"] / name, regions)
+        return [self.model.segment(*each) for each in zip(batched_inputs, encoded, strict=True)]

@@ -6,6 +6,7 @@ import logging
 import os
 import weakref
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from ovseg.data.mapper import TrainingMapper
 from ovseg.data.proposal_files import evaluation_mapper
 from ovseg.engine.checkpoint import OVSegCheckpointer
 from ovseg.engine.optimizer import build_optimizer
+from ovseg.engine.proposals import SaveProposals
 from ovseg.engine.test_time import for_inference
 from ovseg.engine.unreadable import MarkUnreadable, SkipUnreadable
 from ovseg.engine.writers import WandbWriter
@@ -163,7 +165,11 @@ class Trainer(DefaultTrainer):
             ``{"sem_seg": {name: percent}}``, with ``failed_images`` when some were left out; of
             several data sets one such dict each, by name. Empty but on the main process.
         """
-        return super().test(cfg, SkipUnreadable(for_inference(cfg, model)), evaluators)
+        model = for_inference(cfg, model)
+        if cfg.TEST.SAVE_PROPOSALS:
+            assert isinstance(model, OVSeg)  # of one view, in one process or not trained here
+            model = SaveProposals(model, Path(cfg.TEST.SAVE_PROPOSALS))
+        return super().test(cfg, SkipUnreadable(model), evaluators)
 
 
 def load_model(cfg: CfgNode) -> OVSeg:

@@ -48,7 +48,7 @@ class GridScores:
 
     Attributes:
         name: of the data set.
-        choosing: float [T, W], percent, on the images that a point may be chosen on.
+        choosing: float (T, W), percent, on the images that a point may be chosen on.
         reporting: the same on the images that it is reported on.
         details: what else ``search.json`` says of the data set.
     """

@@ -25,9 +25,9 @@ class HungarianMatcher(nn.Module):
         """Match each image of a batch.
 
         Args:
-            logits: class logits [B, Q, C + 1].
-            masks: mask logits [B, Q, h, w].
-            targets: for each image ``labels`` int64 [T] and ``masks`` bool [T, H, W], padded to
+            logits: class logits (B, Q, C + 1).
+            masks: mask logits (B, Q, h, w).
+            targets: for each image ``labels`` int64 (T,) and ``masks`` bool (T, H, W), padded to
                 one size over the batch.
 
         Returns:

@@ -46,7 +46,7 @@ def test_masks_fill_their_boxes():
 
 def test_each_mask_gets_the_class_that_it_fits_best():
     iou = np.array([[0.1, 0.6], [0.3, 0.2]], np.float32)
-    classified = _true_classes(iou, np.array([2, 4]), torch.zeros(2, 6))
+    classified = _true_classes(iou, np.array([2, 4]), 6, torch.device("cpu"))
     expected = torch.zeros(2, 6)
     expected[0, 4], expected[1, 2] = 0.6, 0.3
     torch.testing.assert_close(classified.class_probs, expected)

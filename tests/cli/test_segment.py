@@ -93,7 +93,7 @@ def test_the_demo_writes_what_the_predictor_says(
     with Image.open(photos / "b.png") as file:
         image = np.asarray(file)
     predictor = Predictor(setup_cfg(CONFIGS / EVALUATION, model[1:]))
-    prediction = predictor.predict(image, WORDS)
+    prediction = predictor(image, WORDS)
     with Image.open(tmp_path / "out_labels.png") as file:
         labels = np.asarray(file).astype(int)
     np.testing.assert_array_equal(np.where(labels == 255, -1, labels), prediction.labels)

@@ -21,10 +21,10 @@ from tiny_world import CONFIGS, tiny_opts, write_clip
 from torch.multiprocessing import ProcessExitedException, spawn
 
 from ovseg.cli import train
-from ovseg.data.custom import dataset_words, register_custom, word_labels
+from ovseg.data.custom import dataset_vocabulary, register_custom
 from ovseg.data.datasets import dataset_classes, load_dataset
 from ovseg.data.label_maps import read_truth
-from ovseg.data.vocabulary import load_vocabulary
+from ovseg.data.class_lists import load_class_list
 from ovseg.engine.checkpoint import OVSegCheckpointer
 from ovseg.engine.trainer import Trainer
 from ovseg.errors import UserError
@@ -34,8 +34,8 @@ TINY = CONFIGS / "ovseg_tiny.yaml"
 EMBEDDED = CONFIGS.parent / "resources" / "ovseg_tiny.pth"
 SCENES = CONFIGS.parent / "tests" / "data" / "stickerscenes"
 CLASSES = ["sky", ["boat", "ship", "ferry"], "sea", ["gull", "bird"]]
-WORDS = ["sky", "boat", "ship", "ferry", "sea", "gull", "bird"]
-LABEL_OF_WORD = [0, 1, 1, 1, 2, 3, 3]
+WORDS = ("sky", "boat", "ship", "ferry", "sea", "gull", "bird")
+LABEL_OF_WORD = (0, 1, 1, 1, 2, 3, 3)
 # names of the embedded model's world, and words that it takes for something else now and then
 STUFF = {
     "grass": ["grass", "broccoli", "frog"],
@@ -91,7 +91,7 @@ def write_data(
 
 def write_scenes(folder: Path, count: int = 7, dtype: type = np.uint8) -> Path:
     """Scenes of the embedded model's world with labels of five kinds of stuff; its yaml file."""
-    names = load_vocabulary("stickerscenes").names
+    names = load_class_list("stickerscenes").names
     ignored = int(np.iinfo(dtype).max)
     table = np.full(256, ignored, dtype)
     table[[names.index(name) for name in STUFF]] = range(len(STUFF))
@@ -157,15 +157,17 @@ def test_label_maps_of_8_and_16_bit(tmp_path: Path, dtype: type, ext: str) -> No
 def test_words_are_names_and_synonyms(tmp_path: Path) -> None:
     register_custom([write_data(tmp_path / "a")])
     assert dataset_classes(["harbour"]) == ["sky", "boat", "sea", "gull"]
-    assert dataset_words("harbour") == WORDS
-    assert word_labels("harbour").tolist() == LABEL_OF_WORD
+    vocabulary = dataset_vocabulary("harbour")
+    assert vocabulary.names == ("sky", "boat", "sea", "gull")
+    assert vocabulary.words == WORDS
+    assert vocabulary.class_of_word == LABEL_OF_WORD
     register_custom([write_data(tmp_path / "b", name="plain", classes=["sky", "sea"])])
-    assert dataset_words("plain") == ["sky", "sea"]
-    assert word_labels("plain").tolist() == [0, 1]
-    # one class alone would be everywhere: its words get company, as a single word does
+    assert dataset_vocabulary("plain").words == ("sky", "sea")
+    assert dataset_vocabulary("plain").class_of_word == (0, 1)
+    # one class alone would be everywhere
     register_custom([write_data(tmp_path / "c", name="single", classes=[["boat", "ship"]])])
-    assert dataset_words("single") == ["boat", "ship", "others"]
-    assert word_labels("single").tolist() == [0, 0, -1]
+    assert dataset_vocabulary("single").words == ("boat", "ship", "others")
+    assert dataset_vocabulary("single").class_of_word == (0, 0, -1)
 
 
 def test_registering_again_takes_the_changed_file(tmp_path: Path) -> None:
@@ -211,7 +213,7 @@ def test_coco_panoptic(tmp_path: Path) -> None:
 
     file.write_text(text + "classes: [[sky, heaven], boat]\n")
     register_custom([file])
-    assert dataset_words("coco_like") == ["sky", "heaven", "boat"]
+    assert dataset_vocabulary("coco_like").words == ("sky", "heaven", "boat")
     file.write_text(text + "classes: [sky]\n")
     with pytest.raises(UserError, match=r"1 entries, the categories of .*panoptic\.json are 2"):
         register_custom([file])
@@ -331,12 +333,12 @@ def iou_by_hand(
 def best_of_words(cfg: Any) -> list[np.ndarray]:
     """The classes of whole score maps, each class by the largest score of its words."""
     words = [word for names in STUFF.values() for word in names]
-    assert dataset_words("scenes") == words
+    assert dataset_vocabulary("scenes").words == tuple(words)
     model = Trainer.build_model(cfg).eval()
     OVSegCheckpointer(model, cfg=cfg, trained=True).load(str(EMBEDDED))
     results = []
     for batch in Trainer.build_test_loader(cfg, "scenes"):
-        inputs = [{key: value for key, value in x.items() if key != "output"} for x in batch]
+        inputs = [{**x, "output": "scores", "class_names": words} for x in batch]
         with torch.inference_mode():
             scores = model(inputs)[0]["sem_seg"]
         assert len(scores) == len(words)

@@ -15,7 +15,7 @@ from ovseg.data import datasets, splits
 from ovseg.data.datasets import dataset_classes, load_dataset, register_split
 from ovseg.data.splits import Split
 from ovseg.data.label_maps import read_labels
-from ovseg.data.vocabulary import load_vocabulary
+from ovseg.data.class_lists import load_class_list
 from ovseg.errors import UserError
 
 SIZES = {
@@ -54,25 +54,25 @@ def own_split(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Split]
 
 @pytest.mark.parametrize(("name", "size"), SIZES.items())
 def test_vocabulary_has_unambiguous_names(name: str, size: int) -> None:
-    vocabulary = load_vocabulary(name)
+    vocabulary = load_class_list(name)
     assert len(vocabulary) == size
     assert len(set(vocabulary.names)) == size
     assert all(text == text.strip() != "" for text in vocabulary.names)
 
 
 def test_vocabularies_keep_commas_and_source_ids() -> None:
-    ade = load_vocabulary("ade20k_full_847")
+    ade = load_class_list("ade20k_full_847")
     assert "building, edifice" in ade.names
     assert "edifice" not in ade.names
     assert ade.source_ids[0] == 2978
-    coco = load_vocabulary("coco_stuff_171")
+    coco = load_class_list("coco_stuff_171")
     # category ids run to 182 and leave gaps
     assert (coco.source_ids[0], coco.source_ids[-1]) == (1, 182)
 
 
 def test_unknown_vocabulary_names_the_known_ones() -> None:
     with pytest.raises(UserError, match=r"'voc'.*pascal_voc_20"):
-        load_vocabulary("voc")
+        load_class_list("voc")
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -137,7 +137,7 @@ def test_detectron2s_ade20k_is_paired_by_name(tmp_path: Path) -> None:
         (tmp_path / f"images/{stem}.jpg").touch()
     files = datasets._Files(split, tmp_path / "images", tmp_path / "maps")
     assert [Path(e["sem_seg_file_name"]).name for e in files()] == ["c.png"]
-    registered = datasets._PAIRED_BY_NAME[split.name]
+    registered = datasets._PAIRED_BY_NAME[DatasetCatalog[split.name]]
     assert isinstance(registered, datasets._Files)
     assert str(registered.images) == str(Path(MetadataCatalog.get(split.name).image_root))
     assert str(registered.labels) == str(Path(MetadataCatalog.get(split.name).sem_seg_root))

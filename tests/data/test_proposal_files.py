@@ -18,7 +18,7 @@ from ovseg import OVSeg, UserError
 from ovseg.data.proposal_files import check_names, check_proposals, read_proposals, write_proposals
 from ovseg.config import setup_cfg
 from ovseg.engine.trainer import Trainer
-from ovseg.structures import GivenProposals
+from ovseg.structures import GivenProposals, Vocabulary
 
 SWIN = str(CONFIGS / "ovseg_swinB_vitL_bs32_120k.yaml")
 SAMPLE = CONFIGS.parent / "resources" / "samples" / "ball.jpg"
@@ -108,14 +108,16 @@ def test_own_proposals_written_and_read_give_the_same_segmentation(model, image,
         again, plain = model.propose([{**inputs, "proposals": given}, inputs])
         labels = [model([dict_])[0]["labels"] for dict_ in (inputs, {**inputs, "proposals": given})]
     assert (again.masks - regions.masks).abs().max() <= 0.5 / 255 + 1e-6
-    torch.testing.assert_close(again.class_probs, regions.class_probs)
+    torch.testing.assert_close(again.embeddings, regions.embeddings)
     torch.testing.assert_close(plain.masks, regions.masks)
     assert (labels[0] == labels[1]).float().mean() > 0.98
     # embeddings go with any words
     other = {**inputs, "class_names": ["dog", "cat"]}
     with torch.inference_mode():
+        text = model.text(Vocabulary.of(other["class_names"]))
         direct, loaded = model.propose([other])[0], model.propose([{**other, "proposals": given}])
-    torch.testing.assert_close(loaded[0].class_probs, direct.class_probs)
+        expected, probs = (model.classify_queries(each, text) for each in (direct, loaded[0]))
+    torch.testing.assert_close(probs, expected)
 
 
 def test_foreign_masks_are_classified_by_clip_alone(model, image):
@@ -124,11 +126,13 @@ def test_foreign_masks_are_classified_by_clip_alone(model, image):
     inputs = {"image": image, "class_names": WORDS, "output": "labels"}
     inputs["proposals"] = GivenProposals(masks)
     with torch.inference_mode():
-        regions = model.propose([inputs])[0]
-        clip = model.classify(regions)
+        text = model.text(Vocabulary.of(WORDS))
+        regions = model.encode([inputs])[0]
+        assert model.classify_queries(regions, text) is None
+        clip = model.classify_crops(regions.crops, text)
         assert clip.valid.tolist() == [True, True, False]
         for weight in (0.0, 0.3, 1.0):
-            classified = model.combine(regions, clip, weight)
+            classified = model.combine(None, clip, weight)
             assert classified.queries.tolist() == [0, 1]
             torch.testing.assert_close(classified.class_probs, clip.class_probs)
         labels = model([inputs])[0]["labels"]
@@ -136,7 +140,7 @@ def test_foreign_masks_are_classified_by_clip_alone(model, image):
         assert (labels[:30] == best[0]).all()
         assert (labels[34:] == best[1]).all()
         with pytest.raises(UserError, match="CLIP_ENSEMBLE True"):
-            model.combine(regions, None)
+            model.combine(None, None)
         nothing = {**inputs, "proposals": GivenProposals(masks[:0])}
         assert (model([nothing])[0]["labels"] == -1).all()
         wrong = GivenProposals(masks, torch.zeros(3, 5))

@@ -25,7 +25,7 @@ from PIL import Image
 from tabulate import tabulate
 
 from ovseg.config import setup_cfg
-from ovseg.data.vocabulary import load_vocabulary
+from ovseg.data.class_lists import load_class_list
 from ovseg.engine.checkpoint import OVSegCheckpointer
 from ovseg.engine.trainer import Trainer
 from ovseg.errors import Parser, cli_errors
@@ -71,7 +71,7 @@ def measure_counting(classes: int, repeat: int, folder: Path) -> list[object]:
     """A row: milliseconds to read and count one label map of 683 x 512 pixels."""
     rng = np.random.default_rng(0)
     name = f"benchmark_{classes}"
-    words = list(load_vocabulary("ade20k_full_847").names)[:classes]
+    words = list(load_class_list("ade20k_full_847").names)[:classes]
     ignored = 65535
     MetadataCatalog.get(name).set(stuff_classes=words, ignore_label=ignored)
     # regions of some ten pixels, as compressible as real label maps are

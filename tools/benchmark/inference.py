@@ -21,8 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ovseg.data.vocabulary import load_vocabulary
-from ovseg.errors import Parser, cli_errors
+from ovseg.data.class_lists import load_class_list
+from ovseg.errors import cli_errors
 from ovseg.modeling.clip import (
     ClipAdapter,
     architecture_of_name,
@@ -81,7 +81,7 @@ def likely_proposals() -> tuple[Tensor, Tensor]:
 def run(args: argparse.Namespace) -> None:
     """Print the ratios."""
     model = build_untrained_clip(architecture_of_name(args.clip, "openai"), 0).eval()
-    words = list(load_vocabulary("ade20k_full_847").names)[: args.words]
+    words = list(load_class_list("ade20k_full_847").names)[: args.words]
     templates = text_templates("vild", [])
     texts = [template.replace("{}", word) for word in words for template in templates]
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {platform.processor()}")
@@ -98,7 +98,7 @@ def run(args: argparse.Namespace) -> None:
     adapter = ClipAdapter(model, templates, mask_prompts=False)
 
     def forget() -> None:
-        adapter._features.clear()
+        adapter.text_cache.clear()
         adapter.text_features(words)
 
     print(
@@ -128,7 +128,9 @@ def run(args: argparse.Namespace) -> None:
 
 def main() -> None:
     """The command line."""
-    parser = Parser(__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--clip", default="ViT-B/16", help="architecture (default: ViT-B/16)")
     parser.add_argument("--words", type=int, default=40, help="of ADE20K-847 (default: 40)")
     parser.add_argument("--crops", type=int, default=16, help="through CLIP at once (default: 16)")

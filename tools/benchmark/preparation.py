@@ -134,10 +134,10 @@ def make_context(root: Path, name: str) -> None:
 
 def index_context(root: Path, names: list[str]) -> None:
     """The lists of classes and of images."""
-    from ovseg.data.vocabulary import load_vocabulary
+    from ovseg.data.class_lists import load_class_list
 
     voc = root / "VOCdevkit/VOC2010"
-    classes = load_vocabulary("pascal_context_459").names
+    classes = load_class_list("pascal_context_459").names
     _lines(voc / "labels.txt", [f"{number}: {name}" for number, name in enumerate(classes, 1)])
     _lines(voc / "pascalcontext_val.txt", names)
 
