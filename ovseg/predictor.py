@@ -38,8 +38,9 @@ from ovseg.engine.test_time import MultiViewSegmenter, for_inference
 from ovseg.errors import UserError
 from ovseg.modeling import OVSeg
 from ovseg.prediction import Prediction, ProposalScores
-from ovseg.structures import GivenProposals, Regions, Vocabulary
+from ovseg.structures import GivenProposals, Regions
 from ovseg.utils.images import read_image, rgb_array
+from ovseg.vocabulary import Vocabulary
 
 #: one picture: a path; a Pillow image; uint8 (H, W, 3), RGB; or a tensor (3, H, W), RGB, uint8 in
 #: 0..255 or float in 0..1
@@ -141,10 +142,9 @@ class Predictor:
         """
         if _is_one(images):
             return self.encode(cast(Picture, images), bgr=bgr).segment(class_names, **wanted)
+        vocabulary = read_vocabulary(class_names)
         several = cast(Iterable[Picture], images)
-        return [
-            encoded.segment(class_names, **wanted) for encoded in self._encoded(several, bgr=bgr)
-        ]
+        return [encoded.segment(vocabulary, **wanted) for encoded in self._encoded(several, bgr)]
 
     def encode(
         self, image: Picture, *, bgr: bool = False, proposals: GivenProposals | None = None
@@ -183,23 +183,28 @@ class Predictor:
         Yields:
             Predictions in the order of the pictures.
         """
+        vocabulary = read_vocabulary(class_names)
+        for encoded in self._encoded(images, bgr, batch_size, on_error):
+            yield encoded.segment(vocabulary, **wanted)
+
+    def _encoded(
+        self,
+        images: Iterable[Picture],
+        bgr: bool,
+        batch_size: int = 1,
+        on_error: Callable[[Picture, UserError], None] | None = None,
+    ) -> Iterator[EncodedImage]:
+        """Pictures encoded in batches; arguments as for :meth:`stream`."""
         if batch_size < 1:
             raise ValueError(f"batch_size {batch_size} must be at least 1")
-        vocabulary = read_vocabulary(class_names)
         batch: list[np.ndarray] = []
         for array in _read_ahead(images, bgr, on_error, 2 * batch_size):
             batch.append(array)
             if len(batch) == batch_size:
-                yield from self._segment(batch, vocabulary, wanted)
+                yield from self._encode(batch)
                 batch = []
         if batch:
-            yield from self._segment(batch, vocabulary, wanted)
-
-    def _segment(
-        self, images: list[np.ndarray], vocabulary: Vocabulary, wanted: Mapping[str, bool]
-    ) -> Iterator[Prediction]:
-        for encoded in self._encode(images):
-            yield encoded.segment(vocabulary, **wanted)
+            yield from self._encode(batch)
 
     @torch.inference_mode()
     def _encode(

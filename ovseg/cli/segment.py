@@ -21,8 +21,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from ovseg.cli.lean_imports import import_libraries
 from ovseg.cli.options import add_opts, add_proposals, check_command
 from ovseg.data.vocabulary import read_vocabulary
@@ -32,8 +30,12 @@ from ovseg.utils.images import find_images, read_image
 from ovseg.utils.package_files import config_path
 
 if TYPE_CHECKING:
+    import numpy as np
+    from PIL import Image
+
     from ovseg.predictor import Predictor
-    from ovseg.structures import GivenProposals, Vocabulary
+    from ovseg.structures import GivenProposals
+    from ovseg.vocabulary import Vocabulary
 
 #: the demo of the small model whose weights come with OVSeg
 EMBEDDED_CONFIG = config_path("ovseg_tiny_demo.yaml")
@@ -68,13 +70,14 @@ def check_display() -> None:
         raise UserError("no display to show a window on; give --output, for example --output pred")
 
 
-def show(overlay: np.ndarray) -> bool:
-    """Show an RGB picture until a key is pressed; False after Escape."""
+def show(overlay: Image.Image) -> bool:
+    """Show a picture until a key is pressed; False after Escape."""
     import cv2
+    import numpy as np
 
     try:
         cv2.namedWindow(WINDOW, cv2.WINDOW_NORMAL)
-        cv2.imshow(WINDOW, cv2.cvtColor(overlay, cv2.COLOR_RGB2BGR))
+        cv2.imshow(WINDOW, cv2.cvtColor(np.asarray(overlay), cv2.COLOR_RGB2BGR))
         return cv2.waitKey(0) != 27
     except cv2.error as error:
         raise UserError("this OpenCV cannot open windows; give --output") from error
@@ -147,7 +150,7 @@ def run(
             if outputs:
                 entries = {"file": str(path), "seconds": seconds, "model": model}
                 save_result(prediction, outputs[index], entries)
-            elif not show(np.asarray(prediction.overlay())):
+            elif not show(prediction.overlay()):
                 break
             done += 1
         except UserError as error:

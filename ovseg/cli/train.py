@@ -76,17 +76,16 @@ def setup(args: argparse.Namespace) -> CfgNode:
     ``--dataset`` stands for ``DATASETS.CUSTOM`` and the keys that use its data sets; what is given
     at the end of the command takes precedence.
     """
-    from detectron2.data import MetadataCatalog
-
     from ovseg.config import setup_cfg
     from ovseg.data.custom import register_custom
+    from ovseg.data.datasets import ignore_label
 
     opts: list[Any] = []
     if args.dataset:
         names = tuple(register_custom(args.dataset))
         opts = ["DATASETS.CUSTOM", tuple(args.dataset), "DATASETS.TEST", names]
         if not args.eval_only:
-            ignored = MetadataCatalog.get(names[0]).ignore_label
+            ignored = ignore_label(names[0])
             opts = [*opts[:3], (), "DATASETS.TRAIN", names]
             opts += ["MODEL.SEM_SEG_HEAD.IGNORE_VALUE", ignored]
     for option in ("load_proposals", "save_proposals"):

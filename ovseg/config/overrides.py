@@ -35,6 +35,6 @@ def split_names(text: str) -> tuple[str, ...]:
 
 
 def dataset_names(opts: Sequence[str]) -> list[str]:
-    """The data sets that overrides, ``KEY VALUE`` pairs, ask for."""
-    pairs = zip(opts[::2], opts[1::2], strict=False)
-    return [name for key, value in pairs if key in NAME_LISTS for name in split_names(value)]
+    """The data sets that KEY VALUE pairs ask for; the last value of a key counts."""
+    values = dict(zip(opts[::2], opts[1::2], strict=False))
+    return [name for key in sorted(NAME_LISTS & values.keys()) for name in split_names(values[key])]

@@ -18,10 +18,9 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from ovseg.data.splits import ADE20K, FROZEN, SPLITS, Split, data_root, unknown_dataset
 from ovseg.errors import UserError
+from ovseg.utils.package_files import clone_folder
 
 logger = logging.getLogger(__name__)
-
-_REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def register_split(split: Split, root: str | os.PathLike[str]) -> None:
@@ -156,13 +155,29 @@ def dataset_classes(names: Iterable[str]) -> list[str]:
     return lists[first]
 
 
+def ignore_label(name: str, default: int = 255) -> int:
+    """The label of pixels that count nowhere in the registered data set ``name``.
+
+    ``default`` is that of a data set, not one of ours, whose metadata do not say.
+    """
+    return int(MetadataCatalog.get(name).get("ignore_label", default))
+
+
+def class_groups(name: str) -> dict[str, list[int]]:
+    """Groups of classes that are scored together in ``name``: labels by group; {} for none."""
+    groups = MetadataCatalog.get(name).get("class_groups") or {}
+    return {group: list(labels) for group, labels in groups.items()}
+
+
 def _register_all() -> None:
     for split in ADE20K:
         files = (data_root() / split.images, data_root() / split.labels)
         _PAIRED_BY_NAME[DatasetCatalog[split.name]] = _Files(split, *files)
     for split in SPLITS:
         register_split(split, data_root())
-    register_split(FROZEN, _REPOSITORY / "tests" / "data" / "stickerscenes")
+    clone = clone_folder()
+    if clone is not None:
+        register_split(FROZEN, clone / "tests" / "data" / "stickerscenes")
 
 
 _register_all()

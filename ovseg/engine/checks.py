@@ -8,10 +8,9 @@ from pathlib import Path
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import MetadataCatalog
 from detectron2.utils.file_io import PathManager
 
-from ovseg.data.datasets import dataset_classes, load_dataset
+from ovseg.data.datasets import dataset_classes, ignore_label, load_dataset
 from ovseg.data.label_maps import read_truth
 from ovseg.data.loader import Example
 from ovseg.data.proposal_files import check_names, check_proposals, dataset_folder
@@ -33,7 +32,7 @@ def check_weights(path: str) -> None:
     """Find out whether ``MODEL.WEIGHTS`` is there; fetch it if it is a name.
 
     Raises:
-        UserError: it is empty, there is no such file, or it cannot be had.
+        UserError: it is empty, not there, or cannot be had.
     """
     if not path:
         raise UserError(
@@ -112,7 +111,7 @@ def check_ignore_value(cfg: CfgNode) -> None:
     """
     value = cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE
     for name in cfg.DATASETS.TRAIN:
-        ignored = MetadataCatalog.get(name).get("ignore_label", value)
+        ignored = ignore_label(name, default=value)
         if ignored != value:
             raise UserError(
                 f"config key MODEL.SEM_SEG_HEAD.IGNORE_VALUE: {value}, but data set {name} "
@@ -132,19 +131,19 @@ def check_truth(names: Sequence[str], halves: int = 1, limit: int | None = None)
         UserError: the label maps are missing, or all their pixels ignored.
     """
     for name in names:
-        ignore_label = int(MetadataCatalog.get(name).get("ignore_label", 255))
+        ignored = ignore_label(name)
         examples = load_dataset(name, unpaired=True)[:limit]  # as they will be counted
         for half in range(halves):
-            if not any(_labelled(example, ignore_label) for example in examples[half::halves]):
+            if not any(_labelled(example, ignored) for example in examples[half::halves]):
                 raise UserError(
                     f"data set {name}: there is no ground truth in its label maps"
                     f"{' (or in one half of them)' if halves > 1 else ''}; choose another one"
                 )
 
 
-def _labelled(example: Example, ignore_label: int) -> bool:
+def _labelled(example: Example, ignored: int) -> bool:
     try:
-        return bool((read_truth(example) != ignore_label).any())
+        return bool((read_truth(example) != ignored).any())
     except UserError:  # the image will be left out
         return False
 

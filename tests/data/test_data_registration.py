@@ -12,8 +12,14 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
 from ovseg.data import datasets, splits
-from ovseg.data.datasets import dataset_classes, load_dataset, register_split
 from ovseg.data.splits import Split
+from ovseg.data.datasets import (
+    class_groups,
+    dataset_classes,
+    ignore_label,
+    load_dataset,
+    register_split,
+)
 from ovseg.data.label_maps import read_labels
 from ovseg.data.class_lists import load_class_list
 from ovseg.errors import UserError
@@ -77,11 +83,12 @@ def test_unknown_vocabulary_names_the_known_ones() -> None:
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_data_sets_are_registered(name: str) -> None:
-    size, ignore_label, first, last = PUBLISHED[name]
+    size, ignored, first, last = PUBLISHED[name]
     metadata = MetadataCatalog.get(name)
     assert name in DatasetCatalog.list()
     assert len(metadata.stuff_classes) == size
-    assert metadata.ignore_label == ignore_label
+    assert metadata.ignore_label == ignored
+    assert ignore_label(name) == ignored
     assert metadata.evaluator_type == "sem_seg"
     assert metadata.stuff_classes[0] == first
     if last is not None:
@@ -89,16 +96,27 @@ def test_published_data_sets_are_registered(name: str) -> None:
 
 
 def test_stickerscenes_groups_cover_the_classes_once() -> None:
-    full = MetadataCatalog.get("stickerscenes_test").class_groups
+    full = class_groups("stickerscenes_test")
     assert {name: len(labels) for name, labels in full.items()} == {
         "seen": 126,
         "stuff": 18,
         "unseen": 42,
     }
     assert sorted(label for labels in full.values() for label in labels) == list(range(186))
+    assert "unseen" not in class_groups("stickerscenes_train")
+    assert class_groups("pascalvoc20_sem_seg_val") == {}
     train = MetadataCatalog.get("stickerscenes_train")
-    assert "unseen" not in train.class_groups
     assert train.stuff_classes == MetadataCatalog.get("stickerscenes_dev").stuff_classes[:144]
+
+
+def test_data_sets_of_others_need_not_say_what_is_ignored() -> None:
+    MetadataCatalog.get("somebody's").set(stuff_classes=["cat", "dog"])
+    try:
+        assert ignore_label("somebody's") == 255
+        assert ignore_label("somebody's", default=65535) == 65535
+        assert class_groups("somebody's") == {}
+    finally:
+        MetadataCatalog.remove("somebody's")
 
 
 def write_maps(folder: Path, stems: str) -> None:

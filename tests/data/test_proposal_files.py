@@ -18,7 +18,8 @@ from ovseg import OVSeg, UserError
 from ovseg.data.proposal_files import check_names, check_proposals, read_proposals, write_proposals
 from ovseg.config import setup_cfg
 from ovseg.engine.trainer import Trainer
-from ovseg.structures import GivenProposals, Vocabulary
+from ovseg.structures import GivenProposals
+from ovseg.vocabulary import Vocabulary
 
 SWIN = str(CONFIGS / "ovseg_swinB_vitL_bs32_120k.yaml")
 SAMPLE = CONFIGS.parent / "resources" / "samples" / "ball.jpg"

@@ -2,7 +2,7 @@
 
 A texture is drawn from ``(name, seed)`` alone and in coordinates relative to the picture, so the
 same texture can be had at any resolution. Every painter is a function of a
-:class:`~ovseg.data.stickerscenes.textures.canvas.Canvas`, which carries the pixel coordinates and
+:class:`~stickerscenes.textures.canvas.Canvas`, which carries the pixel coordinates and
 the texture's own random numbers, and returns RGB in 0..1.
 """
 
@@ -11,8 +11,8 @@ from __future__ import annotations
 import numpy as np
 
 # the painters register themselves
-from ovseg.data.stickerscenes.textures import built, nature  # noqa: F401
-from ovseg.data.stickerscenes.textures.canvas import PAINTERS, Canvas
+from stickerscenes.textures import built, nature  # noqa: F401
+from stickerscenes.textures.canvas import PAINTERS, Canvas
 
 __all__ = ["PAINTERS", "paint"]
 

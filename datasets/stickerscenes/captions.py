@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ovseg.data.stickerscenes.vocabulary import Concept, with_article
+from ovseg.data.stickerscenes import Concept
 
-# the ViLD templates, so that a tower trained on these captions knows their words
+# the ViLD templates, so that a text encoder trained on these captions knows their words; listed
+# here because processes that draw scenes need not import PyTorch
 TEMPLATES = (
     "a photo of a {}.",
     "This is a photo of a {}",
@@ -26,10 +27,18 @@ TEMPLATES = (
     "There is a large {} in the scene.",
 )
 JUST_A_NAME = 0.4
+_VOWELS = "aeiou"
 SYNONYM = 0.15
 _ON = {"water": "in", "forest": "in front of", "painted wall": "in front of"}
 _BACKGROUND = ("{} with {}", "{} with {} behind", "{} in front of {}")
 _STUFF = ("{}", "only {}", "a view of {}", "nothing but {}")
+
+
+def with_article(name: str, mass: bool = False) -> str:
+    """``a cat``, ``an owl``; mass and plural nouns stay bare."""
+    if mass or (name.endswith("s") and not name.endswith(("ss", "us"))):
+        return name
+    return f"{'an' if name[0] in _VOWELS and not name.startswith('uni') else 'a'} {name}"
 
 
 def make_caption(

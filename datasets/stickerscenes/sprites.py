@@ -15,11 +15,11 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from ovseg.data.stickerscenes.icons import NAME_OVERRIDES, load_emoji_names, load_icon_sets
-from ovseg.data.stickerscenes.packages import PACKAGES
-from ovseg.data.stickerscenes.vocabulary import Concept
+from ovseg.data.stickerscenes import Concept
 from ovseg.errors import UserError
 from ovseg.utils.io import atomic_path
+from stickerscenes.icons import NAME_OVERRIDES, load_emoji_names, load_icon_sets
+from stickerscenes.packages import PACKAGES
 
 logger = logging.getLogger(__name__)
 

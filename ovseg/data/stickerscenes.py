@@ -1,8 +1,8 @@
 """The names of StickerScenes: what is drawn, what it is called, and who may train on it.
 
-Everything is read from ``ovseg/data/vocabularies/stickerscenes.json``, whose order is the label
-order: 126 seen objects, 18 stuff textures, 42 unseen objects. Training therefore uses the labels
-0..143, evaluation 0..185.
+They are read from ``ovseg/data/vocabularies/stickerscenes.json``, whose order is the label order:
+126 seen objects, 18 stuff textures, 42 unseen objects. Training therefore uses the labels 0..143,
+evaluation 0..185. The images are made by ``datasets/prepare_stickerscenes.py``.
 """
 
 from __future__ import annotations
@@ -12,9 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-VOCABULARY_FILE = Path(__file__).resolve().parent.parent / "vocabularies" / "stickerscenes.json"
-IGNORE_LABEL = 255
-_VOWELS = "aeiou"
+VOCABULARY_FILE = Path(__file__).with_name("vocabularies") / "stickerscenes.json"
 
 
 @dataclass(frozen=True)
@@ -34,15 +32,8 @@ class Concept:
         return self.split == "stuff"
 
 
-def with_article(name: str, mass: bool = False) -> str:
-    """``a cat``, ``an owl``; mass and plural nouns stay bare."""
-    if mass or (name.endswith("s") and not name.endswith(("ss", "us"))):
-        return name
-    return f"{'an' if name[0] in _VOWELS and not name.startswith('uni') else 'a'} {name}"
-
-
 @lru_cache(maxsize=1)
-def load_vocabulary() -> tuple[Concept, ...]:
+def load_concepts() -> tuple[Concept, ...]:
     """All 186 classes in label order."""
     rows = json.loads(VOCABULARY_FILE.read_text(encoding="utf-8"))
     return tuple(
@@ -61,14 +52,14 @@ def load_vocabulary() -> tuple[Concept, ...]:
 
 def object_concepts() -> tuple[Concept, ...]:
     """The 168 drawn things, seen and unseen, in label order."""
-    return tuple(concept for concept in load_vocabulary() if not concept.is_stuff)
+    return tuple(concept for concept in load_concepts() if not concept.is_stuff)
 
 
 def stuff_concepts() -> tuple[Concept, ...]:
     """The 18 procedural textures, in label order."""
-    return tuple(concept for concept in load_vocabulary() if concept.is_stuff)
+    return tuple(concept for concept in load_concepts() if concept.is_stuff)
 
 
 def unseen_labels() -> frozenset[int]:
     """Labels that segmentation training and CLIP adaptation must not see."""
-    return frozenset(c.label for c in load_vocabulary() if c.split == "unseen")
+    return frozenset(c.label for c in load_concepts() if c.split == "unseen")

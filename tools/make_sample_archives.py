@@ -1,18 +1,15 @@
-"""Small archives in the layouts and formats of the real ones, to try the preparation scripts on.
+#!/usr/bin/env python3
+"""Make small archives in the layouts and formats of the real ones, to try preparation on.
 
-    python tests/archives.py FOLDER
+    python tools/make_sample_archives.py output/archives
 
 writes COCO-Stuff, ADE20K-150, ADE20K-Full, Pascal Context and Pascal VOC, a few images each, as if
-the downloaded archives had been unpacked there. The pictures are patches of colour with noise.
+the downloaded archives had been unpacked there. The images are patches of colour with noise.
 """
 
 from __future__ import annotations
 
-import argparse
-import importlib.util
-import json
 import pickle
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -20,7 +17,9 @@ import numpy as np
 import scipy.io
 from PIL import Image
 
-VOCABULARIES = Path(__file__).resolve().parents[1] / "ovseg" / "data" / "vocabularies"
+from ovseg.data.class_lists import load_class_list
+from ovseg.errors import Parser, UserError, cli_errors
+
 SPLITS = ("train", "val")
 #: where archives lie
 VOC = Path("VOCdevkit/VOC2012")
@@ -32,11 +31,7 @@ SIZES = ((72, 96), (90, 64), (80, 80))
 LARGE_SIZES = ((560, 701), (650, 530), (400, 600))
 
 
-def class_list(name: str) -> list:
-    return json.loads((VOCABULARIES / f"{name}.json").read_text(encoding="utf-8"))
-
-
-def patches(
+def _patches(
     rng: np.random.Generator, size: tuple[int, int], values: Sequence[int], count: int = 7
 ) -> np.ndarray:
     """int64 (H, W): every pixel has the value of the nearest of some random points."""
@@ -46,26 +41,26 @@ def patches(
     return rng.choice(np.asarray(values), count)[np.argmin(distances, axis=0)]
 
 
-def write_jpeg(path: Path, rng: np.random.Generator, numbers: np.ndarray) -> None:
-    """A picture with a colour for each number, and noise."""
+def _write_jpeg(path: Path, rng: np.random.Generator, numbers: np.ndarray) -> None:
+    """An image with a colour for each number, and noise."""
     colours = np.stack([numbers * k % 224 for k in (37, 101, 173)], axis=-1).astype(np.uint8)
     noisy = colours + rng.integers(0, 32, colours.shape, dtype=np.uint8)
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(noisy).save(path, quality=90)
 
 
-def write_png(path: Path, numbers: np.ndarray, palette: bool = False) -> None:
+def _write_png(path: Path, numbers: np.ndarray, palette: bool = False) -> None:
     """A grey PNG of 8 bit, or one of VOC's kind with a palette."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    picture = Image.fromarray(numbers.astype(np.uint8))
+    image = Image.fromarray(numbers.astype(np.uint8))
     if palette:
-        picture = picture.convert("P")
-        picture.putpalette([(index * k) % 256 for index in range(256) for k in (97, 31, 193)])
-        picture.putdata(numbers.astype(int).ravel().tolist())
-    picture.save(path)
+        image = image.convert("P")
+        image.putpalette([(index * k) % 256 for index in range(256) for k in (97, 31, 193)])
+        image.putdata(numbers.astype(int).ravel().tolist())
+    image.save(path)
 
 
-def write_lines(path: Path, lines: Sequence[str]) -> None:
+def _write_lines(path: Path, lines: Sequence[str]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
@@ -73,13 +68,13 @@ def write_lines(path: Path, lines: Sequence[str]) -> None:
 def write_coco_stuff(root: Path) -> None:
     """Pixels hold the category id - 1; 255 is nothing."""
     rng = np.random.default_rng(1)
-    values = [number - 1 for number, _ in class_list("coco_stuff_171")] + [255] * 20
+    values = [number - 1 for number in load_class_list("coco_stuff_171").source_ids] + [255] * 20
     for first, split in enumerate(("train2017", "val2017")):
         for index, size in enumerate(SIZES):
             name = f"{1000 * first + index + 9:012d}"
-            numbers = patches(rng, size, values)
-            write_jpeg(root / "coco" / split / f"{name}.jpg", rng, numbers)
-            write_png(root / "coco" / "stuffthingmaps" / split / f"{name}.png", numbers)
+            numbers = _patches(rng, size, values)
+            _write_jpeg(root / "coco" / split / f"{name}.jpg", rng, numbers)
+            _write_png(root / "coco" / "stuffthingmaps" / split / f"{name}.png", numbers)
 
 
 def write_ade20k(root: Path) -> None:
@@ -89,38 +84,38 @@ def write_ade20k(root: Path) -> None:
     for split, folder in zip(SPLITS, ("training", "validation"), strict=True):
         for index, size in enumerate(SIZES):
             name = f"ADE_{split}_{index + 1:08d}"
-            numbers = patches(rng, size, range(151))
-            write_jpeg(ade / "images" / folder / f"{name}.jpg", rng, numbers)
-            write_png(ade / "annotations" / folder / f"{name}.png", numbers)
+            numbers = _patches(rng, size, range(151))
+            _write_jpeg(ade / "images" / folder / f"{name}.jpg", rng, numbers)
+            _write_png(ade / "annotations" / folder / f"{name}.png", numbers)
 
 
 def write_ade20k_full(root: Path) -> None:
     """Red and green hold the object's index, blue the instance; a pickle lists the images."""
     rng = np.random.default_rng(3)
-    classes = class_list("ade20k_full_847")
+    classes = load_class_list("ade20k_full_847")
     # 0 is nothing, 7 and 3000 are objects that are none of the classes
-    values = [number for number, _ in classes] + [0, 7, 3000] * 40
+    values = [*classes.source_ids, *[0, 7, 3000] * 40]
     folders, names = [], []
     for split, part in zip(SPLITS, ("training", "validation"), strict=True):
         for index, size in enumerate(LARGE_SIZES):
             folder = f"ADE20K_2021_17_01/images/ADE/{part}/urban/street"
             name = f"ADE_{split}_{index + 1:08d}"
-            numbers = patches(rng, size, values, count=12)
-            write_jpeg(root / folder / f"{name}.jpg", rng, numbers)
+            numbers = _patches(rng, size, values, count=12)
+            _write_jpeg(root / folder / f"{name}.jpg", rng, numbers)
             segmentation = np.stack(
                 # the unit's digit of red says nothing
                 [numbers // 256 * 10 + 3, numbers % 256, rng.integers(0, 9, numbers.shape)],
                 axis=-1,
             )
             Image.fromarray(segmentation.astype(np.uint8)).save(root / folder / f"{name}_seg.png")
-            write_lines(root / folder / f"{name}.json", ["{}"])
+            _write_lines(root / folder / f"{name}.json", ["{}"])
             folders.append(folder)
             names.append(f"{name}.jpg")
     index_of_images = {
         "filename": names,
         "folder": folders,
         "scene": ["street"] * len(names),
-        "objectnames": [text for _, text in classes],
+        "objectnames": list(classes.names),
         "objectPresence": np.ones((len(classes), len(names)), dtype=np.uint8),
         "proportionClassIsPart": np.linspace(0, 1, len(classes)),
         "description": {"filename": "array of length N with the image file names"},
@@ -133,17 +128,17 @@ def write_pascal_context(root: Path) -> None:
     """MATLAB files hold 1..459 in LabelMap; 0 is nothing."""
     rng = np.random.default_rng(4)
     voc = root / "VOCdevkit" / "VOC2010"
-    many, few = class_list("pascal_context_459"), class_list("pascal_context_59")
-    write_lines(voc / "labels.txt", [f"{i}: {name}" for i, name in enumerate(many, 1)])
-    write_lines(voc / "59_labels.txt", [f"{i}: {name}" for i, name in enumerate(few, 1)])
+    many, few = (load_class_list(f"pascal_context_{count}").names for count in (459, 59))
+    _write_lines(voc / "labels.txt", [f"{i}: {name}" for i, name in enumerate(many, 1)])
+    _write_lines(voc / "59_labels.txt", [f"{i}: {name}" for i, name in enumerate(few, 1)])
     # half of the patches are of the 59 classes
     values = [0] * 30 + list(range(1, 460)) + [many.index(name) + 1 for name in few] * 8
     ids: dict[str, list[str]] = {"train": [], "val": []}
     for year, split in enumerate(SPLITS, 2008):
         for index, size in enumerate(SIZES):
             name = f"{year}_{index + 1:06d}"
-            numbers = patches(rng, size, values)
-            write_jpeg(voc / "JPEGImages" / f"{name}.jpg", rng, numbers)
+            numbers = _patches(rng, size, values)
+            _write_jpeg(voc / "JPEGImages" / f"{name}.jpg", rng, numbers)
             (voc / "trainval").mkdir(exist_ok=True)
             scipy.io.savemat(
                 voc / "trainval" / f"{name}.mat",
@@ -151,8 +146,8 @@ def write_pascal_context(root: Path) -> None:
                 do_compression=True,
             )
             ids[split].append(name)
-    write_lines(voc / "ImageSets" / "Main" / "train.txt", ids["train"])
-    write_lines(voc / "pascalcontext_val.txt", ids["val"])
+    _write_lines(voc / "ImageSets" / "Main" / "train.txt", ids["train"])
+    _write_lines(voc / "pascalcontext_val.txt", ids["val"])
 
 
 def write_voc(root: Path) -> None:
@@ -163,13 +158,13 @@ def write_voc(root: Path) -> None:
         ids = []
         for index, size in enumerate(SIZES):
             name = f"{year}_{index + 1:06d}"
-            numbers = patches(rng, size, [*range(21), 0, 0, 255])
-            write_jpeg(voc / "JPEGImages" / f"{name}.jpg", rng, numbers)
+            numbers = _patches(rng, size, [*range(21), 0, 0, 255])
+            _write_jpeg(voc / "JPEGImages" / f"{name}.jpg", rng, numbers)
             # the augmented label maps are grey, VOC's own have a palette
             path = voc / "SegmentationClassAug" / f"{name}.png"
-            write_png(path, numbers, palette=index % 2 == 0)
+            _write_png(path, numbers, palette=index % 2 == 0)
             ids.append(name)
-        write_lines(voc / "ImageSets" / "Segmentation" / f"{split}.txt", ids)
+        _write_lines(voc / "ImageSets" / "Segmentation" / f"{split}.txt", ids)
 
 
 ARCHIVES: dict[str, Callable[[Path], None]] = {
@@ -181,34 +176,24 @@ ARCHIVES: dict[str, Callable[[Path], None]] = {
 }
 
 
-def run_script(name: str, *arguments: str) -> int:
-    """The exit code of ``datasets/prepare_<name>.py``, for the tests."""
-    path = VOCABULARIES.parents[2] / "datasets" / f"prepare_{name}.py"
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    code: int = module.main(arguments)
-    return code
-
-
-def prepare(name: str, root: Path, *options: str) -> int:
-    return run_script(name, "--root", str(root), "--num-workers", "2", *options)
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    """The command line.
+
+    Raises:
+        UserError: the folder holds something already.
+    """
+    parser = Parser(__doc__)
     parser.add_argument("folder", type=Path, help="where to write; made when it is not there")
     folder = parser.parse_args(arguments).folder
     if folder.is_dir() and any(folder.iterdir()):
-        sys.exit(f"error: {folder} is not empty; name a new folder, so that no data set is touched")
+        raise UserError(
+            f"folder {str(folder)!r} is not empty; name a new one, so that no data set is touched"
+        )
     for write in ARCHIVES.values():
         write(folder)
     print(f"{len(ARCHIVES)} archives are in {folder}: DETECTRON2_DATASETS={folder}")
 
 
 if __name__ == "__main__":
-    main()
+    with cli_errors():
+        main()

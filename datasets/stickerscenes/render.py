@@ -1,4 +1,4 @@
-"""From a :class:`~ovseg.data.stickerscenes.scenes.Scene` to pixels, at any size.
+"""From a :class:`~stickerscenes.scenes.Scene` to pixels, at any size.
 
 Everything is composed at twice the wanted size and averaged down, so borders are smooth in the
 picture while label maps stay crisp.
@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from ovseg.data.stickerscenes.artwork import SpriteBook
-from ovseg.data.stickerscenes.scenes import Horizon, Scene, Sticker, Surface
-from ovseg.data.stickerscenes.textures import paint
+from stickerscenes.scenes import Horizon, Scene, Sticker, Surface
+from stickerscenes.sprites import SpriteBook
+from stickerscenes.textures import paint
 
 SUPERSAMPLE = 2
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ovseg.data.stickerscenes.artwork import SpriteBook
-from ovseg.data.stickerscenes.captions import make_caption
-from ovseg.data.stickerscenes.scenes import Horizon, Scene, Sticker, Surface
-from ovseg.data.stickerscenes.vocabulary import Concept, object_concepts, stuff_concepts
+from ovseg.data.stickerscenes import Concept, object_concepts, stuff_concepts
+from stickerscenes.captions import make_caption
+from stickerscenes.scenes import Horizon, Scene, Sticker, Surface
+from stickerscenes.sprites import SpriteBook
 
 # which backgrounds stand behind a ground, and which grounds suit a group of objects
 _SKIES = ("blue sky", "sunset sky", "night sky")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ovseg.data.stickerscenes.textures.canvas import Canvas, mix, painter, step
+from stickerscenes.textures.canvas import Canvas, mix, painter, step
 
 
 @painter("brick wall")

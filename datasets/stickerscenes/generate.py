@@ -15,21 +15,22 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from ovseg.data.stickerscenes.artwork import HELD_OUT_STYLES, TRAIN_STYLES, SpriteBook
-from ovseg.data.stickerscenes.render import render_scene
-from ovseg.data.stickerscenes.sampler import Recipe, SceneSampler
-from ovseg.data.stickerscenes.scenes import Scene
-from ovseg.data.stickerscenes.vocabulary import IGNORE_LABEL, unseen_labels
+from ovseg.data.stickerscenes import unseen_labels
 from ovseg.utils.io import atomic_path
+from stickerscenes.render import render_scene
+from stickerscenes.sampler import Recipe, SceneSampler
+from stickerscenes.scenes import Scene
+from stickerscenes.sprites import HELD_OUT_STYLES, TRAIN_STYLES, SpriteBook
 
 logger = logging.getLogger(__name__)
 
 BASE_SEED = 2023
+IGNORE_LABEL = 255
 _CROWD = ((0.35, 0.75), (0.32, 0.6), (0.28, 0.52), (0.26, 0.46))
 
 
 @dataclass(frozen=True)
-class Split:
+class SceneSplit:
     """``number`` seeds the split and is never reused; ``count`` scenes of ``size`` pixels."""
 
     name: str
@@ -53,19 +54,19 @@ _CLIP = Recipe(
     close_up=0.4,
     held_out=False,
 )
-CLIP_SPLIT = Split("clip_train", 1, 40000, 64, _CLIP)
+CLIP_SPLIT = SceneSplit("clip_train", 1, 40000, 64, _CLIP)
 SEGMENTATION_SPLITS = {
     split.name: split
     for split in (
-        Split("train", 2, 5000, 192, _scenes(TRAIN_STYLES, False), hide_unseen=True),
-        Split("dev", 3, 300, 192, _scenes(TRAIN_STYLES, True)),
-        Split("test", 4, 500, 192, _scenes(TRAIN_STYLES, True)),
-        Split("test_style", 5, 300, 192, _scenes(HELD_OUT_STYLES, True)),
+        SceneSplit("train", 2, 5000, 192, _scenes(TRAIN_STYLES, False), hide_unseen=True),
+        SceneSplit("dev", 3, 300, 192, _scenes(TRAIN_STYLES, True)),
+        SceneSplit("test", 4, 500, 192, _scenes(TRAIN_STYLES, True)),
+        SceneSplit("test_style", 5, 300, 192, _scenes(HELD_OUT_STYLES, True)),
     )
 }
 
 
-def sample_split(split: Split, book: SpriteBook, count: int) -> Iterator[Scene]:
+def sample_split(split: SceneSplit, book: SpriteBook, count: int) -> Iterator[Scene]:
     """The first ``count`` scenes of ``split``; scene ``i`` depends on nothing but ``i``."""
     sampler = SceneSampler(split.recipe, book)
     return (sampler(BASE_SEED, split.number, index) for index in range(count))
@@ -96,7 +97,7 @@ def write_clip_split(
 
 
 def write_segmentation_split(
-    split: Split,
+    split: SceneSplit,
     root: Path,
     book: SpriteBook,
     count: int,
@@ -120,7 +121,7 @@ def write_segmentation_split(
     return drawn
 
 
-def _files(split: Split, root: Path, index: int) -> dict[str, Path]:
+def _files(split: SceneSplit, root: Path, index: int) -> dict[str, Path]:
     name = f"{index:05d}.png"
     if split.name == CLIP_SPLIT.name:  # a worker has a copy
         return {"image": root / split.name / name}
@@ -132,7 +133,7 @@ def _files(split: Split, root: Path, index: int) -> dict[str, Path]:
 
 
 def _write(
-    split: Split, root: Path, book: SpriteBook, count: int, num_workers: int, overwrite: bool
+    split: SceneSplit, root: Path, book: SpriteBook, count: int, num_workers: int, overwrite: bool
 ) -> tuple[int, list[str]]:
     """Draw what is missing; returns how many were drawn, and all captions in order."""
     for path in _files(split, root, 0).values():
@@ -151,7 +152,7 @@ def _write(
 class _Job:
     """Draws scene number ``index`` unless its files are there."""
 
-    def __init__(self, split: Split, root: Path, book: SpriteBook, overwrite: bool) -> None:
+    def __init__(self, split: SceneSplit, root: Path, book: SpriteBook, overwrite: bool) -> None:
         self.split, self.root, self.book, self.overwrite = split, root, book, overwrite
         self.sampler = SceneSampler(split.recipe, book)
 

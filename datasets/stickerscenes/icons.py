@@ -13,8 +13,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from ovseg.data.stickerscenes.packages import EMOJIBASE, PACKAGES, fetch_package
-from ovseg.data.stickerscenes.vocabulary import Concept
+from ovseg.data.stickerscenes import Concept
+from stickerscenes.packages import EMOJIBASE, PACKAGES, fetch_package
 
 # fluent-emoji ships no table of code points, but names its drawings as fluent-emoji-flat does
 CODE_POINT_TABLES = {"fluent-emoji": "fluent-emoji-flat"}

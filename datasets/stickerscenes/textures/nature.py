@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from ovseg.data.stickerscenes.textures.canvas import Canvas, mix, painter, step
+from stickerscenes.textures.canvas import Canvas, mix, painter, step
 
 
 @painter("blue sky")

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import importlib.util
 import io
 import json
+import os
+import subprocess
+import sys
 import tarfile
-from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
+from conftest import ROOT
 
-from ovseg.data.stickerscenes.artwork import render_svg
-from ovseg.data.stickerscenes.icons import IconSet
-from ovseg.data.stickerscenes.packages import PACKAGES, NpmPackage, fetch_package
-from ovseg.data.stickerscenes.vocabulary import load_vocabulary
+import prepare_stickerscenes
+from ovseg.data.stickerscenes import load_concepts, object_concepts
 from ovseg.errors import UserError
+from stickerscenes import sprites
+from stickerscenes.icons import IconSet
+from stickerscenes.packages import PACKAGES, NpmPackage, fetch_package
 
 ICONS = {
     "icons": {"wolf-face": {"body": '<path d="M0 0"/>'}, "bear": {"body": "", "width": 8}},
@@ -27,18 +31,8 @@ ICONS = {
 }
 
 
-@pytest.fixture(scope="module")
-def prepare():
-    """The script, by its path: ``datasets`` may be the name of an installed package."""
-    path = Path(__file__).resolve().parents[2] / "datasets" / "prepare_stickerscenes.py"
-    spec = importlib.util.spec_from_file_location("prepare_stickerscenes", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def concept(name):
-    return next(c for c in load_vocabulary() if c.name == name)
+    return next(c for c in load_concepts() if c.name == name)
 
 
 def archive(folder, content=b'{"name": "x"}'):
@@ -103,19 +97,49 @@ def test_render_cuts_to_the_drawn_part():
         '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32" width="32" height="32">'
         '<rect x="8" y="4" width="16" height="8" fill="#ff0000"/></svg>'
     )
-    picture = render_svg(svg, 64)
+    picture = sprites.render_svg(svg, 64)
     assert picture.shape == (32, 64, 4)
     assert (picture[4:-4, 4:-4] == (255, 0, 0, 255)).all()
     with pytest.raises(ValueError, match="empty"):
-        render_svg(svg.replace('width="16"', 'width="0"'), 64)
+        sprites.render_svg(svg.replace('width="16"', 'width="0"'), 64)
 
 
 @pytest.mark.parametrize(
     "arguments", [["--scale", "0"], ["--scale", "1.5"], ["--num-workers", "0"]]
 )
-def test_bad_arguments_are_named(prepare, arguments, tmp_path):
+def test_bad_arguments_are_named(arguments, tmp_path):
     with pytest.raises(UserError, match=arguments[0]):
-        prepare.main(["--root", str(tmp_path), *arguments])
+        prepare_stickerscenes.main(["--root", str(tmp_path), *arguments])
+
+
+def test_as_a_script_with_worker_processes(tmp_path, monkeypatch):
+    """Workers find the generator where the script does, beside it."""
+
+    def draw(cache, concepts, num_workers):
+        for style in ("twemoji", "noto"):
+            (cache / "sprites" / style).mkdir(parents=True)
+            for concept in concepts:
+                picture = np.full((48, 64, 4), (concept.label, 90, 200, 255), np.uint8)
+                name = concept.name.replace(" ", "_")
+                cv2.imwrite(str(cache / "sprites" / style / f"{name}.png"), picture)
+
+    monkeypatch.setattr(sprites, "_render_all", draw)
+    root = tmp_path / "stickerscenes"
+    sprites.build_sprites(root / "artwork", object_concepts())
+    options = ["--root", str(tmp_path), "--only", "dev", "--scale", "0.01", "--num-workers", "2"]
+    script = ROOT / "datasets" / "prepare_stickerscenes.py"
+    done = subprocess.run(
+        [sys.executable, str(script), *options],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "dev: 3 scenes, 3 of them newly drawn" in done.stderr
+    for folder in ("images", "annotations", "instances"):
+        assert len(list((root / folder / "dev").iterdir())) == 3
 
 
 def test_pinned_packages_are_sha512():

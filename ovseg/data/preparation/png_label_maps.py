@@ -1,8 +1,7 @@
-"""What the archives with one grey or palette label map an image share: COCO, ADE20K-150, VOC."""
+"""Archives with one grey or palette PNG an image: COCO-Stuff, ADE20K-150, VOC."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 
 from ovseg.data.preparation.files import (
     check_image,
+    has_images,
     read_raw_labels,
     relabel_file,
     require,
@@ -18,8 +18,6 @@ from ovseg.data.preparation.files import (
 )
 from ovseg.data.preparation.runner import Job
 from ovseg.errors import UserError
-
-logger = logging.getLogger(__name__)
 
 
 def find_label_maps(folder: Path, images: Path, archive: str) -> list[Path]:
@@ -41,7 +39,7 @@ def find_label_maps(folder: Path, images: Path, archive: str) -> list[Path]:
 
 
 def plan_label_maps(
-    sources: Iterable[Path], images: Path, outputs: Path, table: np.ndarray, ignore_label: int = 255
+    sources: Iterable[Path], images: Path, outputs: Path, table: np.ndarray
 ) -> list[Job]:
     """One job for each label map.
 
@@ -61,23 +59,13 @@ def plan_label_maps(
                 images / f"{source.stem}.jpg" if compare else None,
                 outputs / f"{source.stem}.png",
                 table,
-                ignore_label,
             ),
         )
         for source in sources
     ]
 
 
-def has_images(folder: Path) -> bool:
-    """Whether the folder of images is there; label maps can be prepared before it is."""
-    if not folder.is_dir():
-        logger.warning("%s is missing: label maps are not compared with their images", folder)
-    return folder.is_dir()
-
-
-def convert_label_map(
-    source: Path, image: Path | None, output: Path, table: np.ndarray, ignore_label: int
-) -> None:
+def convert_label_map(source: Path, image: Path | None, output: Path, table: np.ndarray) -> None:
     """Relabel one label map; ``image`` None leaves its size unchecked.
 
     Raises:
@@ -86,4 +74,4 @@ def convert_label_map(
     raw = read_raw_labels(source)
     if image is not None:
         check_image(image, source, raw.shape)
-    write_labels(output, relabel_file(source, raw, table, ignore_label))
+    write_labels(output, relabel_file(source, raw, table))
