@@ -36,7 +36,7 @@ PARTS = {
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     # worker processes import this file, and need not wait for detectron2
-    from ovseg.data.datasets import data_root
+    from ovseg.data.splits import data_root
 
     parser = Parser(__doc__)
     parser.add_argument(

@@ -1,176 +1,242 @@
-"""A prediction as files: the overlay, the label map, and a JSON with what was found where."""
+"""The segmentation of one image and what can be done with it."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import os
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from PIL import Image
 
 from ovseg.errors import UserError
-from ovseg.structures import Prediction
-from ovseg.utils.images import IMAGE_SUFFIXES
-from ovseg.utils.io import atomic_path, make_folder
-from ovseg.visualizer import draw_overlay, palette
+from ovseg.result_files import ResultPaths, save_result
+
+if TYPE_CHECKING:
+    import supervision
 
 #: label maps with more classes than this have 16 bits
 _MOST_CLASSES_IN_8_BITS = 254
 
 
-@dataclass(frozen=True)
-class ResultPaths:
-    """Where the three files of one picture go."""
+@dataclass
+class ProposalScores:
+    """The proposals of one image and what both branches say of them.
 
-    overlay: Path
-    labels: Path
-    summary: Path
-
-    @classmethod
-    def beside(cls, overlay: Path, name: str) -> ResultPaths:
-        """``NAME_labels.png`` and ``NAME.json`` in the overlay's folder."""
-        return cls(overlay, overlay.parent / f"{name}_labels.png", overlay.parent / f"{name}.json")
-
-    def all(self) -> tuple[Path, Path, Path]:
-        """The three paths."""
-        return self.overlay, self.labels, self.summary
-
-
-def plan_outputs(inputs: Sequence[Path], output: str) -> list[ResultPaths]:
-    """Where the results of every input go; no two share a file and no input is overwritten.
-
-    Raises:
-        UserError: ``output`` cannot be used.
+    Attributes:
+        masks: float32 (Q, h, w), 0..1; probability of every pixel, at the size that the image was
+            given to the model in.
+        maskformer_probs: float32 (Q, C), 0..1; None for proposals of another system.
+        clip_probs: float32 (Q, C), 0..1, NaN for masks without a pixel above the threshold; None
+            without CLIP ensemble.
     """
-    target = Path(output).expanduser()
-    taken = {path.resolve() for path in inputs}
-    if not target.is_dir() and target.suffix.lower() in IMAGE_SUFFIXES:
-        if len(inputs) > 1:
-            raise UserError(
-                f"--output {output!r} is one file name for {len(inputs)} pictures; give a folder"
+
+    masks: np.ndarray
+    maskformer_probs: np.ndarray | None
+    clip_probs: np.ndarray | None
+
+
+@dataclass
+class Prediction:
+    """The segmentation of one image.
+
+    Attributes:
+        labels: int32 (H, W); index into ``class_names``, -1 where no class has a score.
+        scores: float32 (H, W); the score of that class, 0 where there is none. It is a sum over
+            proposals and may exceed 1.
+        class_names: the name of each class, in the order given.
+        image: uint8 (H, W, 3), RGB, 0..255; the picture itself.
+        class_probs: float32 (C, H, W), where asked for: the classes' scores, divided by the sum of
+            the scores of everything that competes. They sum to 1, or to less where "others" has a
+            part in it beside a single class, or to 0 where nothing scores.
+        proposals: where asked for.
+    """
+
+    labels: np.ndarray
+    scores: np.ndarray
+    class_names: list[str]
+    image: np.ndarray
+    class_probs: np.ndarray | None = None
+    proposals: ProposalScores | None = None
+
+    @cached_property
+    def masks(self) -> np.ndarray:
+        """The mask of every class: bool (C, H, W); empty for classes that were not found."""
+        return self.labels[None] == np.arange(len(self.class_names))[:, None, None]
+
+    def areas(self) -> list[int]:
+        """Pixels of every class, in the order of ``class_names``."""
+        inside = self.labels[self.labels >= 0]
+        return np.bincount(inside, minlength=len(self.class_names)).tolist()
+
+    def overlay(self) -> Image.Image:
+        """The picture with its regions, their outlines and names, and a legend on its right."""
+        from ovseg.visualizer import draw_overlay  # OpenCV and a font, for pictures alone
+
+        return Image.fromarray(draw_overlay(self.image, self.labels, self.class_names))
+
+    def label_image(self) -> Image.Image:
+        """The label map as a picture: palette (grey over 254 classes), a pixel's value its label.
+
+        Pixels without a class are 255, or 65535 in 16 bits.
+        """
+        none = self._none_label
+        values = np.where(self.labels < 0, none, self.labels)
+        image = Image.fromarray(values.astype(np.uint8 if none == 255 else np.uint16))
+        if none == 255:
+            colours = np.zeros((256, 3), np.uint8)
+            colours[: len(self.class_names)] = self._colours
+            image.putpalette(colours.tobytes())
+        return image
+
+    def save(self, folder: str | os.PathLike[str], name: str = "prediction") -> ResultPaths:
+        """Write ``<name>_overlay.png``, ``<name>_labels.png`` and ``<name>.json`` into a folder.
+
+        The folder is made if it is not there; files of the same names are replaced.
+
+        Returns:
+            The paths.
+
+        Raises:
+            UserError: a file cannot be written.
+        """
+        paths = ResultPaths.beside(Path(folder, f"{name}_overlay.png"), name)
+        save_result(self, paths, {})
+        return paths
+
+    def to_json(self) -> str:
+        """:meth:`describe` as JSON."""
+        return json.dumps(self.describe(), indent=2, ensure_ascii=False)
+
+    def describe(self) -> dict[str, Any]:
+        """What was found where, ready for JSON.
+
+        ``classes`` has one entry for every class, in the order of the labels: ``label``, ``name``,
+        ``pixels``, ``share`` of the picture (0..1), ``mean_score`` over its pixels (``None``
+        without any), and the ``color`` of overlay and label map. ``no_class`` tells of the pixels
+        without a class; its ``label`` is their value in :meth:`label_image`.
+        """
+        areas = self.areas()
+        found = self.labels >= 0
+        sums = np.bincount(
+            self.labels[found], weights=self.scores[found], minlength=len(areas)
+        ).tolist()
+        total = max(self.labels.size, 1)
+        classes = [
+            {
+                "label": index,
+                "name": name,
+                "pixels": pixels,
+                "share": round(pixels / total, 6),
+                "mean_score": round(sums[index] / pixels, 6) if pixels else None,
+                "color": "#{:02x}{:02x}{:02x}".format(*colour),
+            }
+            for index, (name, pixels, colour) in enumerate(
+                zip(self.class_names, areas, self._colours.tolist(), strict=True)
             )
-        paths = [ResultPaths.beside(target, target.stem)]
-        if any(path.resolve() in taken for path in paths[0].all()):
-            raise UserError(f"--output {output!r} would overwrite the input; give another name")
-    else:
-        paths = []
-        for path in inputs:
-            paths.append(_free_paths(target, path, taken))
-            taken.update(result.resolve() for result in paths[-1].all())
-    make_folder(paths[0].overlay.parent, "--output")
-    return paths
-
-
-def _free_paths(folder: Path, picture: Path, taken: set[Path]) -> ResultPaths:
-    # photographs stay JPEG; drawings and everything else would show its artefacts
-    suffix = ".jpg" if picture.suffix.lower() in {".jpg", ".jpeg"} else ".png"
-    lower = {str(path).casefold() for path in taken}  # some file systems ignore case
-    name, number = picture.stem, 1
-    while True:
-        paths = ResultPaths.beside(folder / f"{name}_overlay{suffix}", name)
-        if not any(str(path.resolve()).casefold() in lower for path in paths.all()):
-            return paths
-        number += 1
-        name = f"{picture.stem}_{number}"
-
-
-def none_label(n_classes: int) -> int:
-    """The value of pixels without a class in a label map's file: 255, or 65535 in 16 bits."""
-    return 255 if n_classes <= _MOST_CLASSES_IN_8_BITS else 65535
-
-
-def save_result(
-    image: np.ndarray, prediction: Prediction, paths: ResultPaths, about: dict[str, Any]
-) -> None:
-    """Write the three files, each whole or not at all; the JSON comes last.
-
-    Args:
-        image: uint8 (H, W, 3), RGB.
-        prediction: of that picture.
-        paths: where to; missing folders are made, existing files replaced.
-        about: further entries of the JSON (the picture's file, the model).
-
-    Raises:
-        UserError: a file cannot be written.
-    """
-    summary = {
-        **about,
-        **describe(prediction),
-        "overlay": paths.overlay.name,
-        "label_map": paths.labels.name,
-    }
-    try:
-        with atomic_path(paths.overlay) as path:
-            options: dict[str, Any] = {"quality": 92} if _is_lossy(path) else {}
-            Image.fromarray(draw_overlay(image, prediction)).save(path, **options)
-        with atomic_path(paths.labels) as path:
-            _label_image(prediction).save(path)
-        with atomic_path(paths.summary) as path:
-            path.write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", "utf-8")
-    except OSError as error:
-        folder = str(paths.overlay.parent)
-        reason = error.strerror or str(error)
-        raise UserError(
-            f"cannot write results to {folder!r} ({reason}); give another --output"
-        ) from error
-
-
-def describe(prediction: Prediction) -> dict[str, Any]:
-    """What a prediction says, ready for JSON.
-
-    ``classes`` has one entry for every word, in the order of the label map's values: ``pixels``,
-    ``share`` of the picture (0..1), ``mean_score`` over its pixels (``None`` without any; a score
-    is a sum over proposals and may exceed 1), and the ``color`` of overlay and label map.
-    """
-    labels, scores = prediction.labels.flatten(), prediction.scores.flatten()
-    areas = prediction.areas()
-    found = labels >= 0
-    sums = torch.zeros(len(areas), dtype=torch.float64)
-    sums.index_add_(0, labels[found], scores[found].double())
-    total = max(labels.numel(), 1)
-    classes = [
-        {
-            "label": index,
-            "name": name,
-            "pixels": pixels,
-            "share": round(pixels / total, 6),
-            "mean_score": round(float(sums[index]) / pixels, 6) if pixels else None,
-            "color": "#{:02x}{:02x}{:02x}".format(*colour),
+        ]
+        height, width = self.labels.shape
+        nothing = self.labels.size - sum(areas)
+        return {
+            "width": width,
+            "height": height,
+            "classes": classes,
+            "no_class": {
+                "label": self._none_label,
+                "pixels": nothing,
+                "share": round(nothing / total, 6),
+            },
         }
-        for index, (name, pixels, colour) in enumerate(
-            zip(prediction.class_names, areas, palette(len(areas)).tolist(), strict=True)
+
+    def to_coco(
+        self, file_name: str = "", image_id: int = 1, polygons: bool = False
+    ) -> dict[str, Any]:
+        """The segmentation as a COCO instances file: ``images``, ``categories``, ``annotations``.
+
+        There is one annotation for each class that was found. Category ids are labels + 1.
+
+        Args:
+            file_name: of the image.
+            image_id: of the image.
+            polygons: outlines in place of run-length encodings. They leave holes out, and regions
+                of less than three corners.
+        """
+        from pycocotools import mask as coco_mask
+
+        height, width = self.labels.shape
+        annotations: list[dict[str, Any]] = []
+        for label in np.unique(self.labels[self.labels >= 0]).tolist():
+            mask = self.labels == label
+            code = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
+            outlines = _polygons(mask) if polygons else []
+            if polygons and not outlines:
+                continue
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": image_id,
+                    "category_id": label + 1,
+                    "segmentation": outlines
+                    or {"size": [height, width], "counts": code["counts"].decode()},
+                    "area": int(mask.sum()),
+                    "bbox": [float(value) for value in coco_mask.toBbox(code)],
+                    "iscrowd": 0,
+                    "score": round(float(self.scores[mask].mean()), 6),
+                }
+            )
+        return {
+            "images": [{"id": image_id, "file_name": file_name, "width": width, "height": height}],
+            "categories": [
+                {"id": label + 1, "name": name} for label, name in enumerate(self.class_names)
+            ],
+            "annotations": annotations,
+        }
+
+    def to_supervision(self) -> supervision.Detections:
+        """The classes that were found as ``supervision.Detections``, one mask a class.
+
+        Raises:
+            UserError: the package supervision is not installed.
+        """
+        try:
+            from supervision import Detections
+        except ImportError as error:
+            raise UserError(
+                "to_supervision() needs the package supervision: pip install supervision"
+            ) from error
+        labels = np.unique(self.labels[self.labels >= 0])
+        masks = self.labels[None] == labels[:, None, None]
+        boxes = [
+            (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
+            for rows, columns in (np.nonzero(mask) for mask in masks)
+        ]
+        return Detections(
+            xyxy=np.array(boxes, np.float32).reshape(-1, 4),
+            mask=masks,
+            confidence=np.array([self.scores[mask].mean() for mask in masks], np.float32),
+            class_id=labels.astype(int),
+            data={"class_name": np.array([self.class_names[label] for label in labels], str)},
         )
-    ]
-    height, width = prediction.labels.shape
-    nothing = labels.numel() - sum(areas)
-    return {
-        "width": width,
-        "height": height,
-        "classes": classes,
-        "no_class": {
-            "label": none_label(len(areas)),
-            "pixels": nothing,
-            "share": round(nothing / total, 6),
-        },
-    }
+
+    @property
+    def _none_label(self) -> int:
+        return 255 if len(self.class_names) <= _MOST_CLASSES_IN_8_BITS else 65535
+
+    @property
+    def _colours(self) -> np.ndarray:
+        from ovseg.visualizer import palette
+
+        return palette(len(self.class_names))
 
 
-def _label_image(prediction: Prediction) -> Image.Image:
-    n_classes = len(prediction.class_names)
-    none = none_label(n_classes)
-    labels = prediction.labels.numpy()
-    values = np.where(labels < 0, none, labels).astype(np.uint8 if none == 255 else np.uint16)
-    image = Image.fromarray(values)
-    if none == 255:
-        colours = np.zeros((256, 3), np.uint8)
-        colours[:n_classes] = palette(n_classes)
-        image.putpalette(colours.tobytes())
-    return image
+def _polygons(mask: np.ndarray) -> list[list[float]]:
+    """Outlines of the parts of a mask (H, W): x, y, x, y, ... of their corners, in pixels."""
+    import cv2
 
-
-def _is_lossy(path: Path) -> bool:
-    return path.suffix.lower() in {".jpg", ".jpeg", ".webp"}
+    outlines, _ = cv2.findContours(
+        mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE
+    )
+    return [outline.flatten().astype(float).tolist() for outline in outlines if len(outline) > 2]

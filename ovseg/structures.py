@@ -1,14 +1,25 @@
-"""What the stages hand to each other: proposals, regions, crops, prediction."""
+"""What the stages hand to each other: text embeddings, proposals, regions, crops, scores."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
-#: the internal word that keeps a single word company, since classification is by contrast
-OTHERS = "others"
+from ovseg.vocabulary import Vocabulary
+
+
+@dataclass
+class TextEmbeddings:
+    """A vocabulary in CLIP's text space.
+
+    Attributes:
+        vocabulary: of W words.
+        features: float (W + 1, D), of unit length; the last row stands for "no object".
+    """
+
+    vocabulary: Vocabulary
+    features: Tensor
 
 
 @dataclass
@@ -29,29 +40,35 @@ class Proposals:
 
 
 @dataclass
+class CropFeatures:
+    """What CLIP makes of the crops of one image's masks.
+
+    Attributes:
+        features: float (V, D), one row for each of the V valid masks, of any length; classified
+            by their direction.
+        valid: bool (Q,); which of the Q masks are valid: have a pixel above the threshold.
+    """
+
+    features: Tensor
+    valid: Tensor
+
+
+@dataclass
 class Regions:
-    """The proposals of one image.
+    """The proposals of one image. They do not depend on any class names.
 
     Attributes:
         image: (3, H, W), 0..255, channels in the order that the model was given.
-        words: the user's W words.
-        text: float (C + 1, D); unit text features of the C classes, the last row standing for "no
-            object". C is W, or 2 when an internal "others" keeps a single word company.
         masks: float (Q, H, W); probability of every pixel, 0..1.
-        class_probs: float (Q, C); MaskFormer's class probabilities, rows summing to at most one.
-        embeddings: float (Q, D); MaskFormer's class embeddings, see :class:`Proposals`; None where
-            they are not known.
-        clip_only: the proposals are of another system and came without embeddings: class_probs are
-            uniform, and CLIP alone classifies.
+        embeddings: float (Q, D); MaskFormer's class embeddings, see :class:`Proposals`; None for
+            proposals of another system, which CLIP alone classifies.
+        crops: CLIP's features of the masks' crops; None where they are not computed (yet).
     """
 
     image: Tensor
-    words: list[str]
-    text: Tensor
     masks: Tensor
-    class_probs: Tensor
     embeddings: Tensor | None = None
-    clip_only: bool = False
+    crops: CropFeatures | None = None
 
 
 @dataclass
@@ -72,8 +89,9 @@ class ClipClasses:
     """CLIP's classification of an image's regions.
 
     Attributes:
-        class_probs: float (V, C); class probabilities of the V valid masks, rows summing to one.
-        valid: bool (Q,); which of the Q masks are valid: have a pixel above the threshold.
+        class_probs: float (V, W); probabilities of the W words for the V valid masks, rows summing
+            to one.
+        valid: bool (Q,); see :class:`CropFeatures`.
     """
 
     class_probs: Tensor
@@ -98,10 +116,10 @@ class Crops:
 
 @dataclass
 class Classified:
-    """Proposals with their class probabilities, ready to be summed.
+    """Proposals with the probabilities of W words, ready to be summed.
 
     Attributes:
-        class_probs: float (K, C) in 0..1; rows need not sum to one.
+        class_probs: float (K, W) in 0..1; rows need not sum to one.
         queries: int64 (K,); which mask of the image each row belongs to.
     """
 
@@ -111,13 +129,13 @@ class Classified:
 
 @dataclass
 class PartialScores:
-    """What one look at an image, or at a tile of it, adds to the segmentation.
+    """What one view of an image, or of a tile of it, adds to the segmentation.
 
-    Scores are linear in class probabilities and masks, so those of several looks are a sum of
-    pieces; a piece that counts less than fully has that share in its ``class_probs`` or ``masks``.
+    Scores are linear in class probabilities and masks, so those of several views are a sum of
+    parts; a part that counts less than fully has that share in its ``class_probs`` or ``masks``.
 
     Attributes:
-        class_probs: float (K, C).
+        class_probs: float (K, W).
         masks: float (K, h, w), one for each row of ``class_probs``.
         canvas: height and width of the whole image in the masks' pixels; None: h and w.
         origin: row and column of the whole image where the masks' upper left pixel lies.
@@ -127,24 +145,3 @@ class PartialScores:
     masks: Tensor
     canvas: tuple[int, int] | None = None
     origin: tuple[int, int] = (0, 0)
-
-
-@dataclass
-class Prediction:
-    """The segmentation of one image.
-
-    Attributes:
-        labels: int64 (H, W); index into ``class_names``, -1 where no class has a score.
-        scores: float32 (H, W); the score of that class, 0 where there is none.
-        class_names: the user's words, in the order given; the internal word "others" that keeps a
-            single word company is not among them.
-    """
-
-    labels: Tensor
-    scores: Tensor
-    class_names: list[str]
-
-    def areas(self) -> list[int]:
-        """Pixels of every class, in the order of ``class_names``."""
-        inside = self.labels[self.labels >= 0]
-        return torch.bincount(inside, minlength=len(self.class_names)).tolist()

@@ -7,14 +7,13 @@ class. A class has the same colour in every picture: it goes by the class's inde
 from __future__ import annotations
 
 import functools
+import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
-import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
-
-from ovseg.structures import Prediction
 
 # clear, well separated colours for the first classes; the others are chosen to be far from these
 _FIRST_COLOURS = (
@@ -76,12 +75,13 @@ def color_map(labels: np.ndarray, colours: np.ndarray) -> np.ndarray:
     return with_none[np.where(labels < 0, len(colours), labels)]
 
 
-def draw_overlay(image: np.ndarray, prediction: Prediction) -> np.ndarray:
-    """The picture with its regions, their outlines and words, and a legend on its right.
+def draw_overlay(image: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> np.ndarray:
+    """The picture with its regions, their outlines and names, and a legend on its right.
 
     Args:
         image: uint8 (H, W, 3), RGB.
-        prediction: of that picture, with labels (H, W).
+        labels: integer (H, W), -1 where there is no class.
+        names: of the classes.
 
     Returns:
         uint8 (H', W', 3), RGB. Pictures with sides below ``MIN_OVERLAY_SIDE`` are enlarged.
@@ -89,16 +89,15 @@ def draw_overlay(image: np.ndarray, prediction: Prediction) -> np.ndarray:
     Raises:
         ValueError: labels and image differ in size.
     """
-    labels = np.asarray(prediction.labels)
     if labels.shape != image.shape[:2]:
         raise ValueError(f"labels {labels.shape} do not fit the image {image.shape[:2]}")
-    names = prediction.class_names
+    areas = np.bincount(labels[labels >= 0], minlength=len(names))
+    shares = areas / max(labels.size, 1)
     colours = palette(len(names))
     image, labels = _enlarge(image, labels)
     panel = Image.fromarray(draw_regions(image, labels, colours))
     size = _font_size(image)
     _draw_words(panel, labels, names, size)
-    shares = np.array(prediction.areas(), float) / max(prediction.labels.numel(), 1)
     legend = _draw_legend(_legend_rows(names, shares, colours), size, panel.height)
     height = max(panel.height, legend.height)
     canvas = Image.new("RGB", (panel.width + legend.width, height), _PAPER)
@@ -161,12 +160,20 @@ def _font_size(image: np.ndarray) -> int:
 @functools.lru_cache(maxsize=16)
 def text_font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
     """The font of all words in pictures; ``size`` in pixels."""
-    # matplotlib brings a font that covers Latin, Greek and Cyrillic, so none has to be installed
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
-    return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name), size)
+    return ImageFont.truetype(str(_font_folder() / name), size)
 
 
-def _draw_words(panel: Image.Image, labels: np.ndarray, names: list[str], size: int) -> None:
+def _font_folder() -> Path:
+    # matplotlib brings a font that covers Latin, Greek and Cyrillic, so none has to be installed;
+    # it is found and not imported, which would take a quarter of a second
+    spec = importlib.util.find_spec("matplotlib")
+    assert spec is not None
+    assert spec.origin is not None
+    return Path(spec.origin).parent / "mpl-data" / "fonts" / "ttf"
+
+
+def _draw_words(panel: Image.Image, labels: np.ndarray, names: Sequence[str], size: int) -> None:
     """Write each class's word into its largest regions where it fits, in place."""
     scale = min(1.0, _PLACING_SIDE / max(labels.shape))
     small = (max(1, round(labels.shape[1] * scale)), max(1, round(labels.shape[0] * scale)))
@@ -204,7 +211,7 @@ def _places(mask: np.ndarray, box: tuple[int, int], scale: float) -> list[tuple[
     return places
 
 
-def _legend_rows(names: list[str], shares: np.ndarray, colours: np.ndarray) -> list[_Row]:
+def _legend_rows(names: Sequence[str], shares: np.ndarray, colours: np.ndarray) -> list[_Row]:
     """Classes in the picture, the largest first; then what has no class and what is not there."""
     order = [int(i) for i in np.argsort(-shares, kind="stable")]
     rows: list[_Row] = []

@@ -3,29 +3,30 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
+from pycocotools.coco import COCO
 
 from ovseg.errors import UserError
-from ovseg.prediction import ResultPaths, describe, plan_outputs, save_result
-from ovseg.structures import Prediction
+from ovseg.prediction import Prediction
+from ovseg.result_files import ResultPaths, plan_outputs, save_result
 from ovseg.visualizer import palette
 
 IMAGE = np.zeros((2, 3, 3), np.uint8)
 
 
 def prediction(n_classes: int = 3) -> Prediction:
-    labels = torch.tensor([[0, 0, -1], [2, 0, 2]])
-    scores = torch.tensor([[0.5, 0.25, 0.0], [0.1, 0.75, 0.3]])
-    return Prediction(labels, scores, [f"word {i}" for i in range(n_classes)])
+    labels = np.array([[0, 0, -1], [2, 0, 2]], np.int32)
+    scores = np.array([[0.5, 0.25, 0.0], [0.1, 0.75, 0.3]], np.float32)
+    return Prediction(labels, scores, [f"word {i}" for i in range(n_classes)], IMAGE)
 
 
 def test_description_by_hand() -> None:
-    about = describe(prediction())
+    about = prediction().describe()
     assert (about["width"], about["height"]) == (3, 2)
     first, second, third = about["classes"]
     assert first == {
@@ -40,7 +41,7 @@ def test_description_by_hand() -> None:
 @pytest.mark.parametrize(("n_classes", "none"), [(3, 255), (254, 255), (255, 65535), (847, 65535)])
 def test_label_map(n_classes: int, none: int, tmp_path: Path) -> None:
     paths = ResultPaths.beside(tmp_path / "new" / "a_overlay.png", "a")
-    save_result(IMAGE, prediction(n_classes), paths, {"file": "a.png"})
+    save_result(prediction(n_classes), paths, {"file": "a.png"})
     with Image.open(tmp_path / "new" / "a_labels.png") as file:
         np.testing.assert_array_equal(np.asarray(file), [[0, 0, none], [2, 0, 2]])
         if none == 255:
@@ -60,7 +61,7 @@ def test_an_interruption_leaves_no_half_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     paths = ResultPaths.beside(tmp_path / "a_overlay.png", "a")
-    save_result(IMAGE, prediction(), paths, {"run": 1})
+    save_result(prediction(), paths, {"run": 1})
 
     def half(self: Image.Image, path: Path) -> None:
         path.write_text("half a picture")
@@ -68,7 +69,7 @@ def test_an_interruption_leaves_no_half_file(
 
     monkeypatch.setattr(Image.Image, "save", half)
     with pytest.raises(KeyboardInterrupt):
-        save_result(IMAGE, prediction(), paths, {"run": 2})
+        save_result(prediction(), paths, {"run": 2})
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "a.json", "a_labels.png", "a_overlay.png",
     ]  # fmt: skip
@@ -80,7 +81,7 @@ def test_what_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     paths = ResultPaths.beside(tmp_path / "file" / "a_overlay.png", "a")
     with pytest.raises(UserError, match=r"cannot write.*--output"):
-        save_result(IMAGE, prediction(), paths, {})
+        save_result(prediction(), paths, {})
     with pytest.raises(UserError, match=r"--output .*cannot be made"):
         plan_outputs([Path("a.png")], str(tmp_path / "file" / "pred"))
 
@@ -112,3 +113,81 @@ def test_output_as_a_file(tmp_path: Path) -> None:
     (tmp_path / "folder.png").mkdir()
     (paths,) = plan_outputs([Path("a.jpg")], str(tmp_path / "folder.png"))
     assert paths.overlay == tmp_path / "folder.png" / "a_overlay.jpg"
+
+
+def test_masks_and_areas_by_hand() -> None:
+    masks = prediction().masks
+    assert masks.dtype == bool
+    assert masks.astype(int).tolist() == [
+        [[1, 1, 0], [0, 1, 0]],
+        [[0, 0, 0], [0, 0, 0]],
+        [[0, 0, 0], [1, 0, 1]],
+    ]
+    assert prediction().areas() == [3, 0, 2]
+
+
+def test_overlay_and_json_are_those_of_the_files(tmp_path: Path) -> None:
+    paths = prediction().save(tmp_path / "new", "a")
+    assert [path.name for path in paths.all()] == ["a_overlay.png", "a_labels.png", "a.json"]
+    with Image.open(paths.overlay) as file:
+        np.testing.assert_array_equal(np.asarray(file), np.asarray(prediction().overlay()))
+    written = json.loads(paths.summary.read_text("utf-8"))
+    assert json.loads(prediction().to_json()).items() <= written.items()
+
+
+def test_coco_is_read_by_pycocotools(tmp_path: Path) -> None:
+    document = prediction().to_coco("a.jpg", image_id=7)
+    file = tmp_path / "coco.json"
+    file.write_text(json.dumps(document))
+    coco = COCO(str(file))
+    assert coco.loadImgs(7)[0]["file_name"] == "a.jpg"
+    assert [category["name"] for category in coco.loadCats(coco.getCatIds())] == [
+        "word 0", "word 1", "word 2",
+    ]  # fmt: skip
+    found = coco.loadAnns(coco.getAnnIds(imgIds=7))
+    assert [annotation["category_id"] for annotation in found] == [1, 3]  # word 1 is not there
+    for annotation, label in zip(found, (0, 2), strict=True):
+        mask = prediction().labels == label
+        np.testing.assert_array_equal(coco.annToMask(annotation), mask)
+        assert annotation["area"] == mask.sum()
+    assert found[0]["bbox"] == [0, 0, 2, 2]
+    assert found[0]["score"] == 0.5
+    assert found[1]["score"] == 0.2
+
+
+def test_polygons_outline_the_regions() -> None:
+    labels = np.full((40, 60), -1, np.int32)
+    labels[5:25, 10:50] = 1
+    labels[30:38, 3:20] = 1
+    one = Prediction(labels, (labels >= 0).astype(np.float32), ["a", "b"], np.zeros((40, 60, 3)))
+    (annotation,) = one.to_coco(polygons=True)["annotations"]
+    corners = [
+        {tuple(corner) for corner in np.reshape(polygon, (-1, 2)).tolist()}
+        for polygon in annotation["segmentation"]
+    ]
+    assert {(10, 5), (10, 24), (49, 5), (49, 24)} in corners
+    assert {(3, 30), (3, 37), (19, 30), (19, 37)} in corners
+    assert len(corners) == 2
+    labels[:] = -1
+    labels[3, 4] = labels[9, 9] = 0  # regions without three corners
+    assert one.to_coco(polygons=True)["annotations"] == []
+
+
+def test_supervision_gets_a_mask_a_class() -> None:
+    supervision = pytest.importorskip("supervision")
+    detections = prediction().to_supervision()
+    assert isinstance(detections, supervision.Detections)
+    assert detections.class_id.tolist() == [0, 2]
+    assert detections.data["class_name"].tolist() == ["word 0", "word 2"]
+    np.testing.assert_array_equal(detections.mask, prediction().masks[[0, 2]])
+    np.testing.assert_allclose(detections.confidence, [0.5, 0.2])
+    assert detections.xyxy.tolist() == [[0, 0, 2, 2], [0, 1, 3, 2]]
+    nothing = Prediction(np.full((2, 3), -1, np.int32), np.zeros((2, 3), np.float32), ["a"], IMAGE)
+    assert len(nothing.to_supervision()) == 0
+    assert nothing.to_coco()["annotations"] == []
+
+
+def test_supervision_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "supervision", None)
+    with pytest.raises(UserError, match="pip install supervision"):
+        prediction().to_supervision()

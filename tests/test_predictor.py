@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -13,22 +14,27 @@ from torch import Tensor, nn
 
 from ovseg.config import setup_cfg
 from ovseg.errors import UserError
-from ovseg.predictor import Predictor, clean_class_names
+from ovseg.predictor import Predictor
 
 CONFIG = CONFIGS / "ovseg_swinB_vitL_bs32_120k.yaml"
 
 
 class Recorder(nn.Module):
-    """Stands for a model: keeps its input and answers with given labels and scores of 0.5."""
+    """Stands for a model: keeps its inputs and answers with given labels and scores of 0.5."""
 
     def __init__(self, labels: Tensor) -> None:
         super().__init__()
         self.labels = labels
         self.inputs: list[dict] = []
 
-    def forward(self, inputs: list[dict]) -> list[dict]:
+    def encode(self, inputs: list[dict]) -> list[str]:
         self.inputs += inputs
-        return [{"labels": self.labels, "scores": torch.full(self.labels.shape, 0.5)}]
+        return [f"encoded {place}" for place in range(len(inputs))]
+
+    def segment(self, inputs: dict, encoded: str) -> dict:
+        assert encoded.startswith("encoded")
+        labels = self.labels[: inputs["height"], : inputs["width"]]
+        return {"labels": labels, "scores": torch.full(labels.shape, 0.5).where(labels >= 0, 0)}
 
 
 def recorder_predictor(labels: Tensor, *opts: str) -> tuple[Predictor, Recorder]:
@@ -42,40 +48,21 @@ def picture() -> np.ndarray:
     return np.asarray(Image.fromarray(small).resize((90, 60)))
 
 
-def test_words_are_stripped_and_keep_their_commas() -> None:
-    given = [" cat ", "door,  double door", "Blue\tsky"]
-    assert clean_class_names(given) == ["cat", "door, double door", "Blue sky"]
-    assert given == [" cat ", "door,  double door", "Blue\tsky"]
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        ([], "no class names"),
-        (["cat", "  "], "class name 2 of 2 is empty"),
-        (["cat", "dog", "Cat "], r"'Cat' is given twice \(positions 1 and 3\)"),
-        ("cat", "list of words"),
-    ],
-)
-def test_words_that_cannot_be(words: list[str], message: str) -> None:
-    with pytest.raises(UserError, match=message):
-        clean_class_names(words)
-
-
 def test_size_and_channels_are_those_of_evaluation(picture: np.ndarray) -> None:
     labels = torch.zeros(60, 90, dtype=torch.int64)
     opts = ("INPUT.MIN_SIZE_TEST", "40", "INPUT.MAX_SIZE_TEST", "50")
     predictor, model = recorder_predictor(labels, *opts)
-    prediction = predictor.predict(picture, ["cat", "dog"])
+    prediction = predictor(picture, ["cat", "dog"])
     (given,) = model.inputs
-    assert (given["height"], given["width"], given["class_names"]) == (60, 90, ["cat", "dog"])
+    assert (given["height"], given["width"]) == (60, 90)
+    assert prediction.class_names == ["cat", "dog"]
     # the short side would be 40 and the long one 60, which may be 50 at most
     expected = np.asarray(Image.fromarray(picture).resize((50, 33), Image.Resampling.BILINEAR))
     np.testing.assert_array_equal(given["image"].numpy(), expected.transpose(2, 0, 1))
     assert prediction.labels.shape == prediction.scores.shape == (60, 90)
 
     predictor, model = recorder_predictor(labels, *opts, "INPUT.FORMAT", "BGR")
-    predictor.predict(picture, ["cat", "dog"])
+    predictor(picture, ["cat", "dog"])
     swapped = expected.transpose(2, 0, 1)[::-1]
     np.testing.assert_array_equal(model.inputs[0]["image"].numpy(), swapped)
 
@@ -83,24 +70,125 @@ def test_size_and_channels_are_those_of_evaluation(picture: np.ndarray) -> None:
 def test_no_resizing_and_narrow_pictures(picture: np.ndarray) -> None:
     labels = torch.zeros(60, 90, dtype=torch.int64)
     predictor, model = recorder_predictor(labels, "INPUT.MIN_SIZE_TEST", "0")
-    predictor.predict(picture, ["cat"])
+    predictor(picture, ["cat"])
     assert model.inputs[0]["image"].shape == (3, 60, 90)
     narrow = np.zeros((1, 20000, 3), np.uint8)
     predictor, model = recorder_predictor(torch.zeros(1, 20000, dtype=torch.int64))
-    predictor.predict(narrow, ["cat"])
+    predictor(narrow, ["cat"])
     assert model.inputs[0]["image"].shape == (3, 1, 2560)
 
 
-def test_the_internal_word_is_no_class(picture: np.ndarray) -> None:
+def test_every_kind_of_picture_is_the_same_picture(picture: np.ndarray, tmp_path: Path) -> None:
     labels = torch.zeros(60, 90, dtype=torch.int64)
-    labels[:10], labels[10:20] = 1, -1  # 1 is the word that joined "cat"
-    words = ["cat"]
-    prediction = recorder_predictor(labels)[0].predict(picture, words)
-    assert words == prediction.class_names == ["cat"]
-    assert prediction.areas() == [40 * 90]
-    assert (prediction.labels[:20] == -1).all()
-    assert (prediction.scores[:20] == 0).all()
-    assert (prediction.scores[20:] == 0.5).all()
+    predictor, model = recorder_predictor(labels)
+    Image.fromarray(picture).save(tmp_path / "a.png")
+    tensor = torch.from_numpy(picture.copy()).permute(2, 0, 1)
+    kinds = [
+        picture,
+        str(tmp_path / "a.png"),
+        tmp_path / "a.png",
+        Image.fromarray(picture),
+        tensor,
+        tensor.float() / 255,
+    ]
+    for kind in kinds:
+        np.testing.assert_array_equal(predictor(kind, ["cat"]).image, picture)
+    swapped = np.ascontiguousarray(picture[:, :, ::-1])
+    np.testing.assert_array_equal(predictor(swapped, ["cat"], bgr=True).image, picture)
+    assert all(torch.equal(given["image"], model.inputs[0]["image"]) for given in model.inputs)
+    assert len(model.inputs) == len(kinds) + 1
+
+
+def test_several_pictures_are_batched_in_order(picture: np.ndarray, tmp_path: Path) -> None:
+    predictor, model = recorder_predictor(torch.zeros(60, 90, dtype=torch.int64))
+    (tmp_path / "broken.jpg").write_bytes(b"no picture")
+    pictures = [picture[: 10 * rows] for rows in range(1, 6)]
+    mixed = [*pictures[:2], tmp_path / "broken.jpg", *pictures[2:]]
+    calls: list[int] = []
+    encode = model.encode
+    model.encode = lambda inputs: (calls.append(len(inputs)), encode(inputs))[1]  # type: ignore
+    failed: list[tuple[object, str]] = []
+    found = list(
+        predictor.stream(
+            iter(mixed), ["cat"], batch_size=2, on_error=lambda p, e: failed.append((p, str(e)))
+        )
+    )
+    assert [prediction.image.shape[0] for prediction in found] == [10, 20, 30, 40, 50]
+    assert calls == [2, 2, 1]
+    ((path, reason),) = failed
+    assert path == tmp_path / "broken.jpg"
+    assert "broken.jpg" in reason
+    with pytest.raises(UserError, match=r"broken\.jpg"):
+        predictor(mixed, ["cat"])
+    assert [p.image.shape[0] for p in predictor(pictures, ["cat"])] == [10, 20, 30, 40, 50]
+
+
+def test_a_stream_reads_no_further_than_it_must(picture: np.ndarray) -> None:
+    predictor, _ = recorder_predictor(torch.zeros(60, 90, dtype=torch.int64))
+    taken: list[int] = []
+
+    def endless():
+        while True:
+            taken.append(1)
+            yield picture
+
+    stream = predictor.stream(endless(), ["cat"])
+    next(stream)
+    next(stream)
+    assert len(taken) <= 4
+    stream.close()
+
+
+@pytest.fixture(scope="module")
+def real(small_config, small_model) -> Predictor:
+    opts = ("INPUT.MIN_SIZE_TEST", "60")
+    return Predictor(small_config(*opts), small_model(*opts))
+
+
+def test_probabilities_and_proposals_on_request(real: Predictor, picture: np.ndarray) -> None:
+    encoded = real.encode(picture)
+    names = {"animal": ["cat", "dog"], "grass": "grass"}
+    plain = encoded.segment(names)
+    assert plain.class_probs is None
+    assert plain.proposals is None
+    assert plain.class_names == ["animal", "grass"]
+    full = encoded.segment(names, class_probs=True, proposals=True)
+    assert full.class_probs is not None
+    assert full.class_probs.shape == (2, 60, 90)
+    assert (full.class_probs.argmax(axis=0) == plain.labels).mean() > 0.999
+    assert full.class_probs.sum(axis=0).max() <= 1 + 1e-5
+    proposals = full.proposals
+    assert proposals is not None
+    queries = len(proposals.masks)
+    assert proposals.masks.shape == (queries, 60, 90)
+    # of the published words' probabilities each class has its best word's
+    words = encoded.segment(["cat", "dog", "grass"], proposals=True).proposals
+    for ours, theirs in (
+        (proposals.maskformer_probs, words.maskformer_probs),
+        (proposals.clip_probs, words.clip_probs),
+    ):
+        expected = np.stack([theirs[:, :2].max(axis=1), theirs[:, 2]], axis=1)
+        np.testing.assert_allclose(ours, expected)
+    valid = (proposals.masks > real.model.mask_threshold).any(axis=(1, 2))
+    np.testing.assert_array_equal(np.isnan(proposals.clip_probs[:, 0]), ~valid)
+
+
+def test_a_single_class_leaves_room_for_others(real: Predictor, picture: np.ndarray) -> None:
+    prediction = real.encode(picture).segment(["cat"], class_probs=True)
+    probs = prediction.class_probs
+    assert probs.shape == (1, 60, 90)
+    assert ((probs[0] > 0.5) == (prediction.labels == 0))[abs(probs[0] - 0.5) > 1e-4].all()
+    assert (prediction.scores[prediction.labels < 0] == 0).all()
+
+
+def test_threads_get_the_same_answers(real: Predictor, picture: np.ndarray) -> None:
+    names = [["cat", "dog"], ["grass"], [["sea", "lake"], "sky"], ["cat", "sky", "tree"]] * 4
+    alone = [real(picture, words).labels for words in names]
+    real.model.clip_adapter.text_cache.clear()
+    with ThreadPoolExecutor(4) as threads:
+        together = list(threads.map(lambda words: real(picture, words).labels, names))
+    for expected, labels in zip(alone, together, strict=True):
+        np.testing.assert_array_equal(labels, expected)
 
 
 @pytest.mark.parametrize(
@@ -111,7 +199,7 @@ def test_the_internal_word_is_no_class(picture: np.ndarray) -> None:
 def test_other_arrays_are_refused(image: np.ndarray) -> None:
     predictor, _ = recorder_predictor(torch.zeros(4, 4, dtype=torch.int64))
     with pytest.raises(ValueError, match="uint8"):
-        predictor.predict(image, ["cat"])
+        predictor(image, ["cat"])
 
 
 def test_weights_are_needed_and_must_be_trained(tmp_path: Path) -> None:

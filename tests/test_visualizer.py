@@ -4,15 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 
-from ovseg.structures import Prediction
 from ovseg.visualizer import MIN_OVERLAY_SIDE, color_map, draw_overlay, draw_regions, palette
-
-
-def prediction_of(labels: np.ndarray, names: list[str]) -> Prediction:
-    tensor = torch.from_numpy(labels.astype(np.int64))
-    return Prediction(tensor, (tensor >= 0).float(), names)
 
 
 def has_colour(picture: np.ndarray, colour: np.ndarray) -> bool:
@@ -51,7 +44,7 @@ def test_overlay_has_legend_and_full_size() -> None:
     labels = np.zeros((700, 1000), int)
     labels[:300, :600] = 2
     image = np.full((700, 1000, 3), 90, np.uint8)
-    overlay = draw_overlay(image, prediction_of(labels, ["grass", "not there", "sky"]))
+    overlay = draw_overlay(image, labels, ["grass", "not there", "sky"])
     assert overlay.dtype == np.uint8
     assert overlay.shape[0] == 700
     legend = overlay[:, 1000:]
@@ -67,7 +60,7 @@ def test_a_word_that_does_not_fit_is_left_out() -> None:
     labels = np.full((800, 800), -1)
     labels[400:410, 400:410] = 0
     image = np.full((800, 800, 3), 90, np.uint8)
-    overlay = draw_overlay(image, prediction_of(labels, ["a rather long word"]))
+    overlay = draw_overlay(image, labels, ["a rather long word"])
     changed = (overlay[:, :800] != 90).any(axis=-1)
     rows, columns = np.nonzero(changed)
     assert rows.min() > 390
@@ -80,7 +73,7 @@ def test_small_pictures_are_enlarged_with_their_regions() -> None:
     labels = np.zeros((64, 128), int)
     labels[:, 64:] = 1
     image = np.zeros((64, 128, 3), np.uint8)
-    overlay = draw_overlay(image, prediction_of(labels, ["a", "b"]))
+    overlay = draw_overlay(image, labels, ["a", "b"])
     assert overlay.shape[0] >= MIN_OVERLAY_SIDE // 2
     height = overlay.shape[0]
     top = (height - MIN_OVERLAY_SIDE // 2) // 2 + 10
@@ -93,19 +86,19 @@ def test_small_pictures_are_enlarged_with_their_regions() -> None:
 def test_odd_shapes(shape: tuple[int, int]) -> None:
     names = [f"class {i}" for i in range(40)]
     labels = np.arange(shape[0] * shape[1]).reshape(shape) % 41 - 1
-    overlay = draw_overlay(np.zeros((*shape, 3), np.uint8), prediction_of(labels, names))
+    overlay = draw_overlay(np.zeros((*shape, 3), np.uint8), labels, names)
     assert overlay.ndim == 3
     assert overlay.shape[1] > max(shape[1], 1)
 
 
 def test_nothing_found_and_long_words() -> None:
     image = np.zeros((100, 100, 3), np.uint8)
-    nothing = draw_overlay(image, prediction_of(np.full((100, 100), -1), ["cat"]))
+    nothing = draw_overlay(image, np.full((100, 100), -1), ["cat"])
     assert nothing.shape[1] > MIN_OVERLAY_SIDE
-    full = draw_overlay(image, prediction_of(np.zeros((100, 100)), ["word " * 200]))
+    full = draw_overlay(image, np.zeros((100, 100), int), ["word " * 200])
     assert full.shape[1] < 2 * MIN_OVERLAY_SIDE
 
 
 def test_sizes_must_agree() -> None:
     with pytest.raises(ValueError, match="do not fit"):
-        draw_overlay(np.zeros((4, 5, 3), np.uint8), prediction_of(np.zeros((5, 4)), ["cat"]))
+        draw_overlay(np.zeros((4, 5, 3), np.uint8), np.zeros((5, 4), int), ["cat"])

@@ -17,7 +17,7 @@ import numpy as np
 import scipy.io
 from PIL import Image
 
-from ovseg.data.vocabulary import load_vocabulary
+from ovseg.data.class_lists import load_class_list
 from ovseg.errors import Parser, UserError, cli_errors
 
 SPLITS = ("train", "val")
@@ -68,7 +68,7 @@ def _write_lines(path: Path, lines: Sequence[str]) -> None:
 def write_coco_stuff(root: Path) -> None:
     """Pixels hold the category id - 1; 255 is nothing."""
     rng = np.random.default_rng(1)
-    values = [number - 1 for number in load_vocabulary("coco_stuff_171").source_ids] + [255] * 20
+    values = [number - 1 for number in load_class_list("coco_stuff_171").source_ids] + [255] * 20
     for first, split in enumerate(("train2017", "val2017")):
         for index, size in enumerate(SIZES):
             name = f"{1000 * first + index + 9:012d}"
@@ -92,7 +92,7 @@ def write_ade20k(root: Path) -> None:
 def write_ade20k_full(root: Path) -> None:
     """Red and green hold the object's index, blue the instance; a pickle lists the images."""
     rng = np.random.default_rng(3)
-    classes = load_vocabulary("ade20k_full_847")
+    classes = load_class_list("ade20k_full_847")
     # 0 is nothing, 7 and 3000 are objects that are none of the classes
     values = [*classes.source_ids, *[0, 7, 3000] * 40]
     folders, names = [], []
@@ -128,7 +128,7 @@ def write_pascal_context(root: Path) -> None:
     """MATLAB files hold 1..459 in LabelMap; 0 is nothing."""
     rng = np.random.default_rng(4)
     voc = root / "VOCdevkit" / "VOC2010"
-    many, few = (load_vocabulary(f"pascal_context_{count}").names for count in (459, 59))
+    many, few = (load_class_list(f"pascal_context_{count}").names for count in (459, 59))
     _write_lines(voc / "labels.txt", [f"{i}: {name}" for i, name in enumerate(many, 1)])
     _write_lines(voc / "59_labels.txt", [f"{i}: {name}" for i, name in enumerate(few, 1)])
     # half of the patches are of the 59 classes

@@ -28,14 +28,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from ovseg.data.datasets import Split, dataset_classes, register_split
-from ovseg.data.vocabulary import Vocabulary
+from ovseg.data.class_lists import ClassList
+from ovseg.data.datasets import dataset_classes, register_split
+from ovseg.data.splits import Split
 from ovseg.errors import UserError
-from ovseg.structures import OTHERS
+from ovseg.vocabulary import Vocabulary
 
 _KEYS = (
     "name", "images", "labels", "classes", "ignore_value", "image_ext", "label_ext", "panoptic_json"
@@ -67,9 +67,9 @@ class CustomSplit(Split):
 
     words: tuple[tuple[str, ...], ...] = ()
 
-    def classes(self) -> Vocabulary:
+    def classes(self) -> ClassList:
         """The names of the classes."""
-        return Vocabulary(tuple(names[0] for names in self.words))
+        return ClassList(tuple(names[0] for names in self.words))
 
 
 def register_custom(files: Iterable[str | os.PathLike[str]]) -> list[str]:
@@ -86,19 +86,10 @@ def register_custom(files: Iterable[str | os.PathLike[str]]) -> list[str]:
     return [_register(Path(file).expanduser()) for file in files]
 
 
-def dataset_words(name: str) -> list[str]:
-    """All words of a data set, those of one class together; for most the names of its classes."""
-    return MetadataCatalog.get(name).get("words") or dataset_classes([name])
-
-
-def word_labels(name: str) -> np.ndarray:
-    """The label of each of :func:`dataset_words`; -1 for a word that stands for no class.
-
-    Returns:
-        int32 (W,).
-    """
-    labels = MetadataCatalog.get(name).get("word_labels")
-    return np.array(range(len(dataset_classes([name]))) if labels is None else labels, np.int32)
+def dataset_vocabulary(name: str) -> Vocabulary:
+    """The classes of a data set, with the synonyms of one's own data sets."""
+    words = MetadataCatalog.get(name).get("class_words")
+    return Vocabulary.of(dataset_classes([name]) if words is None else words)
 
 
 def _register(file: Path) -> str:
@@ -125,22 +116,11 @@ def _register(file: Path) -> str:
     )
     _forget(file, name)
     register_split(split, file.parent)
-    metadata = MetadataCatalog.get(name)
-    metadata.set(custom_file=str(file.resolve()))
-    if any(len(names) > 1 for names in words):
-        _set_words(metadata, words)
+    MetadataCatalog.get(name).set(custom_file=str(file.resolve()), class_words=words)
     if panoptic is not None:
         DatasetCatalog.remove(name)
         DatasetCatalog.register(name, lambda: _load_panoptic(file, split, panoptic))
     return name
-
-
-def _set_words(metadata: Any, words: tuple[tuple[str, ...], ...]) -> None:
-    pairs = [(word, label) for label, names in enumerate(words) for word in names]
-    if len(words) == 1:
-        # a single class with synonyms has company, as a single word has in the model
-        pairs.append((OTHERS, -1))
-    metadata.set(words=[word for word, _ in pairs], word_labels=[label for _, label in pairs])
 
 
 def _forget(file: Path, name: str) -> None:

@@ -17,11 +17,12 @@ from detectron2.projects.point_rend import ColorAugSSDTransform
 from detectron2.structures import Instances
 from torch.nn import functional as F
 
-from ovseg.data.custom import dataset_words
+from ovseg.data.custom import dataset_vocabulary
 from ovseg.data.datasets import dataset_classes
 from ovseg.data.label_maps import read_truth
 from ovseg.errors import UserError
 from ovseg.utils.images import read_image
+from ovseg.vocabulary import Vocabulary
 
 #: grey value of padded image borders
 PAD_VALUE = 128
@@ -194,7 +195,7 @@ class EvaluationMapper:
         *,
         size: tuple[int, int],
         image_format: str,
-        class_names: Sequence[str],
+        vocabulary: Vocabulary,
         dataset_name: str,
     ) -> None:
         """Build the mapper by hand; from a config: ``EvaluationMapper(cfg, dataset_name)``.
@@ -202,12 +203,12 @@ class EvaluationMapper:
         Args:
             size: lengths of the shorter and the longer side, see :func:`resize_short_side`.
             image_format: ``"RGB"`` or ``"BGR"``.
-            class_names: the words to look for.
+            vocabulary: the classes to look for.
             dataset_name: goes into ``meta``.
         """
         self.size = size
         self.image_format = image_format
-        self.class_names = list(class_names)
+        self.vocabulary = vocabulary
         self.dataset_name = dataset_name
 
     @classmethod
@@ -216,7 +217,7 @@ class EvaluationMapper:
         return {
             "size": test_size(cfg),
             "image_format": cfg.INPUT.FORMAT,
-            "class_names": dataset_words(dataset_name),
+            "vocabulary": dataset_vocabulary(dataset_name),
             "dataset_name": dataset_name,
         }
 
@@ -225,7 +226,7 @@ class EvaluationMapper:
 
         Returns:
             The dict's entries, ``image`` (uint8 tensor (3, H, W), 0..255), ``height`` and ``width``
-            of the file, ``class_names`` (with synonyms, see ``dataset_words``), ``meta``, and
+            of the file, ``class_names`` (the :class:`Vocabulary`), ``meta``, and
             ``output: "labels"``, which asks the model for a label map in place of scores for every
             class.
 
@@ -239,7 +240,7 @@ class EvaluationMapper:
             "height": image.shape[0],
             "width": image.shape[1],
             "image": torch.from_numpy(np.ascontiguousarray(resized.transpose(2, 0, 1))),
-            "class_names": self.class_names,
+            "class_names": self.vocabulary,
             "meta": {"dataset_name": self.dataset_name},
             "output": "labels",
         }

@@ -10,7 +10,7 @@ NPZ (written by OVSeg, and by ``numpy.savez_compressed``):
   the proposals of OVSeg's own MaskFormer are classified for any words. Without, CLIP alone
   classifies the masks, and the ensemble's weight has no effect.
 
-JSON: a list of COCO run-length encodings ``{"size": [h, w], "counts": ...}``, or of objects that
+JSON: a list of COCO run-length encodings ``{"size": (h, w), "counts": ...}``, or of objects that
 hold one as ``segmentation``, as Segment Anything's mask generator writes them.
 """
 

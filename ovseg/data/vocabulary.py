@@ -1,70 +1,149 @@
-"""Class lists, one json file each under ``ovseg/data/vocabularies``.
-
-A file is a list in label order whose entries are names, ``[source id, name]`` pairs, or objects
-with ``name`` and ``split``. Names keep their commas: ``"door, double door"`` is one class.
-"""
+"""Class names as users give them: a list, a mapping, a file, or the name of a built-in list."""
 
 from __future__ import annotations
 
+import difflib
 import json
-from dataclasses import dataclass, field
-from functools import lru_cache
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from ovseg.data.class_lists import load_class_list
 from ovseg.errors import UserError
+from ovseg.vocabulary import Vocabulary
 
-VOCABULARY_DIR = Path(__file__).resolve().parent / "vocabularies"
+#: what :func:`read_vocabulary` takes
+ClassNames = (
+    str
+    | os.PathLike[str]
+    | Sequence[str | Sequence[str]]
+    | Mapping[str, str | Sequence[str]]
+    | Vocabulary
+)
 
+#: separates the synonyms of a class; names contain commas
+SEPARATOR = "|"
 
-@dataclass(frozen=True)
-class Vocabulary:
-    """Class names in label order.
-
-    Attributes:
-        names: the name of label ``i`` at place ``i``.
-        source_ids: for lists numbered elsewhere (COCO category ids, ADE20K object indices) the
-            number of each class there; else empty.
-        groups: for lists with splits, the labels of each (``"seen"``, ``"unseen"``, ``"stuff"``).
-    """
-
-    names: tuple[str, ...]
-    source_ids: tuple[int, ...] = ()
-    groups: dict[str, tuple[int, ...]] = field(default_factory=dict)
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def first(self, count: int) -> Vocabulary:
-        """The vocabulary of labels ``0 .. count - 1``."""
-        groups = {
-            group: tuple(label for label in labels if label < count)
-            for group, labels in self.groups.items()
-        }
-        groups = {group: labels for group, labels in groups.items() if labels}
-        return Vocabulary(self.names[:count], self.source_ids[:count], groups)
+# name -> class list; that of ADE20K-150 is detectron2's
+_BUILT_IN = {
+    "ade20k-150": "",
+    "ade20k-847": "ade20k_full_847",
+    "coco-stuff-171": "coco_stuff_171",
+    "pascal-context-59": "pascal_context_59",
+    "pascal-context-459": "pascal_context_459",
+    "pascal-voc-20": "pascal_voc_20",
+    "stickerscenes": "stickerscenes",
+}
+BUILT_IN_NAMES = tuple(_BUILT_IN)
 
 
-@lru_cache
-def load_vocabulary(name: str) -> Vocabulary:
-    """Read the class list ``name``, for example ``"pascal_voc_20"``.
+def read_vocabulary(class_names: ClassNames) -> Vocabulary:
+    """The vocabulary that a user gives.
+
+    Args:
+        class_names: a list whose entries are names, ``"sofa | couch"`` for a class with synonyms,
+            or lists of a name and its synonyms; a mapping from the name of a class to the words
+            that it is found by; the path of a text file with a class a line, or of a JSON file with
+            such a list or mapping; or one of :data:`BUILT_IN_NAMES`.
+
+    Returns:
+        Words with single blanks. Case is kept, but words that differ in nothing else count as the
+        same, since CLIP reads lower case only.
 
     Raises:
-        UserError: there is no such list.
+        UserError: no class, an empty word, a word that is there twice, or a file that is missing or
+            cannot be read.
     """
-    path = VOCABULARY_DIR / f"{name}.json"
-    if not path.is_file():
-        names = ", ".join(sorted(file.stem for file in VOCABULARY_DIR.glob("*.json")))
-        raise UserError(f"no vocabulary {name!r}; there are {names}")
-    entries = json.loads(path.read_text(encoding="utf-8"))
-    if isinstance(entries[0], str):
-        return Vocabulary(tuple(entries))
-    if isinstance(entries[0], list):
-        ids, names_ = zip(*entries, strict=True)
-        return Vocabulary(names_, ids)
-    groups: dict[str, list[int]] = {}
-    for label, entry in enumerate(entries):
-        groups.setdefault(entry["split"], []).append(label)
-    return Vocabulary(
-        tuple(entry["name"] for entry in entries),
-        groups={group: tuple(labels) for group, labels in groups.items()},
+    if isinstance(class_names, Vocabulary):
+        return class_names
+    if isinstance(class_names, str | os.PathLike):
+        return _from_name(class_names)
+    return _from_entries(class_names)
+
+
+def built_in_vocabulary(name: str) -> Vocabulary:
+    """One of :data:`BUILT_IN_NAMES`, in label order."""
+    if _BUILT_IN[name]:
+        return Vocabulary.of(load_class_list(_BUILT_IN[name]).names)
+    from detectron2.data.datasets.builtin_meta import ADE20K_SEM_SEG_CATEGORIES
+
+    return Vocabulary.of(ADE20K_SEM_SEG_CATEGORIES)
+
+
+def _from_name(name: str | os.PathLike[str]) -> Vocabulary:
+    path = Path(name).expanduser()
+    if path.is_file():
+        return _from_file(path)
+    if name in _BUILT_IN:
+        return built_in_vocabulary(str(name))
+    close = difflib.get_close_matches(str(name), _BUILT_IN, n=2)
+    hint = f"did you mean {' or '.join(close)}?" if close else f"({', '.join(_BUILT_IN)})"
+    raise UserError(
+        f"vocabulary {str(name)!r} is neither a file nor a built-in list {hint}; "
+        "give several class names as a list of words"
     )
+
+
+def _from_file(path: Path) -> Vocabulary:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        content: Any = json.loads(text) if path.suffix.lower() == ".json" else text.splitlines()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UserError(f"vocabulary {str(path)!r} cannot be read ({reason})") from error
+    if isinstance(content, list) and path.suffix.lower() != ".json":
+        content = [line for line in content if line.strip()]
+    if not isinstance(content, list | dict):
+        raise UserError(f"vocabulary {str(path)!r} holds neither a list nor a mapping of names")
+    try:
+        return _from_entries(content)
+    except UserError as error:
+        raise UserError(f"vocabulary {str(path)!r}: {error}") from error
+
+
+def _from_entries(
+    entries: Iterable[str | Sequence[str]] | Mapping[str, str | Sequence[str]],
+) -> Vocabulary:
+    if isinstance(entries, Mapping):
+        names = [_clean(name) for name in entries]
+        words = [_words(entry) for entry in entries.values()]
+    else:
+        words = [_words(entry) for entry in entries]
+        names = [entry[0] if entry else "" for entry in words]
+    if not words:
+        raise UserError(
+            "no class names; give at least one word, for example --class-names dog grass"
+        )
+    _check_words(names, words)
+    return Vocabulary(tuple(names), tuple(tuple(entry) for entry in words))
+
+
+def _words(entry: Any) -> list[str]:
+    if isinstance(entry, str):
+        return [_clean(word) for word in entry.split(SEPARATOR)]
+    if not isinstance(entry, Sequence):
+        raise UserError(f"class name {entry!r} is no text; write it in quotes")
+    return [_clean(word) for word in entry]
+
+
+def _clean(word: Any) -> str:
+    if not isinstance(word, str):
+        raise UserError(f"class name {word!r} is no text; write it in quotes")
+    return " ".join(word.split())
+
+
+def _check_words(names: Sequence[str], words: Sequence[Sequence[str]]) -> None:
+    seen: dict[str, int] = {}
+    for position, (name, entry) in enumerate(zip(names, words, strict=True), start=1):
+        if not name or not entry or not all(entry):
+            raise UserError(f"class name {position} of {len(words)} is empty; leave it out")
+        for word in entry:
+            first = seen.setdefault(word.casefold(), position)
+            if first != position or entry.index(word) != len(entry) - 1 - entry[::-1].index(word):
+                raise UserError(
+                    f"class name {word!r} is given twice (positions {first} and {position}); "
+                    "give every word once (case makes no difference)"
+                )
+    if len({name.casefold() for name in names}) < len(names):
+        raise UserError("two classes have the same name; give every class its own")

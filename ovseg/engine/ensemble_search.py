@@ -13,12 +13,11 @@ from typing import Any
 import numpy as np
 from detectron2.config import CfgNode
 
-from ovseg.data.custom import word_labels
 from ovseg.data.datasets import class_groups, dataset_classes, ignore_label
 from ovseg.data.loader import Example
 from ovseg.engine.resumable import Counts, model_settings, resumable_pass
 from ovseg.errors import UserError
-from ovseg.evaluation.confusion import NO_CLASS, new_confusion
+from ovseg.evaluation.confusion import new_confusion
 from ovseg.evaluation.ensemble_grid import Grid, GridScores, grid_scores
 from ovseg.evaluation.sem_seg import count_labels, matching_truth
 from ovseg.modeling import OVSeg
@@ -44,8 +43,6 @@ class GridCounter:
         )
         self._model, self._grid = model, grid
         self._ignore_label = ignore_label(dataset_name)
-        # by index -1 the last place: no class
-        self._label_of = np.append(word_labels(dataset_name), NO_CLASS).astype(np.int32)
 
     def __call__(self, batch: list[Example]) -> list[str | None]:
         """Count a batch; see :data:`ovseg.engine.resumable.CountBatch`."""
@@ -62,14 +59,15 @@ class GridCounter:
         truth = matching_truth(example, (example["height"], example["width"]))
         confusion = self.counts.arrays["confusion"]
         part = confusion[example["position"] % len(confusion)]
+        text = self._model.text(example["class_names"])
+        probs = self._model.classify_queries(regions, text)
         for row, threshold in enumerate(self._grid.thresholds):
-            clip = self._model.classify(regions, mask_threshold=threshold)
+            clip = self._model.classify_crops(self._model.encode_crops(regions, threshold), text)
             alternatives = [
-                self._model.combine(regions, clip, weight=weight) for weight in self._grid.weights
+                self._model.combine(probs, clip, weight=weight) for weight in self._grid.weights
             ]
             maps = self._model.label_maps(example, regions, alternatives, threshold)
-            for column, words in enumerate(maps.cpu().numpy()):
-                labels = self._label_of[words]
+            for column, labels in enumerate(maps.cpu().numpy()):
                 count_labels(part[row, column], labels, truth, example, self._ignore_label)
 
 

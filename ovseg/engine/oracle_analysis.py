@@ -16,7 +16,6 @@ from detectron2.config import CfgNode
 from PIL import Image
 from torch import Tensor
 
-from ovseg.data.custom import word_labels
 from ovseg.data.datasets import class_groups, dataset_classes, ignore_label, load_dataset
 from ovseg.data.label_maps import read_truth
 from ovseg.data.loader import Example
@@ -56,8 +55,6 @@ class AnalysisCounter:
         self._model = model
         self._classes = classes
         self._ignore_label = ignore_label(dataset_name)
-        # by index -1 the last place: no class
-        self._label_of = np.append(word_labels(dataset_name), NO_CLASS).astype(np.int32)
 
     def __call__(self, batch: list[Example]) -> list[str | None]:
         """Count a batch; see :data:`ovseg.engine.resumable.CountBatch`."""
@@ -91,15 +88,16 @@ class AnalysisCounter:
         self, example: Example, truth: np.ndarray, present: np.ndarray
     ) -> dict[str, np.ndarray]:
         """Label maps of true regions with the classes that CLIP gives them."""
+        text = self._model.text(example["class_names"])
         masks = torch.from_numpy(truth == present[:, None, None]).float()
         true_regions = self._model.propose([{**example, "proposals": GivenProposals(masks)}])[0]
         boxes = replace(true_regions, masks=_filled_boxes(true_regions.masks > _HALF))
         maps = {}
         for kind, (name, seen) in enumerate(zip(SETTINGS, (true_regions, boxes), strict=False)):
-            clip = self._model.classify(seen, mask_threshold=_HALF)
-            words = np.full(len(present), NO_CLASS)
-            words[clip.valid.cpu().numpy()] = clip.class_probs.argmax(dim=1).cpu().numpy()
-            named = self._label_of[words]
+            clip = self._model.classify_crops(self._model.encode_crops(seen, _HALF), text)
+            best = text.vocabulary.class_labels(clip.class_probs.argmax(dim=1))
+            named = np.full(len(present), NO_CLASS)
+            named[clip.valid.cpu().numpy()] = best.cpu().numpy()
             self.counts.arrays["right"][kind, present] += named == present
             maps[name] = _painted(truth, present, named)
         return maps
@@ -113,27 +111,28 @@ class AnalysisCounter:
         best = iou.max(axis=0) if len(iou) else np.zeros(len(present))
         bins = np.floor(100 * best + 1e-4).astype(int)
         self.counts.arrays["best_iou"][present, bins] += 1
-        clip = model.classify(regions)
+        text = model.text(example["class_names"])
+        probs = model.classify_queries(regions, text)
+        clip = model.classify_crops(model.encode_crops(regions), text)
         alternatives = {
-            "CLIP alone": model.combine(regions, clip, weight=0),
-            "ensemble": model.combine(regions, clip),
+            "CLIP alone": model.combine(probs, clip, weight=0),
+            "ensemble": model.combine(probs, clip),
         }
-        if not regions.clip_only:
-            alternatives["MaskFormer alone"] = model.combine(regions, None)
+        if probs is not None:
+            alternatives["MaskFormer alone"] = model.combine(probs, None)
         maps = model.label_maps(example, regions, list(alternatives.values())).cpu().numpy()
-        labels = {
-            name: self._label_of[words] for name, words in zip(alternatives, maps, strict=True)
-        }
+        labels = dict(zip(alternatives, maps, strict=True))
         if len(iou) and len(present):
-            true_classes = _true_classes(iou, present, regions.class_probs)
-            oracle = model.label_maps(example, regions, [true_classes])[0].cpu().numpy()
+            true_classes = _true_classes(iou, present, self._classes, model.device)
+            plain = {**example, "class_names": text.vocabulary.names}  # a word is a class
+            oracle = model.label_maps(plain, regions, [true_classes])[0].cpu().numpy()
             labels["predicted masks, oracle classes"] = oracle
         else:
             labels["predicted masks, oracle classes"] = np.full(truth.shape, NO_CLASS)
         return labels
 
     def _fit(self, regions: Regions, truth: np.ndarray, present: np.ndarray) -> np.ndarray:
-        """IoU [Q, N] of predicted masks and true regions, at the size that the model sees.
+        """IoU (Q, N) of predicted masks and true regions, at the size that the model sees.
 
         Pixels that are ignored in the truth belong to no mask.
         """
@@ -147,7 +146,7 @@ class AnalysisCounter:
 
 
 def _filled_boxes(masks: Tensor) -> Tensor:
-    """Boolean masks [N, H, W] grown to fill their boxes, as float."""
+    """Boolean masks (N, H, W) grown to fill their boxes, as float."""
     filled = torch.zeros(masks.shape, device=masks.device)
     for mask, (left, top, right, bottom) in zip(filled, mask_boxes(masks).tolist(), strict=True):
         mask[top:bottom, left:right] = 1
@@ -162,13 +161,15 @@ def _painted(truth: np.ndarray, present: np.ndarray, named: np.ndarray) -> np.nd
     return labels
 
 
-def _true_classes(iou: np.ndarray, present: np.ndarray, like: Tensor) -> Classified:
+def _true_classes(
+    iou: np.ndarray, present: np.ndarray, classes: int, device: torch.device
+) -> Classified:
     """Each mask with the class of the region that it fits best, weighted by that IoU."""
-    probs = np.zeros((len(iou), max(int(like.shape[1]), int(present.max()) + 1)), np.float32)
+    probs = np.zeros((len(iou), classes), np.float32)
     best = iou.argmax(axis=1)
     probs[np.arange(len(iou)), present[best]] = iou.max(axis=1)
-    queries = torch.arange(len(iou), device=like.device)
-    return Classified(torch.from_numpy(probs).to(like.device), queries)
+    queries = torch.arange(len(iou), device=device)
+    return Classified(torch.from_numpy(probs).to(device), queries)
 
 
 def analyze_dataset(
@@ -231,12 +232,11 @@ def _strip(
     """Picture, truth and the ensemble's labels of an image beside each other."""
     truth = read_truth(example).astype(np.int32)
     truth[truth == ignore_label(dataset_name)] = NO_CLASS
-    words = model([evaluation_mapper(cfg, dataset_name)(example)])[0]["labels"].cpu().numpy()
-    label_of = np.append(word_labels(dataset_name), NO_CLASS).astype(np.int32)
+    labels = model([evaluation_mapper(cfg, dataset_name)(example)])[0]["labels"].cpu().numpy()
     return draw_comparison(
         read_image(example["file_name"]),
         truth,
-        label_of[words],
+        labels,
         dataset_classes([dataset_name]),
         f"prediction, mIoU {100 * score:.1f} %",
     )

@@ -1,56 +1,31 @@
-"""Checking and writing proposals for whole data sets."""
+"""Writing proposals for whole data sets."""
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
-from detectron2.config import CfgNode
-from detectron2.utils import comm
+from torch import Tensor, nn
 
-from ovseg.data.datasets import load_dataset
 from ovseg.data.loader import Example
-from ovseg.data.proposal_files import (
-    check_names,
-    check_proposals,
-    dataset_folder,
-    write_proposals,
-)
-from ovseg.engine.resumable import Counts, model_settings, resumable_pass
+from ovseg.data.proposal_files import write_proposals
 from ovseg.modeling import OVSeg
 
 
-def check_proposal_files(cfg: CfgNode) -> None:
-    """Find out before any work whether proposals are there, or can be written.
+class SaveProposals(nn.Module):
+    """Writes the proposals of a model in evaluation besides segmenting by them."""
 
-    Raises:
-        UserError: an image of ``DATASETS.TEST`` has no file, or shares it with another.
-    """
-    for name in cfg.DATASETS.TEST:
-        images = [example["file_name"] for example in load_dataset(name)]
-        if cfg.TEST.LOAD_PROPOSALS:
-            check_proposals(dataset_folder(cfg.TEST.LOAD_PROPOSALS, name), images)
-        if cfg.TEST.SAVE_PROPOSALS:
-            check_names(images)
+    def __init__(self, model: OVSeg, folder: Path) -> None:
+        """Write into the subfolder of each data set's name, a file an image."""
+        super().__init__()
+        self.model = model
+        self.folder = folder
+        # an evaluation puts this mode back when it is over
+        self.training = model.training
 
-
-def save_proposals(cfg: CfgNode, model: OVSeg) -> None:
-    """Write the model's proposals for ``DATASETS.TEST`` to ``TEST.SAVE_PROPOSALS``, resumable.
-
-    Args:
-        cfg: names the data sets and the folder; each data set has a subfolder.
-        model: in evaluation mode.
-    """
-    folder = Path(cfg.TEST.SAVE_PROPOSALS)
-    for name in cfg.DATASETS.TEST:
-
-        def write(batch: list[Example], target: Path = folder / name) -> list[str | None]:
-            for example, regions in zip(batch, model.propose(batch), strict=True):
-                write_proposals(target / f"{Path(example['file_name']).stem}.npz", regions)
-            return [None] * len(batch)
-
-        unfinished = folder / name / ".unfinished"
-        settings = {"proposals": True, **model_settings(cfg)}
-        resumable_pass(cfg, name, Counts({}), write, folder=unfinished, settings=settings)
-        if comm.is_main_process():
-            shutil.rmtree(unfinished)
+    def forward(self, batched_inputs: list[Example]) -> list[dict[str, Tensor]]:
+        """As :class:`OVSeg` in evaluation; each input has ``meta`` and ``file_name``."""
+        encoded = self.model.encode(batched_inputs)
+        for inputs, regions in zip(batched_inputs, encoded, strict=True):
+            name = f"{Path(inputs['file_name']).stem}.npz"
+            write_proposals(self.folder / inputs["meta"]["dataset_name"] / name, regions)
+        return [self.model.segment(*each) for each in zip(batched_inputs, encoded, strict=True)]

@@ -1,15 +1,16 @@
-"""Several looks at an image in place of one: test-time augmentation and the sliding window.
+"""Several views of an image in place of one: test-time augmentation and the sliding window.
 
-Every look is segmented by itself, and the scores are averaged: over the sizes and mirror images of
+Every view is segmented by itself, and the scores are averaged: over the sizes and mirror images of
 ``TEST.AUG``, at each pixel over the tiles of ``TEST.SLIDING_WINDOW`` that show it, and over both
-when both are on. All that is kept of a look is its masks and their classes, so memory grows with
-looks x proposals x their pixels and not with the number of classes.
+when both are on. All that is kept of a view is its proposals and their features, so memory grows
+with views x proposals x their pixels and not with the number of classes.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,7 +21,8 @@ from torch.nn.parallel import DistributedDataParallel
 from ovseg.data.mapper import resize_short_side
 from ovseg.errors import UserError
 from ovseg.modeling import OVSeg
-from ovseg.structures import PartialScores
+from ovseg.modeling.class_names import vocabulary_of
+from ovseg.structures import PartialScores, Regions, TextEmbeddings
 
 
 def for_inference(cfg: CfgNode, model: nn.Module) -> nn.Module:
@@ -59,8 +61,27 @@ def tile_starts(length: int, tile: int, overlap: float) -> list[int]:
     return [max(min(index * step, length - tile), 0) for index in range(count)]
 
 
+@dataclass
+class View:
+    """One view of an image: a tile of one of its sizes, or the mirror image of such a tile.
+
+    Attributes:
+        regions: its proposals, encoded.
+        mirrored: it is a mirror image.
+        share: float (h, w); by how much each of its pixels counts in the average.
+        canvas: height and width of the resized image that it is a tile of.
+        origin: row and column of its upper left pixel there.
+    """
+
+    regions: Regions
+    mirrored: bool
+    share: Tensor
+    canvas: tuple[int, int]
+    origin: tuple[int, int]
+
+
 class MultiViewSegmenter(nn.Module):
-    """Takes and gives what :class:`OVSeg` does in inference, but looks several times."""
+    """Takes and gives what :class:`OVSeg` does in inference, over several views of an image."""
 
     def __init__(
         self,
@@ -74,12 +95,12 @@ class MultiViewSegmenter(nn.Module):
     ) -> None:
         """
         Args:
-            model: sees every look.
-            sizes: lengths in pixels of the shorter side that the image is resized to, each a look;
+            model: segments every view.
+            sizes: lengths in pixels of the shorter side that the image is resized to, each a view;
                 none: the image as it is given.
             max_size: of the longer side after resizing, in pixels; read when there are sizes.
-            flip: look at the mirror image too.
-            tile: side in pixels of the square tiles that each look is cut into; None: not cut.
+            flip: view the mirror image too.
+            tile: side in pixels of the square tiles that each view is cut into; None: not cut.
             overlap: see :func:`tile_starts`.
         """
         super().__init__()
@@ -97,57 +118,70 @@ class MultiViewSegmenter(nn.Module):
 
         With ``sizes`` the ``image`` should be the original, so that nothing is resized twice.
         """
-        return [self._segment(inputs) for inputs in batched_inputs]
+        encoded = self.encode(batched_inputs)
+        return [self.segment(*each) for each in zip(batched_inputs, encoded, strict=True)]
 
-    def _segment(self, inputs: dict[str, Any]) -> dict[str, Tensor]:
+    def encode(self, batched_inputs: list[dict[str, Any]]) -> list[list[View]]:
+        """The views of each image, with what does not depend on class names.
+
+        Raises:
+            UserError: an image brings proposals of its own.
+        """
+        return [self._views(inputs) for inputs in batched_inputs]
+
+    def segment(self, inputs: dict[str, Any], views: Sequence[View]) -> dict[str, Tensor]:
+        """The segmentation of an encoded image; see :meth:`OVSeg.segment`."""
+        text = self.model.text(vocabulary_of(inputs))
+        parts = [self._part(view, text) for view in views]
+        return self.model.assemble(inputs, parts, inputs["image"].shape[-2:])
+
+    def _part(self, view: View, text: TextEmbeddings) -> PartialScores:
+        classified = self.model.classify(view.regions, text)
+        part = self.model.partial_scores(view.regions, classified, text.vocabulary)
+        masks = part.masks.flip(-1) if view.mirrored else part.masks
+        return PartialScores(
+            part.class_probs, masks * view.share.to(masks), view.canvas, view.origin
+        )
+
+    def _views(self, inputs: dict[str, Any]) -> list[View]:
         if "proposals" in inputs:
             raise UserError(
-                "given proposals are of one look at the image: "
+                "given proposals are of one view of the image: "
                 "set TEST.AUG.ENABLED and TEST.SLIDING_WINDOW to False"
             )
         image = inputs["image"]
         images: Iterator[Tensor] = (self._resized(image, size) for size in self.sizes)
-        pieces = [
-            piece
+        return [
+            view
             for resized in (images if self.sizes else [image])
-            for piece in self._pieces(inputs, resized)
+            for view in self._tiles(inputs, resized)
         ]
-        return self.model.segment(inputs, pieces, image.shape[-2:])
 
     def _resized(self, image: Tensor, size: int) -> Tensor:
         array = image.permute(1, 2, 0).cpu().numpy()
         resized = resize_short_side(array, size, self.max_size)
         return torch.from_numpy(resized.transpose(2, 0, 1).copy())
 
-    def _pieces(self, inputs: dict[str, Any], image: Tensor) -> Iterator[PartialScores]:
-        """Tile by tile what one size adds; mirror images are turned back."""
+    def _tiles(self, inputs: dict[str, Any], image: Tensor) -> Iterator[View]:
+        """The views of one size, tile by tile."""
         height, width = image.shape[-2:]
         tile = self.tile or max(height, width)
         tops, lefts = (tile_starts(side, tile, self.overlap) for side in (height, width))
         seen = _seen(tops, tile, height)[:, None] * _seen(lefts, tile, width)
-        looks = max(len(self.sizes), 1) * (1 + self.flip)
+        views = max(len(self.sizes), 1) * (1 + self.flip)
         for top in tops:
             for left in lefts:
                 window = slice(top, top + tile), slice(left, left + tile)
-                view = image[(..., *window)]
-                for mirrored, piece in enumerate(self._look(inputs, view)):
-                    masks = piece.masks.flip(-1) if mirrored else piece.masks
-                    share = (1 / (looks * seen[window])).to(masks)
-                    yield PartialScores(
-                        piece.class_probs, masks * share, (height, width), (top, left)
-                    )
-
-    def _look(self, inputs: dict[str, Any], view: Tensor) -> Iterator[PartialScores]:
-        """The view's piece and, if asked for, its mirror image's."""
-        views = [view, view.flip(-1)] if self.flip else [view]
-        batch = [{**inputs, "image": each} for each in views]
-        for regions in self.model.propose(batch):
-            clip = self.model.classify(regions) if self.model.clip_ensemble else None
-            yield self.model.piece(regions, self.model.combine(regions, clip))
+                shown = image[(..., *window)]
+                both = [shown, shown.flip(-1)] if self.flip else [shown]
+                encoded = self.model.encode([{**inputs, "image": each} for each in both])
+                share = 1 / (views * seen[window])
+                for mirrored, regions in enumerate(encoded):
+                    yield View(regions, bool(mirrored), share, (height, width), (top, left))
 
 
 def _seen(starts: list[int], tile: int, length: int) -> Tensor:
-    """How many tiles show each pixel of an axis, float32 [length]."""
+    """How many tiles show each pixel of an axis, float32 (length,)."""
     seen = torch.zeros(length)
     for start in starts:
         seen[start : start + tile] += 1

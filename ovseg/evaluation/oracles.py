@@ -42,11 +42,11 @@ def pairwise_iou(masks: np.ndarray, regions: np.ndarray) -> np.ndarray:
     """Intersection over union of N masks and M regions.
 
     Args:
-        masks: bool [N, P], of P pixels.
-        regions: bool [M, P].
+        masks: bool (N, P), of P pixels.
+        regions: bool (M, P).
 
     Returns:
-        float32 [N, M]; 0 where both are empty.
+        float32 (N, M); 0 where both are empty.
     """
     intersection = masks.astype(np.float32) @ regions.astype(np.float32).T
     union = masks.sum(axis=1)[:, None] + regions.sum(axis=1) - intersection
@@ -76,9 +76,9 @@ class Analysis:
         num_images: images counted.
         failures: a line for each image that was left out.
         confusion: int64 [len(SETTINGS), C, C + 1].
-        regions: int64 [C], true regions: all pixels of a class in an image are one.
-        right: int64 [2, C], those that CLIP names rightly, on masked and on unmasked crops.
-        best_iou: int64 [C, IOU_BINS], true regions by the IoU of the predicted mask that fits best.
+        regions: int64 (C,), true regions: all pixels of a class in an image are one.
+        right: int64 (2, C), those that CLIP names rightly, on masked and on unmasked crops.
+        best_iou: int64 (C, IOU_BINS), true regions by the IoU of the predicted mask that fits best.
         worst: file and mIoU (0..1, of the ensemble) of the images with the lowest mIoU.
     """
 

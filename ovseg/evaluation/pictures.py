@@ -9,13 +9,11 @@ from typing import Any
 
 import cv2
 import numpy as np
-import torch
 from detectron2.utils import comm
 from PIL import Image, ImageDraw
 
 from ovseg.data.label_maps import read_truth
 from ovseg.evaluation.confusion import NO_CLASS
-from ovseg.structures import Prediction
 from ovseg.utils.images import read_image
 from ovseg.utils.io import atomic_path
 from ovseg.visualizer import MIN_OVERLAY_SIDE, draw_overlay, text_font
@@ -123,10 +121,7 @@ def draw_comparison(
         values = values.astype(np.int32)
         if shrinks:  # small label maps are enlarged, with smooth edges, by draw_overlay
             values = cv2.resize(values, size, interpolation=cv2.INTER_NEAREST)
-        prediction = Prediction(
-            torch.from_numpy(values).long(), torch.zeros(values.shape), list(class_names)
-        )
-        panels.append((name, draw_overlay(scaled if shrinks else image, prediction)))
+        panels.append((name, draw_overlay(scaled if shrinks else image, values, class_names)))
     return _side_by_side(panels)
 
 

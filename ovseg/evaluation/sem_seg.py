@@ -13,7 +13,6 @@ import torch
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
-from ovseg.data.custom import word_labels
 from ovseg.data.datasets import class_groups, dataset_classes, ignore_label
 from ovseg.data.label_maps import read_truth
 from ovseg.errors import UserError
@@ -51,9 +50,6 @@ class SemSegEvaluator(DatasetEvaluator):
         self.groups = class_groups(dataset_name)
         self.output_dir = None if output_dir is None else Path(output_dir)
         self.num_pictures = 0 if output_dir is None else num_pictures
-        # label of each word the model was given. One place more, for no word (the last place by
-        # index -1) and for the word that the model adds to a single one
-        self._label_of = np.append(word_labels(dataset_name), NO_CLASS).astype(np.int32)
         self.reset()
 
     def reset(self) -> None:
@@ -70,8 +66,8 @@ class SemSegEvaluator(DatasetEvaluator):
             inputs: dataset dicts with ``sem_seg_file_name``; or with ``error``, a line that says
                 why the image could not be segmented.
             outputs: dicts with ``labels`` (H, W), integer, ``NO_CLASS`` where there is none; or
-                with ``sem_seg`` (W, H, W) scores, whose argmax is taken. Labels are places in
-                :func:`ovseg.data.custom.dataset_words`. H and W are the file's.
+                with ``sem_seg`` scores (C, H, W), whose argmax is taken; what comes after the
+                scores of the classes stands for none. H and W are the file's.
         """
         for example, output in zip(inputs, outputs, strict=True):
             try:
@@ -94,10 +90,9 @@ class SemSegEvaluator(DatasetEvaluator):
 
     def _labels(self, output: Mapping[str, Any]) -> np.ndarray:
         if "labels" in output:
-            words = torch.as_tensor(output["labels"])
-        else:
-            words = output["sem_seg"].argmax(dim=0)
-        return self._label_of[words.to("cpu").numpy()]
+            return torch.as_tensor(output["labels"]).cpu().numpy()
+        labels = output["sem_seg"].argmax(dim=0)
+        return labels.masked_fill(labels >= len(self.class_names), NO_CLASS).cpu().numpy()
 
     def evaluate(self) -> dict[str, Any] | None:
         """Gather all processes' counts, log tables, and write results and pictures.

@@ -27,8 +27,8 @@ class Tiles:
 
     Attributes:
         size: height and width of the masks in pixels.
-        pixels: [T, SIDE * SIDE, K], the K masks' values, not negative.
-        least, most: [T, K], the smallest and largest value of each mask in each tile.
+        pixels: (T, SIDE * SIDE, K), the K masks' values, not negative.
+        least, most: (T, K), the smallest and largest value of each mask in each tile.
     """
 
     size: tuple[int, int]
@@ -38,7 +38,7 @@ class Tiles:
 
     @classmethod
     def cut(cls, masks: Tensor) -> Tiles:
-        """Cut masks [K, H, W]."""
+        """Cut masks (K, H, W)."""
         count, height, width = masks.shape
         rows, columns = -(-height // SIDE), -(-width // SIDE)
         if count == 0:
@@ -53,7 +53,7 @@ class Tiles:
         return cls((height, width), pixels, least, most)
 
     def join(self, values: Tensor) -> Tensor:
-        """Values [T, SIDE * SIDE] of the tiles' pixels as an image [H, W]."""
+        """Values (T, SIDE * SIDE) of the tiles' pixels as an image (H, W)."""
         height, width = self.size
         rows, columns = -(-height // SIDE), -(-width // SIDE)
         image = values.view(rows, columns, SIDE, SIDE).transpose(1, 2)
@@ -64,11 +64,11 @@ def best_classes(class_probs: Tensor, tiles: Tiles) -> Tensor:
     """The best class of every pixel.
 
     Args:
-        class_probs: [K, C], not negative.
+        class_probs: (K, C), not negative.
         tiles: of the K masks.
 
     Returns:
-        int64 [T, SIDE * SIDE]; of equals the first, -1 where no class scores above 0.
+        int64 (T, SIDE * SIDE); of equals the first, -1 where no class scores above 0.
     """
     by_class = class_probs.T.contiguous()
     count = len(by_class)
@@ -92,6 +92,6 @@ def best_classes(class_probs: Tensor, tiles: Tiles) -> Tensor:
 
 
 def scores_of(classes: Tensor, class_probs: Tensor, tiles: Tiles) -> Tensor:
-    """The scores [T, SIDE * SIDE] of :func:`best_classes`; 0 where the class is -1."""
+    """The scores (T, SIDE * SIDE) of :func:`best_classes`; 0 where the class is -1."""
     probs = class_probs.T.contiguous()[classes.clamp(min=0)]
     return (probs * tiles.pixels).sum(dim=2).masked_fill(classes < 0, 0)

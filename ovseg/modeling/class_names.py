@@ -1,4 +1,4 @@
-"""The words that an image is segmented by."""
+"""The class names that an image is segmented by."""
 
 from __future__ import annotations
 
@@ -8,19 +8,20 @@ from typing import Any
 from detectron2.data import MetadataCatalog
 
 from ovseg.errors import UserError
+from ovseg.vocabulary import Vocabulary
 
 
-def class_names_of(inputs: Mapping[str, Any]) -> list[str]:
-    """The words of an input dict: its own, or those of its dataset; a new list.
+def vocabulary_of(inputs: Mapping[str, Any]) -> Vocabulary:
+    """The vocabulary of an input dict: of its own class names, or of its dataset's.
 
     Raises:
-        UserError: when there are none.
+        UserError: there is no class name.
     """
     if "class_names" in inputs:
-        words = inputs["class_names"]
+        names = inputs["class_names"]
     else:
-        words = MetadataCatalog.get(inputs["meta"]["dataset_name"]).stuff_classes
-    words = [word.strip() for word in words]
-    if not words:
-        raise UserError("class_names is empty: give at least one word")
-    return words
+        names = MetadataCatalog.get(inputs["meta"]["dataset_name"]).stuff_classes
+    vocabulary = names if isinstance(names, Vocabulary) else Vocabulary.of(names)
+    if not len(vocabulary):
+        raise UserError("class_names is empty: give at least one class name")
+    return vocabulary

@@ -20,7 +20,7 @@ def padded_targets(instances: Sequence[Instances], size: Sequence[int]) -> Targe
     """The targets of a batch, see :class:`HungarianMatcher`.
 
     Args:
-        instances: of each image, with ``gt_classes`` int64 [N] and ``gt_masks`` bool [N, H, W].
+        instances: of each image, with ``gt_classes`` int64 (N,) and ``gt_masks`` bool (N, H, W).
         size: height and width that the masks are padded to, at the right and bottom.
     """
     targets = []
@@ -65,7 +65,7 @@ class SetCriterion(nn.Module):
         """Sum up the losses of a batch.
 
         Args:
-            layers: class logits [B, Q, C + 1] and mask logits [B, Q, h, w] of each decoder layer,
+            layers: class logits (B, Q, C + 1) and mask logits (B, Q, h, w) of each decoder layer,
                 the last layer first.
             targets: see :class:`HungarianMatcher`.
 

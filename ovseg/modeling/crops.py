@@ -15,10 +15,10 @@ def mask_boxes(masks: Tensor) -> Tensor:
     """Tight boxes of masks.
 
     Args:
-        masks: bool [N, H, W].
+        masks: bool (N, H, W).
 
     Returns:
-        int64 [N, 4]: left, top, right, bottom in pixels, right and bottom exclusive; all zero
+        int64 (N, 4): left, top, right, bottom in pixels, right and bottom exclusive; all zero
         for a mask without a pixel.
     """
 
@@ -68,8 +68,8 @@ def cut_crops(
     """Cut out what each mask shows and scale it to CLIP's input, aspect not kept.
 
     Args:
-        image: RGB [3, H, W], 0..255.
-        masks: probabilities [Q, H, W], 0..1.
+        image: RGB (3, H, W), 0..255.
+        masks: probabilities (Q, H, W), 0..1.
         size: height and width of CLIP's input in pixels.
         threshold: a pixel belongs to the mask when its probability exceeds this; a mask without
             such a pixel is not valid and has no crop.

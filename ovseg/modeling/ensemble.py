@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
 from ovseg.errors import UserError
-from ovseg.structures import OTHERS, Classified, ClipClasses, Regions
+from ovseg.structures import Classified, ClipClasses
+from ovseg.vocabulary import Vocabulary
 
 
-def combine(regions: Regions, clip: ClipClasses | None, weight: float) -> Classified:
+def combine(probs: Tensor | None, clip: ClipClasses | None, weight: float) -> Classified:
     """The ensemble of both classifications, or the only one that there is.
 
     Args:
-        regions: of one image, with MaskFormer's classification.
-        clip: CLIP's of the same regions; None: MaskFormer's alone.
+        probs: MaskFormer's (Q, W); None: the proposals are of another system.
+        clip: CLIP's of the same proposals; None: MaskFormer's alone.
         weight: see :func:`ensemble`.
 
     Raises:
         UserError: there is neither.
     """
-    if regions.clip_only:
+    if probs is None:
         if clip is None:
             raise UserError(
                 "the proposals have no embeddings to be classified by; "
@@ -30,12 +29,12 @@ def combine(regions: Regions, clip: ClipClasses | None, weight: float) -> Classi
             )
         return clip_alone(clip.class_probs, clip.valid)
     if clip is None:
-        return proposals_alone(regions.class_probs)
-    return ensemble(regions.class_probs, clip.class_probs, clip.valid, weight)
+        return proposals_alone(probs)
+    return ensemble(probs, clip.class_probs, clip.valid, weight)
 
 
 def proposals_alone(probs: Tensor) -> Classified:
-    """MaskFormer's own classification [Q, C] of all its masks."""
+    """MaskFormer's own classification (Q, C) of all its masks."""
     return Classified(probs, torch.arange(len(probs), device=probs.device))
 
 
@@ -48,9 +47,9 @@ def ensemble(probs: Tensor, clip_probs: Tensor, valid: Tensor, weight: float) ->
     """Combine MaskFormer's and CLIP's class probabilities.
 
     Args:
-        probs: MaskFormer's, [Q, C], 0..1.
-        clip_probs: CLIP's, [V, C], of the V valid masks.
-        valid: bool [Q], V of them true.
+        probs: MaskFormer's, (Q, C), 0..1.
+        clip_probs: CLIP's, (V, C), of the V valid masks.
+        valid: bool (Q,), V of them true.
         weight: w in 0..1. Above 0: ``probs^(1-w) * clip_probs^w`` for every mask, where CLIP's
             probability of a mask that is not valid counts 1. At 0 the published meaning: CLIP
             alone, over the valid masks only.
@@ -63,21 +62,17 @@ def ensemble(probs: Tensor, clip_probs: Tensor, valid: Tensor, weight: float) ->
     return Classified(combined, torch.arange(len(probs), device=probs.device))
 
 
-def best_proposals(classified: Classified, masks: Tensor, words: Sequence[str]) -> Classified:
-    """Keep the masks that are the best of some word, as the published demo does.
-
-    The internal word that keeps a single one company chooses no mask.
+def best_proposals(classified: Classified, masks: Tensor, vocabulary: Vocabulary) -> Classified:
+    """Keep the masks that are the best of some class, as the published demo does.
 
     Args:
-        classified: proposals with class probabilities [K, C].
-        masks: [Q, H, W], 0 and 1; those without a pixel are nobody's best.
-        words: the user's.
+        classified: proposals with the probabilities of the vocabulary's words.
+        masks: (Q, H, W), 0 and 1; those without a pixel are no class's best.
+        vocabulary: of the image.
     """
     kept = masks.flatten(1).any(dim=1)[classified.queries]
     probs, queries = classified.class_probs[kept], classified.queries[kept]
     if len(queries) == 0:
         return Classified(probs, queries)
-    classes = probs.shape[1]
-    company = classes == 2 and (len(words) == 1 or words[-1] == OTHERS)
-    chosen = probs[:, : 1 if company else classes].argmax(dim=0).unique()
+    chosen = vocabulary.best_of_words(probs, dim=1).argmax(dim=0).unique()
     return Classified(probs[chosen], queries[chosen])

@@ -25,11 +25,11 @@ def focal_loss(logits: Tensor, targets: Tensor) -> Tensor:
     """Mean focal loss of each mask.
 
     Args:
-        logits: float [N, P].
-        targets: 0 or 1, float [N, P].
+        logits: float (N, P).
+        targets: 0 or 1, float (N, P).
 
     Returns:
-        float [N].
+        float (N,).
     """
     positive, negative = focal_terms(logits)
     return (positive * targets + negative * (1 - targets)).mean(dim=1)
@@ -43,13 +43,13 @@ def dice_loss(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def pairwise_focal_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """Focal loss of every query against every target: [Q, P] and [T, P] give [Q, T]."""
+    """Focal loss of every query against every target: (Q, P) and (T, P) give (Q, T)."""
     positive, negative = focal_terms(logits)
     return (positive @ targets.T + negative @ (1 - targets).T) / logits.shape[1]
 
 
 def pairwise_dice_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """Dice loss of every query against every target: [Q, P] and [T, P] give [Q, T]."""
+    """Dice loss of every query against every target: (Q, P) and (T, P) give (Q, T)."""
     prob = logits.sigmoid()
     overlap = 2 * prob @ targets.T
     total = prob.sum(dim=1)[:, None] + targets.sum(dim=1)[None]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
 from .losses import pairwise_dice_loss, pairwise_focal_loss
@@ -26,14 +25,16 @@ class HungarianMatcher(nn.Module):
         """Match each image of a batch.
 
         Args:
-            logits: class logits [B, Q, C + 1].
-            masks: mask logits [B, Q, h, w].
-            targets: for each image ``labels`` int64 [T] and ``masks`` bool [T, H, W], padded to
+            logits: class logits (B, Q, C + 1).
+            masks: mask logits (B, Q, h, w).
+            targets: for each image ``labels`` int64 (T,) and ``masks`` bool (T, H, W), padded to
                 one size over the batch.
 
         Returns:
             For each image the matched queries and, in the same order, their targets, int64.
         """
+        from scipy.optimize import linear_sum_assignment  # takes half a second; training alone
+
         matches = []
         for image_logits, image_masks, target in zip(logits, masks, targets, strict=True):
             wanted = target["masks"].float()

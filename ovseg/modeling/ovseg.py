@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,23 +15,26 @@ from detectron2.modeling import META_ARCH_REGISTRY, Backbone
 from detectron2.structures import ImageList
 from torch import Tensor, nn
 
+from ovseg.errors import UserError
 from ovseg.structures import (
-    OTHERS,
     Classified,
     ClipClasses,
+    CropFeatures,
     PartialScores,
     Proposals,
     Regions,
+    TextEmbeddings,
 )
+from ovseg.vocabulary import Vocabulary
 
 from .build import build_parts
-from .class_names import class_names_of
+from .class_names import vocabulary_of
 from .clip import ClipAdapter
 from .criterion import SetCriterion, padded_targets
 from .crops import cut_crops
 from .ensemble import best_proposals, combine
 from .proposals.masks import fit_given, image_masks
-from .segmentation import class_scores, label_map, label_maps
+from .segmentation import label_map, label_maps, word_scores
 
 Inputs = dict[str, Any]
 
@@ -108,31 +112,45 @@ class OVSeg(nn.Module):
         """Segment a batch of images, or in training return its losses.
 
         Args:
-            batched_inputs: detectron2's dicts. Each holds ``image`` (uint8 or float [3, H, W],
-                0..255, channels as in ``INPUT.FORMAT``) and its words: ``class_names``, or
-                ``meta`` with the ``dataset_name`` whose ``stuff_classes`` are meant. For inference
-                optionally ``height`` and ``width`` of the output in pixels and ``output``:
-                "scores" (default) or "labels", and ``proposals``, a :class:`GivenProposals` in
-                place of MaskFormer's. For training ``instances`` with ``gt_classes`` (indices of
-                words, int64 [N]) and ``gt_masks`` (bool [N, H, W]).
+            batched_inputs: detectron2's dicts. Each holds ``image`` (uint8 or float (3, H, W),
+                0..255, channels as in ``INPUT.FORMAT``) and what to look for: ``class_names`` (a
+                :class:`Vocabulary`, or a list with the name of each class or a list of its name and
+                synonyms), or ``meta`` with the ``dataset_name`` whose ``stuff_classes`` are meant.
+                For inference optionally ``height`` and ``width`` of the output in pixels and
+                ``output``: "scores" (default) or "labels", and ``proposals``, a
+                :class:`GivenProposals` in place of MaskFormer's. For training ``instances`` with
+                ``gt_classes`` (indices of classes, int64 (N,)) and ``gt_masks`` (bool (N, H, W)).
 
         Returns:
             In training the weighted losses by name. Otherwise for each image ``sem_seg``, float32
-            scores [C, height, width], C counting an internal "others" when one word is given; or,
-            for "labels", ``labels`` int64 [height, width], -1 where no word scores, and ``scores``
-            float32 [height, width] of these labels.
+            scores (C, height, width), after a single class those of an internal "others"; or, for
+            "labels", ``labels`` int64 (height, width), -1 where no class scores, and ``scores``
+            float32 (height, width) of these labels.
         """
         if self.training:
             return self._losses(batched_inputs)
-        results = []
-        for inputs, regions in zip(batched_inputs, self.propose(batched_inputs), strict=True):
-            clip = self.classify(regions) if self.clip_ensemble else None
-            classified = self.combine(regions, clip)
-            results.append(self.assemble(inputs, regions, classified))
-        return results
+        encoded = self.encode(batched_inputs)
+        return [self.segment(*each) for each in zip(batched_inputs, encoded, strict=True)]
+
+    def encode(self, batched_inputs: list[Inputs]) -> list[Regions]:
+        """What does not depend on class names: image -> proposals -> crops -> CLIP's features.
+
+        Raises:
+            UserError: given proposals do not fit the model.
+        """
+        proposed = self.propose(batched_inputs)
+        if not self.clip_ensemble:
+            return proposed
+        return [replace(regions, crops=self.encode_crops(regions)) for regions in proposed]
+
+    def segment(self, inputs: Inputs, regions: Regions) -> dict[str, Tensor]:
+        """Class names -> ensemble -> segmentation of an encoded image, as :meth:`forward` does."""
+        text = self.text(vocabulary_of(inputs))
+        part = self.partial_scores(regions, self.classify(regions, text), text.vocabulary)
+        return self.assemble(inputs, [part], regions.image.shape[-2:])
 
     def propose(self, batched_inputs: list[Inputs]) -> list[Regions]:
-        """The proposals of each image, with MaskFormer's classification (paper section 3.1).
+        """The proposals of each image, without crops (paper section 3.1).
 
         Raises:
             UserError: given proposals do not fit the model.
@@ -144,8 +162,8 @@ class OVSeg(nn.Module):
             for inputs in batched_inputs
         ]
 
-    def classify(self, regions: Regions, mask_threshold: float | None = None) -> ClipClasses:
-        """CLIP's classification of the crops of an image's regions (paper section 3.2).
+    def encode_crops(self, regions: Regions, mask_threshold: float | None = None) -> CropFeatures:
+        """CLIP's features of the crops of an image's regions (paper section 3.2).
 
         Args:
             regions: of one image.
@@ -161,28 +179,47 @@ class OVSeg(nn.Module):
             matting=self.mask_matting,
         )
         with self._autocast():
-            logits = self.clip_adapter.classify(crops, regions.text)
-        return ClipClasses(logits.float()[:, :-1].softmax(dim=-1), crops.valid)
+            features = self.clip_adapter.encode_crops(crops)
+        return CropFeatures(features.float(), crops.valid)
+
+    def text(self, vocabulary: Vocabulary) -> TextEmbeddings:
+        """The text embeddings of a vocabulary; known words are not encoded again."""
+        return TextEmbeddings(vocabulary, self._text_features(vocabulary.words))
+
+    def classify(self, regions: Regions, text: TextEmbeddings) -> Classified:
+        """The ensemble of MaskFormer's and, where there are crops, CLIP's classification."""
+        clip = None if regions.crops is None else self.classify_crops(regions.crops, text)
+        return self.combine(self.classify_queries(regions, text), clip)
+
+    def classify_queries(self, regions: Regions, text: TextEmbeddings) -> Tensor | None:
+        """MaskFormer's probabilities (Q, W) of the words, rows summing to at most one (paper
+        section 3.1); None for regions without embeddings."""
+        if regions.embeddings is None:
+            return None
+        logits = self.clip_adapter.similarity(regions.embeddings, text.features)
+        # "no object" is dropped after the softmax here, and before it in CLIP's branch
+        return logits.softmax(dim=-1)[:, :-1]
+
+    def classify_crops(self, crops: CropFeatures, text: TextEmbeddings) -> ClipClasses:
+        """CLIP's probabilities of the words for an image's crops (paper section 3.2)."""
+        logits = self.clip_adapter.similarity(crops.features, text.features)
+        return ClipClasses(logits[:, :-1].softmax(dim=-1), crops.valid)
 
     def combine(
-        self, regions: Regions, clip: ClipClasses | None, weight: float | None = None
+        self, probs: Tensor | None, clip: ClipClasses | None, weight: float | None = None
     ) -> Classified:
         """Both classifications as one (paper section 3.4), see :mod:`ovseg.modeling.ensemble`.
 
         ``weight`` stands in place of the model's own ``clip_ensemble_weight``.
         """
-        return combine(regions, clip, self.clip_ensemble_weight if weight is None else weight)
+        return combine(probs, clip, self.clip_ensemble_weight if weight is None else weight)
 
-    def assemble(
-        self, inputs: Inputs, regions: Regions, classified: Classified
-    ) -> dict[str, Tensor]:
-        """The segmentation of one image, as :meth:`forward` returns it."""
-        return self.segment(inputs, [self.piece(regions, classified)], regions.image.shape[-2:])
-
-    def piece(self, regions: Regions, classified: Classified) -> PartialScores:
-        """What the regions of one look at an image add to its segmentation."""
+    def partial_scores(
+        self, regions: Regions, classified: Classified, vocabulary: Vocabulary
+    ) -> PartialScores:
+        """What the regions of one view of an image add to its segmentation."""
         masks = self._segmentation_masks(regions, self.mask_threshold)
-        classified = self._selected(regions, classified, masks)
+        classified = self._selected(classified, masks, vocabulary)
         return PartialScores(classified.class_probs, masks[classified.queries])
 
     def label_maps(
@@ -197,45 +234,50 @@ class OVSeg(nn.Module):
         Args:
             inputs: of the image.
             regions: its proposals.
-            alternatives: N classifications of them, at least one.
+            alternatives: N classifications of them by the words of ``inputs``, at least one.
             mask_threshold: in place of the model's own.
 
         Returns:
-            int64 [N, height, width], each as the ``labels`` of :meth:`forward`.
+            int64 (N, height, width), each as the ``labels`` of :meth:`forward`.
         """
+        vocabulary = vocabulary_of(inputs)
         threshold = self.mask_threshold if mask_threshold is None else mask_threshold
         masks = self._segmentation_masks(regions, threshold)
-        shown = [self._selected(regions, classified, masks) for classified in alternatives]
-        labels = label_maps(shown, masks, _output_size(inputs, regions.image.shape[-2:]))
-        # an internal "others" is no label
-        return labels.masked_fill_(labels >= len(regions.words), -1)
+        selected = [self._selected(classified, masks, vocabulary) for classified in alternatives]
+        labels = label_maps(selected, masks, _output_size(inputs, regions.image.shape[-2:]))
+        return vocabulary.class_labels(labels)
 
-    def segment(
-        self, inputs: Inputs, pieces: Sequence[PartialScores], image_size: Sequence[int]
+    def assemble(
+        self, inputs: Inputs, parts: Sequence[PartialScores], image_size: Sequence[int]
     ) -> dict[str, Tensor]:
-        """The sum of pieces of one image, as :meth:`forward` returns it.
+        """The segmentation of one image from its parts, as :meth:`forward` returns it.
 
         Args:
             inputs: of the image.
-            pieces: at least one.
+            parts: at least one.
             image_size: height and width of the output where ``inputs`` does not say.
         """
         size = _output_size(inputs, image_size)
+        vocabulary = vocabulary_of(inputs)
         if inputs.get("output", "scores") == "scores":
-            return {"sem_seg": class_scores(pieces, size)}
-        labels, scores = label_map(pieces, size)
-        # an internal "others" is no label
-        labels.masked_fill_(labels >= len(class_names_of(inputs)), -1)
+            scores = word_scores(parts, size)
+            best = vocabulary.best_of_words(scores)
+            # a single class keeps "others" beside it, so that the argmax means something
+            return {"sem_seg": torch.cat([best, scores[-1:]]) if len(vocabulary) == 1 else best}
+        labels, scores = label_map(parts, size)
+        labels = vocabulary.class_labels(labels)
         return {"labels": labels, "scores": scores.where(labels >= 0, 0)}
 
     def _segmentation_masks(self, regions: Regions, mask_threshold: float) -> Tensor:
         masks = regions.masks
         return (masks > mask_threshold).to(masks.dtype) if self.best_proposals_only else masks
 
-    def _selected(self, regions: Regions, classified: Classified, masks: Tensor) -> Classified:
-        """What is segmented by."""
+    def _selected(
+        self, classified: Classified, masks: Tensor, vocabulary: Vocabulary
+    ) -> Classified:
+        """The proposals that the segmentation is made of."""
         if self.best_proposals_only:
-            return best_proposals(classified, masks, regions.words)
+            return best_proposals(classified, masks, vocabulary)
         return classified
 
     def _normalised(self, batched_inputs: list[Inputs]) -> ImageList:
@@ -260,7 +302,7 @@ class OVSeg(nn.Module):
         )  # fmt: skip
         padded = images.tensor.shape[-2:]
         return [
-            self._regions(inputs, image_masks(logits, size, padded), embeddings)
+            Regions(inputs["image"].to(self.device), image_masks(logits, size, padded), embeddings)
             for inputs, logits, size, embeddings in each
         ]
 
@@ -268,20 +310,9 @@ class OVSeg(nn.Module):
         width = self.clip_adapter.non_object_embedding.shape[1]
         size = inputs["image"].shape[-2:]
         given = fit_given(inputs["proposals"], size, width, self.device)
-        return self._regions(inputs, given.masks, given.embeddings)
+        return Regions(inputs["image"].to(self.device), given.masks, given.embeddings)
 
-    def _regions(self, inputs: Inputs, masks: Tensor, embeddings: Tensor | None) -> Regions:
-        words = class_names_of(inputs)
-        text = self._text_features([*words, OTHERS] if len(words) == 1 else words)
-        image = inputs["image"].to(self.device)
-        # "no object" is dropped after the softmax here, and before it in CLIP's branch
-        if embeddings is None:
-            uniform = masks.new_full((len(masks), len(text) - 1), 1 / (len(text) - 1))
-            return Regions(image, words, text, masks, uniform, clip_only=True)
-        probs = self.clip_adapter.similarity(embeddings, text).softmax(dim=-1)[:, :-1]
-        return Regions(image, words, text, masks, probs, embeddings)
-
-    def _text_features(self, words: list[str]) -> Tensor:
+    def _text_features(self, words: Sequence[str]) -> Tensor:
         with self._autocast():
             features = self.clip_adapter.text_features(words)
         return features.float()
@@ -294,7 +325,12 @@ class OVSeg(nn.Module):
     def _losses(self, batched_inputs: list[Inputs]) -> dict[str, Tensor]:
         images = self._normalised(batched_inputs)
         proposals = self._proposals(images)
-        text = self._text_features(class_names_of(batched_inputs[0]))
+        vocabulary, *others = (vocabulary_of(inputs) for inputs in batched_inputs)
+        if any(other != vocabulary for other in others):
+            raise UserError(
+                "the images of a training batch have different class names; give all the same"
+            )
+        text = self._text_features(vocabulary.names)
         layers = [
             (self.clip_adapter.similarity(layer.embeddings, text), layer.mask_logits)
             for layer in (proposals, *proposals.auxiliary)

@@ -23,60 +23,60 @@ from .best_class import SIDE, Tiles, best_classes, scores_of
 TILE = 2**24
 
 
-def class_score_bands(
-    pieces: Sequence[PartialScores], size: tuple[int, int], tile: int = TILE
+def word_score_bands(
+    parts: Sequence[PartialScores], size: tuple[int, int], tile: int = TILE
 ) -> Iterator[tuple[slice, Tensor]]:
     """Scores of all classes, band of rows by band of rows.
 
     Masks are resized bilinearly between pixel centres, as ``F.interpolate`` does it for the whole
-    image; beyond its masks a piece is 0.
+    image; beyond its masks a part is 0.
 
     Args:
-        pieces: at least one, all of the same C classes.
+        parts: at least one, all of the same C classes.
         size: height and width of the output in pixels.
-        tile: most elements that a band's scores or one piece's resized masks may have.
+        tile: most elements that a band's scores or one part's resized masks may have.
 
     Yields:
-        The rows of a band and its scores [C, rows, width].
+        The rows of a band and its scores (C, rows, width).
     """
     height, width = size
-    masks, classes = pieces[0].masks, pieces[0].class_probs.shape[1]
-    depth = max(classes, 1, *(len(piece.masks) for piece in pieces))
-    breadth = max(width, *(_canvas(piece)[1] for piece in pieces))
+    masks, classes = parts[0].masks, parts[0].class_probs.shape[1]
+    depth = max(classes, 1, *(len(part.masks) for part in parts))
+    breadth = max(width, *(_canvas(part)[1] for part in parts))
     rows = max(1, tile // (breadth * depth))
     for first in range(0, height, rows):
         last = min(first + rows, height)
         band = masks.new_zeros((classes, last - first, width))
-        for piece in pieces:
-            _add(band, piece, size, first)
+        for part in parts:
+            _add(band, part, size, first)
         yield slice(first, last), band
 
 
-def class_scores(pieces: Sequence[PartialScores], size: tuple[int, int]) -> Tensor:
-    """Scores [C, height, width] of all classes; see :func:`class_score_bands`."""
-    scores = pieces[0].masks.new_empty((pieces[0].class_probs.shape[1], *size))
-    for rows, band in class_score_bands(pieces, size):
+def word_scores(parts: Sequence[PartialScores], size: tuple[int, int]) -> Tensor:
+    """Scores (C, height, width) of all classes; see :func:`word_score_bands`."""
+    scores = parts[0].masks.new_empty((parts[0].class_probs.shape[1], *size))
+    for rows, band in word_score_bands(parts, size):
         scores[:, rows] = band
     return scores
 
 
-def label_map(pieces: Sequence[PartialScores], size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """The best class of every pixel and its score; see :func:`class_score_bands`.
+def label_map(parts: Sequence[PartialScores], size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """The best class of every pixel and its score; see :func:`word_score_bands`.
 
     Returns:
-        Labels int64 [height, width], -1 where no class scores above 0, and scores [height, width].
+        Labels int64 (height, width), -1 where no class scores above 0, and scores (height, width).
     """
-    masks = pieces[0].masks
+    masks = parts[0].masks
     labels = torch.empty(size, dtype=torch.int64, device=masks.device)
     best = masks.new_empty(size)
-    if len(pieces) == 1 and pieces[0].canvas is None:
-        class_probs = pieces[0].class_probs.to(masks.dtype)
+    if len(parts) == 1 and parts[0].canvas is None:
+        class_probs = parts[0].class_probs.to(masks.dtype)
         for rows, tiles in _tile_bands(masks, size, class_probs.shape[1]):
             classes = best_classes(class_probs, tiles)
             labels[rows] = tiles.join(classes)
             best[rows] = tiles.join(scores_of(classes, class_probs, tiles))
         return labels, best
-    for rows, band in class_score_bands(pieces, size):
+    for rows, band in word_score_bands(parts, size):
         best[rows], labels[rows] = band.max(dim=0)
     labels[best <= 0] = -1
     return labels, best
@@ -87,11 +87,11 @@ def label_maps(alternatives: Sequence[Classified], masks: Tensor, size: tuple[in
 
     Args:
         alternatives: N of them, all with the same C classes.
-        masks: [Q, h, w], all masks of the image.
+        masks: (Q, h, w), all masks of the image.
         size: height and width of the output in pixels.
 
     Returns:
-        int64 [N, height, width], -1 where no class scores above 0.
+        int64 (N, height, width), -1 where no class scores above 0.
     """
     # over the masks that any of them uses; no class is likely in a mask that one does not use
     used = torch.cat([classified.queries for classified in alternatives]).unique()
@@ -110,7 +110,7 @@ def label_maps(alternatives: Sequence[Classified], masks: Tensor, size: tuple[in
 def _tile_bands(
     masks: Tensor, size: tuple[int, int], classes: int
 ) -> Iterator[tuple[slice, Tiles]]:
-    """Masks [K, h, w] resized to ``size``, cut into tiles, band of rows by band of rows."""
+    """Masks (K, h, w) resized to ``size``, cut into tiles, band of rows by band of rows."""
     height, width = size
     depth = max(len(masks), classes, 1)
     rows = max(1, TILE // (max(width, masks.shape[2]) * depth * SIDE)) * SIDE
@@ -128,16 +128,16 @@ def _resized_columns(masks: Tensor, width: int) -> Tensor:
     return F.interpolate(masks[None], size=(masks.shape[1], width), mode="bilinear")[0]
 
 
-def _canvas(piece: PartialScores) -> tuple[int, int]:
-    return piece.canvas or (piece.masks.shape[1], piece.masks.shape[2])
+def _canvas(part: PartialScores) -> tuple[int, int]:
+    return part.canvas or (part.masks.shape[1], part.masks.shape[2])
 
 
-def _add(band: Tensor, piece: PartialScores, size: tuple[int, int], first: int) -> None:
-    """Add a piece's scores to a band [C, rows, width] of the output, its rows from ``first`` on."""
-    if not len(piece.masks):
+def _add(band: Tensor, part: PartialScores, size: tuple[int, int], first: int) -> None:
+    """Add a part's scores to a band (C, rows, width) of the output, its rows from ``first`` on."""
+    if not len(part.masks):
         return
-    (height, width), (top, left) = _canvas(piece), piece.origin
-    rows, masks = _resized_rows(piece.masks, top, height, size[0], first, first + band.shape[1])
+    (height, width), (top, left) = _canvas(part), part.origin
+    rows, masks = _resized_rows(part.masks, top, height, size[0], first, first + band.shape[1])
     columns, _, _ = _sources(masks.shape[2], left, width, size[1], 0, size[1])
     region = band[:, rows, columns]
     if not region.numel():
@@ -145,7 +145,7 @@ def _add(band: Tensor, piece: PartialScores, size: tuple[int, int], first: int) 
     if width != size[1]:
         masks = F.pad(masks, (left, width - left - masks.shape[2]))
         masks = _resized_columns(masks, size[1])[:, :, columns]
-    weights = piece.class_probs.T.to(masks.dtype)
+    weights = part.class_probs.T.to(masks.dtype)
     if region.is_contiguous():
         region.view(len(region), -1).addmm_(weights, masks.flatten(1))
     else:
@@ -156,7 +156,7 @@ def _resized_rows(
     masks: Tensor, top: int, canvas: int, height: int, first: int, last: int
 ) -> tuple[slice, Tensor]:
     """The rows among ``first`` to ``last`` (exclusive) of an output of ``height`` rows that masks
-    [K, h, w] reach, counted from ``first``, and the masks resized to these rows."""
+    (K, h, w) reach, counted from ``first``, and the masks resized to these rows."""
     h = masks.shape[1]
     reached, position, near = _sources(h, top, canvas, height, first, last)
     if h == canvas == height:

@@ -37,15 +37,19 @@ def read_image(path: str | os.PathLike[str]) -> np.ndarray:
         raise UserError(f"input {str(path)!r} is a folder, a picture file is needed")
     try:
         with Image.open(path) as file:
-            # "or": the types of Pillow 10 say that there may be None
-            image = ImageOps.exif_transpose(file) or file
-            return np.array(_to_rgb(image))
+            return rgb_array(file)
     except Exception as error:  # decoders raise nearly anything on a broken file
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(
             f"input {str(path)!r} cannot be read as a picture ({reason}); "
             "give an intact JPEG, PNG, WebP, TIFF or BMP file"
         ) from error
+
+
+def rgb_array(image: Image.Image) -> np.ndarray:
+    """A Pillow image of any mode as uint8 (H, W, 3), RGB; see :func:`read_image`."""
+    # "or": the types of Pillow 10 say that there may be None
+    return np.array(_to_rgb(ImageOps.exif_transpose(image) or image))
 
 
 def find_images(patterns: Sequence[str]) -> tuple[list[Path], list[str]]:

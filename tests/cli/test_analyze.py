@@ -12,13 +12,12 @@ import torch
 from PIL import Image
 from tiny_world import CONFIGS, tiny_opts, tiny_world
 
+from ovseg.cli import analyze
 from ovseg.config import setup_cfg
 from ovseg.data.datasets import load_dataset
-from ovseg.engine.evaluation_run import load_model
 from ovseg.engine.oracle_analysis import _filled_boxes, _true_classes
-from ovseg.engine.trainer import Trainer
+from ovseg.engine.trainer import Trainer, load_model
 from ovseg.evaluation.oracles import IOU_BINS, pairwise_iou, recall
-from tools import analyze
 
 SWIN = str(CONFIGS / "ovseg_swinB_vitL_bs32_120k.yaml")
 
@@ -47,7 +46,7 @@ def test_masks_fill_their_boxes():
 
 def test_each_mask_gets_the_class_that_it_fits_best():
     iou = np.array([[0.1, 0.6], [0.3, 0.2]], np.float32)
-    classified = _true_classes(iou, np.array([2, 4]), torch.zeros(2, 6))
+    classified = _true_classes(iou, np.array([2, 4]), 6, torch.device("cpu"))
     expected = torch.zeros(2, 6)
     expected[0, 4], expected[1, 2] = 0.6, 0.3
     torch.testing.assert_close(classified.class_probs, expected)

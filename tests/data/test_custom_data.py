@@ -20,11 +20,11 @@ from PIL import Image
 from tiny_world import CONFIGS, tiny_opts, write_clip
 from torch.multiprocessing import ProcessExitedException, spawn
 
-import train_net
-from ovseg.data.custom import dataset_words, register_custom, word_labels
+from ovseg.cli import train
+from ovseg.data.custom import dataset_vocabulary, register_custom
 from ovseg.data.datasets import dataset_classes, load_dataset
 from ovseg.data.label_maps import read_truth
-from ovseg.data.vocabulary import load_vocabulary
+from ovseg.data.class_lists import load_class_list
 from ovseg.engine.checkpoint import OVSegCheckpointer
 from ovseg.engine.trainer import Trainer
 from ovseg.errors import UserError
@@ -34,8 +34,8 @@ TINY = CONFIGS / "ovseg_tiny.yaml"
 EMBEDDED = CONFIGS.parent / "resources" / "ovseg_tiny.pth"
 SCENES = CONFIGS.parent / "tests" / "data" / "stickerscenes"
 CLASSES = ["sky", ["boat", "ship", "ferry"], "sea", ["gull", "bird"]]
-WORDS = ["sky", "boat", "ship", "ferry", "sea", "gull", "bird"]
-LABEL_OF_WORD = [0, 1, 1, 1, 2, 3, 3]
+WORDS = ("sky", "boat", "ship", "ferry", "sea", "gull", "bird")
+LABEL_OF_WORD = (0, 1, 1, 1, 2, 3, 3)
 # names of the embedded model's world, and words that it takes for something else now and then
 STUFF = {
     "grass": ["grass", "broccoli", "frog"],
@@ -91,7 +91,7 @@ def write_data(
 
 def write_scenes(folder: Path, count: int = 7, dtype: type = np.uint8) -> Path:
     """Scenes of the embedded model's world with labels of five kinds of stuff; its yaml file."""
-    names = load_vocabulary("stickerscenes").names
+    names = load_class_list("stickerscenes").names
     ignored = int(np.iinfo(dtype).max)
     table = np.full(256, ignored, dtype)
     table[[names.index(name) for name in STUFF]] = range(len(STUFF))
@@ -157,15 +157,17 @@ def test_label_maps_of_8_and_16_bit(tmp_path: Path, dtype: type, ext: str) -> No
 def test_words_are_names_and_synonyms(tmp_path: Path) -> None:
     register_custom([write_data(tmp_path / "a")])
     assert dataset_classes(["harbour"]) == ["sky", "boat", "sea", "gull"]
-    assert dataset_words("harbour") == WORDS
-    assert word_labels("harbour").tolist() == LABEL_OF_WORD
+    vocabulary = dataset_vocabulary("harbour")
+    assert vocabulary.names == ("sky", "boat", "sea", "gull")
+    assert vocabulary.words == WORDS
+    assert vocabulary.class_of_word == LABEL_OF_WORD
     register_custom([write_data(tmp_path / "b", name="plain", classes=["sky", "sea"])])
-    assert dataset_words("plain") == ["sky", "sea"]
-    assert word_labels("plain").tolist() == [0, 1]
-    # one class alone would be everywhere: its words get company, as a single word does
+    assert dataset_vocabulary("plain").words == ("sky", "sea")
+    assert dataset_vocabulary("plain").class_of_word == (0, 1)
+    # one class alone would be everywhere
     register_custom([write_data(tmp_path / "c", name="single", classes=[["boat", "ship"]])])
-    assert dataset_words("single") == ["boat", "ship", "others"]
-    assert word_labels("single").tolist() == [0, 0, -1]
+    assert dataset_vocabulary("single").words == ("boat", "ship", "others")
+    assert dataset_vocabulary("single").class_of_word == (0, 0, -1)
 
 
 def test_registering_again_takes_the_changed_file(tmp_path: Path) -> None:
@@ -211,7 +213,7 @@ def test_coco_panoptic(tmp_path: Path) -> None:
 
     file.write_text(text + "classes: [[sky, heaven], boat]\n")
     register_custom([file])
-    assert dataset_words("coco_like") == ["sky", "heaven", "boat"]
+    assert dataset_vocabulary("coco_like").words == ("sky", "heaven", "boat")
     file.write_text(text + "classes: [sky]\n")
     with pytest.raises(UserError, match=r"1 entries, the categories of .*panoptic\.json are 2"):
         register_custom([file])
@@ -331,12 +333,12 @@ def iou_by_hand(
 def best_of_words(cfg: Any) -> list[np.ndarray]:
     """The classes of whole score maps, each class by the largest score of its words."""
     words = [word for names in STUFF.values() for word in names]
-    assert dataset_words("scenes") == words
+    assert dataset_vocabulary("scenes").words == tuple(words)
     model = Trainer.build_model(cfg).eval()
     OVSegCheckpointer(model, cfg=cfg, trained=True).load(str(EMBEDDED))
     results = []
     for batch in Trainer.build_test_loader(cfg, "scenes"):
-        inputs = [{key: value for key, value in x.items() if key != "output"} for x in batch]
+        inputs = [{**x, "output": "scores", "class_names": words} for x in batch]
         with torch.inference_mode():
             scores = model(inputs)[0]["sem_seg"]
         assert len(scores) == len(words)
@@ -347,11 +349,11 @@ def best_of_words(cfg: Any) -> list[np.ndarray]:
 
 def test_evaluation_equals_a_computation_by_hand(tmp_path: Path) -> None:
     argv = evaluation(write_scenes(tmp_path / "data", 4, np.uint16), tmp_path / "out")
-    train_net.main(argv)
+    train.main(argv)
     written = json.loads((tmp_path / "out/inference/scenes/results.json").read_text())
     truths = [np.array(Image.open(tmp_path / f"data/maps/{index}.tif")) for index in range(4)]
     assert truths[0].dtype == np.uint16
-    labels = best_of_words(train_net.setup(train_net.build_parser().parse_args(argv)))
+    labels = best_of_words(train.setup(train.build_parser().parse_args(argv)))
     expected = iou_by_hand(labels, truths, 65535)
     assert written["images"] == 4
     assert len(expected) > 2
@@ -365,7 +367,7 @@ def test_evaluation_equals_a_computation_by_hand(tmp_path: Path) -> None:
 
 def test_training_on_own_data(clip: Path, tmp_path: Path) -> None:
     file = write_data(tmp_path / "data", np.uint16, "tif")
-    train_net.main(command(clip, tmp_path / "out", "--dataset", str(file)))
+    train.main(command(clip, tmp_path / "out", "--dataset", str(file)))
     assert (tmp_path / "out/model_final.pth").is_file()
     assert not (tmp_path / "out/inference").exists()
     written = (tmp_path / "out/config.yaml").read_text()
@@ -374,7 +376,7 @@ def test_training_on_own_data(clip: Path, tmp_path: Path) -> None:
 
 def _main_error(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     with pytest.raises(SystemExit) as caught:
-        train_net.main(argv)
+        train.main(argv)
     assert caught.value.code == 2
     return capsys.readouterr().err
 
@@ -384,7 +386,7 @@ def test_keys_in_place_of_the_option(
 ) -> None:
     file = write_data(tmp_path / "my data", np.uint16, "tif")
     argv = command(clip, tmp_path, DATASETS__CUSTOM=file, DATASETS__TEST="harbour")
-    cfg = train_net.setup(train_net.build_parser().parse_args(argv))
+    cfg = train.setup(train.build_parser().parse_args(argv))
     assert (str(file),) == cfg.DATASETS.CUSTOM
     assert cfg.DATASETS.TEST == ("harbour",)
     argv += ["DATASETS.TRAIN", "harbour", "DATASETS.TEST", "()"]
@@ -408,7 +410,7 @@ def _evaluate(rank: int, cfg: Any, args: Any, meeting: Path) -> None:
     """A process of two that evaluate together."""
     dist.init_process_group("gloo", f"file://{meeting}", world_size=2, rank=rank)
     comm._LOCAL_PROCESS_GROUP = dist.new_group([0, 1])
-    train_net.run(cfg, args)
+    train.run(cfg, args)
 
 
 def _results(output: Path, name: str = "scenes") -> dict[str, Any]:
@@ -422,7 +424,7 @@ def test_broken_files_are_left_out_by_one_process_and_by_two(
     file = write_scenes(tmp_path / "data")
     _break_some(tmp_path / "data")
     with pytest.raises(SystemExit) as caught:
-        train_net.main(evaluation(file, tmp_path / "one", "TEST.VISUALIZE", "2"))
+        train.main(evaluation(file, tmp_path / "one", "TEST.VISUALIZE", "2"))
     assert caught.value.code == 1
     assert "error: 3 images were left out" in capsys.readouterr().err
     one = _results(tmp_path / "one")
@@ -439,14 +441,14 @@ def test_broken_files_are_left_out_by_one_process_and_by_two(
     for index in (1, 2, 4):
         (tmp_path / f"data/photos/{index}.jpg").unlink()
         (tmp_path / f"data/maps/{index}.tif").unlink()
-    train_net.main(evaluation(file, tmp_path / "sound"))
+    train.main(evaluation(file, tmp_path / "sound"))
     assert _results(tmp_path / "sound")["percent"] == one["percent"]
 
     shutil.rmtree(tmp_path / "data")
     argv = evaluation(write_scenes(tmp_path / "data"), tmp_path / "two", "TEST.VISUALIZE", "2")
     _break_some(tmp_path / "data")
-    args = train_net.build_parser().parse_args(argv)
-    cfg = train_net.setup(args)
+    args = train.build_parser().parse_args(argv)
+    cfg = train.setup(args)
     with pytest.raises(ProcessExitedException) as ended:
         spawn(_evaluate, (cfg, args, tmp_path / "meeting"), nprocs=2)
     assert ended.value.exit_code == 1

@@ -11,9 +11,9 @@ import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
-from ovseg.data import datasets
+from ovseg.data import datasets, splits
+from ovseg.data.splits import Split
 from ovseg.data.datasets import (
-    Split,
     class_groups,
     dataset_classes,
     ignore_label,
@@ -21,7 +21,7 @@ from ovseg.data.datasets import (
     register_split,
 )
 from ovseg.data.label_maps import read_labels
-from ovseg.data.vocabulary import load_vocabulary
+from ovseg.data.class_lists import load_class_list
 from ovseg.errors import UserError
 
 SIZES = {
@@ -60,25 +60,25 @@ def own_split(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Split]
 
 @pytest.mark.parametrize(("name", "size"), SIZES.items())
 def test_vocabulary_has_unambiguous_names(name: str, size: int) -> None:
-    vocabulary = load_vocabulary(name)
+    vocabulary = load_class_list(name)
     assert len(vocabulary) == size
     assert len(set(vocabulary.names)) == size
     assert all(text == text.strip() != "" for text in vocabulary.names)
 
 
 def test_vocabularies_keep_commas_and_source_ids() -> None:
-    ade = load_vocabulary("ade20k_full_847")
+    ade = load_class_list("ade20k_full_847")
     assert "building, edifice" in ade.names
     assert "edifice" not in ade.names
     assert ade.source_ids[0] == 2978
-    coco = load_vocabulary("coco_stuff_171")
+    coco = load_class_list("coco_stuff_171")
     # category ids run to 182 and leave gaps
     assert (coco.source_ids[0], coco.source_ids[-1]) == (1, 182)
 
 
 def test_unknown_vocabulary_names_the_known_ones() -> None:
     with pytest.raises(UserError, match=r"'voc'.*pascal_voc_20"):
-        load_vocabulary("voc")
+        load_class_list("voc")
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -148,14 +148,14 @@ def test_files_are_paired_by_name(
 
 
 def test_detectron2s_ade20k_is_paired_by_name(tmp_path: Path) -> None:
-    split = datasets.ADE20K[1]
+    split = splits.ADE20K[1]
     write_maps(tmp_path / "maps", "ac")
     (tmp_path / "images").mkdir()
     for stem in "bc":  # as many as label maps
         (tmp_path / f"images/{stem}.jpg").touch()
     files = datasets._Files(split, tmp_path / "images", tmp_path / "maps")
     assert [Path(e["sem_seg_file_name"]).name for e in files()] == ["c.png"]
-    registered = datasets._PAIRED_BY_NAME[split.name]
+    registered = datasets._PAIRED_BY_NAME[DatasetCatalog[split.name]]
     assert isinstance(registered, datasets._Files)
     assert str(registered.images) == str(Path(MetadataCatalog.get(split.name).image_root))
     assert str(registered.labels) == str(Path(MetadataCatalog.get(split.name).sem_seg_root))
@@ -174,7 +174,7 @@ def test_missing_folder_is_named(own_split: Split, tmp_path: Path) -> None:
 def test_missing_stickerscenes_name_the_script(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"images/dev is missing; .*prepare_stickerscenes\.py"):
         datasets._Files(
-            datasets.find_split("stickerscenes_dev"),
+            splits.find_split("stickerscenes_dev"),
             tmp_path / "stickerscenes/images/dev",
             tmp_path / "stickerscenes/annotations/dev",
         )()
@@ -227,3 +227,15 @@ def test_read_labels_errors_name_the_file(tmp_path: Path) -> None:
     Image.fromarray(np.zeros((2, 2, 3), np.uint8)).save(tmp_path / "rgb.png")
     with pytest.raises(UserError, match=r"rgb\.png has 3 channels"):
         read_labels(tmp_path / "rgb.png")
+
+
+def test_names_are_known_without_detectron2() -> None:
+    # all that are registered, detectron2's own among them
+    splits.check_names(name for name in DatasetCatalog.list() if not name.startswith("try_"))
+    for name, close in (
+        ("stickerscenes_trian", "stickerscenes_train"),
+        ("coco_2017_train_stuf_sem_seg", "coco_2017_train_stuff_sem_seg"),
+        ("ade20k_sem_seg_vall", "ade20k_sem_seg_val"),
+    ):
+        with pytest.raises(UserError, match=rf"'{name}' is not registered; did you mean .*{close}"):
+            splits.check_names([name])

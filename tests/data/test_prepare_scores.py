@@ -25,7 +25,8 @@ from detectron2.modeling import build_model
 from PIL import Image
 from torch import nn
 
-from ovseg.data.datasets import data_root, find_split, register_split
+from ovseg.data.datasets import register_split
+from ovseg.data.splits import data_root, find_split
 from ovseg.engine.checkpoint import OVSegCheckpointer
 from ovseg.config import setup_cfg
 from ovseg.engine.trainer import Trainer

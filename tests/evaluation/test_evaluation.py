@@ -234,17 +234,14 @@ def test_what_cannot_be_counted_is_named_and_left_out(
         assert f"* {line}" in (tmp_path / "out" / "results.md").read_text()
 
 
-def test_words_of_a_class_count_for_it(dataset: str, tmp_path: Path) -> None:
-    MetadataCatalog.get(dataset).set(
-        words=["sky", "sea", "ocean", "boat", "fish", "others"], word_labels=[0, 1, 1, 2, 3, -1]
-    )
+def test_scores_after_those_of_the_classes_stand_for_none(dataset: str, tmp_path: Path) -> None:
     evaluator = SemSegEvaluator(dataset)
-    truth = np.array([[0, 1, 1, 2, 3, 3]])
-    said = torch.tensor([[0, 1, 2, 3, 4, 5]])
-    evaluator.process([truth_file(tmp_path, truth)], [{"labels": said}])
+    truth = np.array([[0, 1, 2, 3, 3]])
+    scores = torch.eye(5)[:, None]  # of four classes, and of "others"
+    evaluator.process([truth_file(tmp_path, truth)], [{"sem_seg": scores}])
     assert evaluator.confusion.tolist() == [
         [1, 0, 0, 0, 0],
-        [0, 2, 0, 0, 0],
+        [0, 1, 0, 0, 0],
         [0, 0, 1, 0, 0],
         [0, 0, 0, 1, 1],
     ]

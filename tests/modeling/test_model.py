@@ -9,6 +9,7 @@ from detectron2.modeling import META_ARCH_REGISTRY
 
 from ovseg import OVSeg, UserError
 from ovseg.modeling.ensemble import ensemble
+from ovseg.vocabulary import Vocabulary
 
 DEMO = "ovseg_swinB_vitL_demo.yaml"
 WORDS = ["wall", "sky", "traffic light"]
@@ -60,7 +61,7 @@ def test_no_valid_mask(small_model, image, base, weight):
 def test_exactly_one_valid_mask(small_model, image, base, weight):
     model = small_model(WEIGHT, weight, "MODEL.MASK_FORMER.NUM_OBJECT_QUERIES", "2", base=base)
     with torch.no_grad():  # the threshold between the two masks' highest probabilities
-        regions = model.propose([{"image": image, "class_names": WORDS}])[0]
+        regions = model.propose([{"image": image}])[0]
         peaks = regions.masks.amax(dim=(1, 2))
     model.mask_threshold = peaks.mean().item()
     assert (peaks > model.mask_threshold).sum() == 1
@@ -76,8 +77,9 @@ def test_one_word_has_company_and_the_callers_list_stays(small_model, image, bas
     words = ["dog"]
     scores = run(model, {"image": image, "class_names": words})["sem_seg"]
     assert words == ["dog"]
-    beside_others = run(model, {"image": image, "class_names": ["dog", "others"]})["sem_seg"]
-    torch.testing.assert_close(scores, beside_others)
+    if base != DEMO:  # there a class called "others" has a best proposal, the internal word none
+        beside_others = run(model, {"image": image, "class_names": ["dog", "others"]})["sem_seg"]
+        torch.testing.assert_close(scores, beside_others)
     labels = run(model, {"image": image, "class_names": words, "output": "labels"})["labels"]
     assert set(labels.unique().tolist()) <= {-1, 0}
     assert torch.equal(labels == 0, (scores.argmax(dim=0) == 0) & (scores.amax(dim=0) > 0))
@@ -91,9 +93,10 @@ def test_demo_takes_the_best_proposal_of_each_word(small_model, image, ensemble_
     scores = run(model, {"image": image, "class_names": WORDS})["sem_seg"]
 
     with torch.no_grad():  # the published arithmetic, spelled out
-        regions = model.propose([{"image": image, "class_names": WORDS}])[0]
-        clip = model.classify(regions) if ensemble_on == "True" else None
-        classified, masks = model.combine(regions, clip), regions.masks
+        regions = model.encode([{"image": image}])[0]
+        assert (regions.crops is None) == (ensemble_on == "False")
+        classified = model.classify(regions, model.text(Vocabulary.of(WORDS)))
+        masks = regions.masks
     expected = torch.zeros_like(scores)
     best = {int(classified.class_probs[:, c].argmax()) for c in range(len(WORDS))}
     for k in best:
@@ -101,6 +104,55 @@ def test_demo_takes_the_best_proposal_of_each_word(small_model, image, ensemble_
         assert binary.any()  # else the next best would stand here
         expected += classified.class_probs[k][:, None, None] * binary
     torch.testing.assert_close(scores, expected)
+
+
+def test_a_users_own_others_is_a_class(model, image):
+    found = set()
+    for word in ("dog", "sky", "ocean"):
+        inputs = {"image": image, "output": "labels"}
+        labels = run(model, {**inputs, "class_names": [word, "others"]})["labels"]
+        alone = run(model, {**inputs, "class_names": [word]})["labels"]
+        assert torch.equal(labels.where(labels == 0, -1), alone)
+        found |= set(labels.unique().tolist())
+    assert found == {0, 1}
+
+
+@pytest.mark.parametrize("base", ["ovseg_swinB_vitL_bs32_120k.yaml", DEMO])
+def test_a_class_is_its_best_word(small_model, image, base):
+    model = small_model(base=base)
+    together = {"image": image, "class_names": [["wall", "rock"], "sky", ["sea", "water", "lake"]]}
+    scores, labels = run(model, together)["sem_seg"], run(model, {**together, "output": "labels"})
+    apart = {"image": image, "class_names": ["wall", "rock", "sky", "sea", "water", "lake"]}
+    of_words = run(model, apart)["sem_seg"]
+    assert scores.shape[0] == 3
+    if base != DEMO:  # there each class has one best proposal, of whichever of its words
+        expected = [of_words[:2].amax(0), of_words[2], of_words[3:].amax(0)]
+        torch.testing.assert_close(scores, torch.stack(expected))
+    torch.testing.assert_close(labels["scores"], scores.amax(dim=0))
+    assert (labels["labels"] == scores.argmax(dim=0))[scores.amax(dim=0) > 0].float().mean() > 0.999
+
+
+def test_an_encoded_image_is_segmented_by_any_names(model, image):
+    with torch.inference_mode():
+        encoded = model.encode([{"image": image}])[0]
+        for names in (WORDS, ["dog"], [["cat", "kitten"], "grass"]):
+            inputs = {"image": image, "class_names": names, "output": "labels"}
+            whole = model([inputs])[0]
+            step = model.segment(inputs, encoded)
+            assert torch.equal(step["labels"], whole["labels"])
+            assert torch.equal(step["scores"], whole["scores"])
+
+
+def test_a_training_batch_has_one_list_of_class_names(small_config, seeded):
+    from detectron2.modeling import build_model
+
+    model = build_model(small_config())
+    batch = [
+        {"image": seeded.image(64, 64, place), "class_names": names, "instances": None}
+        for place, names in enumerate((WORDS, WORDS[::-1]))
+    ]
+    with pytest.raises(UserError, match="different class names"):
+        model(batch)
 
 
 def test_weight_zero_is_clip_alone_and_ensemble_off_is_maskformer_alone():

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ovseg.modeling.segmentation import class_score_bands, class_scores, label_map
+from ovseg.modeling.segmentation import label_map, word_score_bands, word_scores
 from ovseg.structures import PartialScores
 
 
@@ -32,7 +32,7 @@ def test_resizing_masks_equals_resizing_class_maps(
     piece: PartialScores, size: tuple[int, int]
 ) -> None:
     plain = plain_scores(piece, size)
-    torch.testing.assert_close(class_scores([piece], size), plain)
+    torch.testing.assert_close(word_scores([piece], size), plain)
     labels, scores = label_map([piece], size)
     torch.testing.assert_close(scores, plain.amax(dim=0))
     assert (labels == plain.argmax(dim=0)).float().mean() > 0.99
@@ -54,8 +54,8 @@ def test_pieces_add_up_where_they_lie(piece: PartialScores, size: tuple[int, int
     ]
     plain = sum(plain_scores(each, size) for each in pieces)
     assert isinstance(plain, torch.Tensor)
-    torch.testing.assert_close(class_scores(pieces, size), plain)
-    bands = class_score_bands(pieces, size, tile=1000)
+    torch.testing.assert_close(word_scores(pieces, size), plain)
+    bands = word_score_bands(pieces, size, tile=1000)
     torch.testing.assert_close(torch.cat([band for _, band in bands], dim=1), plain)
     labels, scores = label_map(pieces, size)
     torch.testing.assert_close(scores, plain.amax(dim=0))
@@ -63,13 +63,13 @@ def test_pieces_add_up_where_they_lie(piece: PartialScores, size: tuple[int, int
 
 
 def test_bands_cover_the_image_within_the_tile(piece: PartialScores) -> None:
-    bands = list(class_score_bands([piece], (29, 40), tile=600))
+    bands = list(word_score_bands([piece], (29, 40), tile=600))
     assert [rows.start for rows, _ in bands] == [0, *(rows.stop for rows, _ in bands[:-1])]
     assert bands[-1][0].stop == 29
     assert len(bands) > 5
     assert all(band.numel() <= 600 for _, band in bands)
     whole = torch.cat([band for _, band in bands], dim=1)
-    torch.testing.assert_close(whole, class_scores([piece], (29, 40)))
+    torch.testing.assert_close(whole, word_scores([piece], (29, 40)))
 
 
 def test_pixels_without_a_score_have_no_label() -> None:

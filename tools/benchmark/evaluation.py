@@ -16,6 +16,8 @@ import tempfile
 import time
 from pathlib import Path
 
+import ovseg  # isort: skip  # noqa: F401  before detectron2, which lets fvcore warn
+
 import numpy as np
 import torch
 from detectron2.data import MetadataCatalog
@@ -23,10 +25,10 @@ from PIL import Image
 from tabulate import tabulate
 
 from ovseg.config import setup_cfg
-from ovseg.data.vocabulary import load_vocabulary
+from ovseg.data.class_lists import load_class_list
 from ovseg.engine.checkpoint import OVSegCheckpointer
 from ovseg.engine.trainer import Trainer
-from ovseg.errors import cli_errors
+from ovseg.errors import Parser, cli_errors
 from ovseg.evaluation import SemSegEvaluator
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -69,7 +71,7 @@ def measure_counting(classes: int, repeat: int, folder: Path) -> list[object]:
     """A row: milliseconds to read and count one label map of 683 x 512 pixels."""
     rng = np.random.default_rng(0)
     name = f"benchmark_{classes}"
-    words = list(load_vocabulary("ade20k_full_847").names)[:classes]
+    words = list(load_class_list("ade20k_full_847").names)[:classes]
     ignored = 65535
     MetadataCatalog.get(name).set(stuff_classes=words, ignore_label=ignored)
     # regions of some ten pixels, as compressible as real label maps are
@@ -101,9 +103,7 @@ def run(args: argparse.Namespace) -> None:
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(__doc__)
     parser.add_argument("--images", type=int, default=50, help="of the sample (default: 50)")
     parser.add_argument("--repeat", type=int, default=20, help="label maps (default: 20)")
     with cli_errors():

@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ovseg.data.vocabulary import load_vocabulary
+from ovseg.data.class_lists import load_class_list
 from ovseg.errors import cli_errors
 from ovseg.modeling.clip import (
     ClipAdapter,
@@ -81,7 +81,7 @@ def likely_proposals() -> tuple[Tensor, Tensor]:
 def run(args: argparse.Namespace) -> None:
     """Print the ratios."""
     model = build_untrained_clip(architecture_of_name(args.clip, "openai"), 0).eval()
-    words = list(load_vocabulary("ade20k_full_847").names)[: args.words]
+    words = list(load_class_list("ade20k_full_847").names)[: args.words]
     templates = text_templates("vild", [])
     texts = [template.replace("{}", word) for word in words for template in templates]
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {platform.processor()}")
@@ -98,7 +98,7 @@ def run(args: argparse.Namespace) -> None:
     adapter = ClipAdapter(model, templates, mask_prompts=False)
 
     def forget() -> None:
-        adapter._features.clear()
+        adapter.text_cache.clear()
         adapter.text_features(words)
 
     print(

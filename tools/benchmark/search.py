@@ -10,23 +10,23 @@ counts each time. Runs the embedded model on the data set that comes with the re
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Callable
 
 import numpy as np
 import torch
 
+from ovseg.cli.number_lists import parse_values
 from ovseg.config import setup_cfg
 from ovseg.data.datasets import load_dataset
 from ovseg.data.loader import Example
 from ovseg.data.proposal_files import evaluation_mapper
 from ovseg.engine.ensemble_search import GridCounter
-from ovseg.engine.evaluation_run import load_model
-from ovseg.errors import cli_errors
+from ovseg.engine.trainer import load_model
+from ovseg.errors import Parser, cli_errors
 from ovseg.evaluation import SemSegEvaluator
-from ovseg.evaluation.ensemble_grid import Grid, parse_values
-from ovseg.predictor import EMBEDDED_CONFIG
+from ovseg.evaluation.ensemble_grid import Grid
+from ovseg.utils.package_files import config_path
 
 DATASET = "stickerscenes_frozen"
 THRESHOLDS, WEIGHTS = "0.35,0.4,0.45", "0.6:0.8:0.05"
@@ -34,7 +34,7 @@ THRESHOLDS, WEIGHTS = "0.35,0.4,0.45", "0.6:0.8:0.05"
 
 def run(images: int) -> None:
     """Print the ratios."""
-    cfg = setup_cfg(EMBEDDED_CONFIG, ["DATASETS.TEST", DATASET])
+    cfg = setup_cfg(config_path("ovseg_tiny_demo.yaml"), ["DATASETS.TEST", DATASET])
     model, mapper = load_model(cfg), evaluation_mapper(cfg, DATASET)
     evaluator = SemSegEvaluator(DATASET)
     threshold = (cfg.MODEL.CLIP_ADAPTER.MASK_THR,)
@@ -72,9 +72,7 @@ def run(images: int) -> None:
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(__doc__)
     parser.add_argument("--images", type=int, default=100, help="how many (default: 100)")
     with cli_errors():
         run(parser.parse_args().images)

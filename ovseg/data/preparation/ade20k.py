@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ovseg.data.datasets import dataset_classes, find_split
+from ovseg.data.datasets import dataset_classes
 from ovseg.data.preparation.labels import label_table
 from ovseg.data.preparation.png_label_maps import find_label_maps, plan_label_maps
 from ovseg.data.preparation.runner import Job
+from ovseg.data.splits import find_split
 
 _ADE = "ADEChallengeData2016.zip, http://sceneparsing.csail.mit.edu/"
 

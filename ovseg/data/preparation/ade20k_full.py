@@ -9,7 +9,6 @@ from typing import Any
 import cv2
 import numpy as np
 
-from ovseg.data.datasets import find_split
 from ovseg.data.preparation.files import (
     check_same_size,
     copy_image,
@@ -22,6 +21,7 @@ from ovseg.data.preparation.files import (
 )
 from ovseg.data.preparation.labels import ade20k_object_ids, label_table, short_side_size
 from ovseg.data.preparation.runner import Job
+from ovseg.data.splits import find_split
 from ovseg.errors import UserError
 from ovseg.utils.pickles import ArrayUnpickler
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ovseg.data.datasets import find_split
 from ovseg.data.preparation.labels import label_table
 from ovseg.data.preparation.png_label_maps import find_label_maps, plan_label_maps
 from ovseg.data.preparation.runner import Job
+from ovseg.data.splits import find_split
 
 _STUFF = "stuffthingmaps_trainval2017.zip, https://github.com/nightrome/cocostuff"
 

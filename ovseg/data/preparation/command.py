@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from ovseg.data.datasets import data_root
 from ovseg.data.preparation.runner import Job, run_jobs
+from ovseg.data.splits import data_root
 from ovseg.errors import Parser, UserError, cli_errors
 
 logger = logging.getLogger(__name__)

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-from ovseg.data.datasets import find_split
 from ovseg.data.preparation.files import (
     check_image,
     has_images,
@@ -21,6 +20,7 @@ from ovseg.data.preparation.files import (
 )
 from ovseg.data.preparation.labels import label_table
 from ovseg.data.preparation.runner import Job
+from ovseg.data.splits import find_split
 from ovseg.errors import UserError
 
 logger = logging.getLogger(__name__)

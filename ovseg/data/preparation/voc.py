@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ovseg.data.datasets import find_split
 from ovseg.data.preparation.files import read_ids, require
 from ovseg.data.preparation.labels import label_table
 from ovseg.data.preparation.png_label_maps import plan_label_maps
 from ovseg.data.preparation.runner import Job
+from ovseg.data.splits import find_split
 
 _VOC = "the VOC2012 archive, http://host.robots.ox.ac.uk/pascal/VOC/voc2012/"
 _AUG = "SegmentationClassAug.zip, see datasets/README.md"

@@ -20,14 +20,14 @@ from torchvision.ops import StochasticDepth
 
 
 def to_windows(x: Tensor, size: int) -> Tensor:
-    """Cut maps [B, H, W, C] into windows [B * H/size * W/size, size * size, C]."""
+    """Cut maps (B, H, W, C) into windows (B * H/size * W/size, size * size, C)."""
     b, h, w, c = x.shape
     x = x.view(b, h // size, size, w // size, size, c)
     return x.permute(0, 1, 3, 2, 4, 5).reshape(-1, size * size, c)
 
 
 def from_windows(windows: Tensor, size: int, height: int, width: int) -> Tensor:
-    """Undo :func:`to_windows`: [B * H/size * W/size, size * size, C] to [B, H, W, C]."""
+    """Undo :func:`to_windows`: (B * H/size * W/size, size * size, C) to (B, H, W, C)."""
     x = windows.view(-1, height // size, width // size, size, size, windows.shape[-1])
     return x.permute(0, 1, 3, 2, 4, 5).reshape(-1, height, width, windows.shape[-1])
 
@@ -83,7 +83,7 @@ class WindowAttention(nn.Module):
         self.proj_drop = nn.Dropout(drop)
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """``x``: windows [B * W, N, C]; ``mask``: [W, N, N], added to the attention logits."""
+        """``x``: windows (B * W, N, C); ``mask``: (W, N, N), added to the attention logits."""
         windows, n, c = x.shape
         q, k, v = self.qkv(x).view(windows, n, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         bias = self.relative_position_bias_table[self.relative_position_index.view(-1)]
@@ -137,7 +137,7 @@ class SwinBlock(nn.Module):
         self.mlp = Mlp(dim, int(dim * mlp_ratio), drop)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """``x``: map [B, H, W, C]; ``mask``: :func:`shift_mask` of the padded map."""
+        """``x``: map (B, H, W, C); ``mask``: :func:`shift_mask` of the padded map."""
         x = x + self.drop_path(self._attend(self.norm1(x), mask))
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
@@ -190,7 +190,7 @@ class SwinStage(nn.Module):
 
 
 class PatchEmbed(nn.Module):
-    """Cut the image into patches and project each: [B, 3, H, W] to [B, H/p, W/p, C]."""
+    """Cut the image into patches and project each: (B, 3, H, W) to (B, H/p, W/p, C)."""
 
     def __init__(self, patch: int, dim: int, norm: bool) -> None:
         super().__init__()
@@ -281,7 +281,7 @@ class D2SwinTransformer(Backbone):
         return {key.lower(): value for key, value in cfg.MODEL.SWIN.items()}
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        """``x``: normalised images [B, 3, H, W]; returns maps [B, C, H/stride, W/stride]."""
+        """``x``: normalised images (B, 3, H, W); returns maps (B, C, H/stride, W/stride)."""
         x = self.patch_embed(x)
         if self.absolute_pos_embed is not None:
             position = F.interpolate(self.absolute_pos_embed, size=x.shape[1:3], mode="bicubic")

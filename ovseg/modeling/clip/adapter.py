@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ovseg.structures import Crops
 
 from .text import word_features
+from .text_cache import TextCache
 
 # logits are this many times the cosine similarity
 TEMPERATURE = 100.0
@@ -48,8 +49,7 @@ class ClipAdapter(nn.Module):
         nn.init.normal_(self.non_object_embedding, std=clip_model.transformer.width**-0.5)
         self.register_buffer("pixel_mean", 255 * torch.tensor(mean).view(1, 3, 1, 1))
         self.register_buffer("pixel_std", 255 * torch.tensor(std).view(1, 3, 1, 1))
-        self._features: dict[str, Tensor] = {}
-        self._features_of: tuple[object, ...] = ()
+        self.text_cache = TextCache()
 
     @property
     def input_size(self) -> tuple[int, int]:
@@ -64,41 +64,37 @@ class ClipAdapter(nn.Module):
         return self
 
     def text_features(self, words: Sequence[str]) -> Tensor:
-        """Unit features [len(words) + 1, D] of words, the last row standing for "no object".
+        """Unit features (len(words) + 1, D) of words, the last row standing for "no object".
 
         Features of words are computed once and kept while CLIP's weights stay the same.
         """
-        self._forget_if_weights_changed()
-        new = [word for word in dict.fromkeys(words) if word not in self._features]
-        if new:
-            # kept features may be used later in training, which inference tensors may not
-            with torch.inference_mode(False), torch.no_grad():
-                features = word_features(self.clip_model, new, self.templates)
-            self._features.update(zip(new, features, strict=True))
-        of_words = torch.stack([self._features[word] for word in words])
-        return torch.cat([of_words, F.normalize(self.non_object_embedding, dim=-1)])
+        known = self.text_cache.features(words, self._encode_words, self._encoder_state())
+        return torch.cat([known, F.normalize(self.non_object_embedding, dim=-1)])
 
-    def _forget_if_weights_changed(self) -> None:
+    def _encode_words(self, words: list[str]) -> Tensor:
+        # kept features may be used later in training, which inference tensors may not
+        with torch.inference_mode(False), torch.no_grad():
+            return word_features(self.clip_model, words, self.templates)
+
+    def _encoder_state(self) -> tuple[object, ...]:
+        """What changes with the weights of the text encoder, and with how it computes."""
         text_weights = [
             p for name, p in self.clip_model.named_parameters() if not name.startswith("visual.")
         ]
-        state = (
+        return (
             torch.is_autocast_enabled(text_weights[0].device.type),
             *((p.data_ptr(), 0 if p.is_inference() else p._version) for p in text_weights),
         )
-        if state != self._features_of:
-            self._features, self._features_of = {}, state
 
     def similarity(self, embeddings: Tensor, text_features: Tensor) -> Tensor:
-        """Logits [..., C + 1] of embeddings [..., D] against :meth:`text_features`."""
+        """Logits (..., W + 1) of embeddings (..., D) against :meth:`text_features`."""
         # under autocast the product would be rounded to 8 bits, and TEMPERATURE enlarges that
         with torch.autocast(embeddings.device.type, enabled=False):
             return TEMPERATURE * F.normalize(embeddings.float(), dim=-1) @ text_features.T
 
-    def classify(self, crops: Crops, text_features: Tensor) -> Tensor:
-        """CLIP's logits [N, C + 1] of N crops against :meth:`text_features`."""
+    def encode_crops(self, crops: Crops) -> Tensor:
+        """CLIP's features (N, D) of N crops, not normalised."""
         if len(crops.images) == 0:
-            return text_features.new_zeros((0, len(text_features)))
+            return crops.images.new_zeros((0, self.non_object_embedding.shape[1]))
         images = (crops.images - self.pixel_mean) / self.pixel_std
-        masks = crops.masks if self.mask_prompts else None
-        return self.similarity(self.clip_model.visual(images, masks), text_features)
+        return self.clip_model.visual(images, crops.masks if self.mask_prompts else None)

@@ -51,7 +51,7 @@ def word_features(model: open_clip.CLIP, words: Sequence[str], templates: Sequen
         templates: see :func:`text_templates`.
 
     Returns:
-        float32 [len(words), embed_dim], of unit length.
+        float32 (len(words), embed_dim), of unit length.
     """
     texts = [template.replace("{}", word) for word in words for template in templates]
     features = F.normalize(encode_texts(model, texts), dim=-1)
@@ -64,7 +64,7 @@ def encode_texts(model: open_clip.CLIP, texts: Sequence[str]) -> Tensor:
     The encoder is causal and read at the end token, so what follows that token changes nothing.
 
     Returns:
-        float32 [len(texts), embed_dim], not normalised.
+        float32 (len(texts), embed_dim), not normalised.
     """
     tokens = open_clip.tokenize(list(texts), context_length=model.context_length)
     ends = tokens.argmax(dim=1)  # the end token has the largest id
@@ -80,7 +80,7 @@ def encode_texts(model: open_clip.CLIP, texts: Sequence[str]) -> Tensor:
 
 
 def encode_tokens(model: open_clip.CLIP, tokens: Tensor) -> Tensor:
-    """Encode one batch of token ids [B, 77], cut to its longest text; [B, embed_dim]."""
+    """Encode one batch of token ids (B, 77), cut to its longest text; (B, embed_dim)."""
     device = model.positional_embedding.device
     ends = tokens.argmax(dim=1)
     length = int(ends.max()) + 1

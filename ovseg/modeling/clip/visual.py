@@ -37,11 +37,11 @@ class MaskPromptedViT(VisionTransformer):
         """Encode images.
 
         Args:
-            x: normalised RGB [B, 3, S, S] with S of ``image_size``.
-            mask: [B, 1, S, S], above 0 on the region; None leaves every patch as it is.
+            x: normalised RGB (B, 3, S, S) with S of ``image_size``.
+            mask: (B, 1, S, S), above 0 on the region; None leaves every patch as it is.
 
         Returns:
-            Image features [B, embed_dim], not normalised.
+            Image features (B, embed_dim), not normalised.
         """
         x = self.conv1(x).flatten(2).transpose(1, 2)
         background = None if mask is None else self._background_patches(mask)
@@ -58,7 +58,7 @@ class MaskPromptedViT(VisionTransformer):
         return self.ln_post(self._class_token_of_last_block(x))[:, 0] @ self.proj
 
     def _background_patches(self, mask: Tensor) -> Tensor:
-        """True for patches without a mask pixel: bool [B, patches, 1]."""
+        """True for patches without a mask pixel: bool (B, patches, 1)."""
         foreground = F.max_pool2d(mask.float(), self.patch_size, stride=self.patch_size) > 0
         return ~foreground.flatten(1)[..., None]
 

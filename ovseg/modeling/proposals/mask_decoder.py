@@ -103,7 +103,7 @@ class OpenVocabTransformerPredictor(nn.Module):
         }
 
     def forward(self, x: Tensor, mask_features: Tensor) -> Proposals:
-        """``x``: [B, C, h, w]; ``mask_features``: [B, mask_dim, H/4, W/4]."""
+        """``x``: (B, C, h, w); ``mask_features``: [B, mask_dim, H/4, W/4]."""
         position = sine_position_encoding(x, self.hidden_dim)
         decoded = self.transformer(self.input_proj(x), position, self.query_embed.weight)
         if not (self.deep_supervision and self.training):

@@ -13,10 +13,10 @@ from ovseg.structures import GivenProposals
 
 
 def image_masks(logits: Tensor, size: Sequence[int], padded: Sequence[int]) -> Tensor:
-    """Mask probabilities [Q, H, W] of an image.
+    """Mask probabilities (Q, H, W) of an image.
 
     Args:
-        logits: [Q, h, w], of the padded image.
+        logits: (Q, h, w), of the padded image.
         size: H, W of the image without its padding, which is at the right and bottom.
         padded: height and width with it.
     """

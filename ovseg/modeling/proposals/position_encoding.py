@@ -12,7 +12,7 @@ def sine_position_encoding(x: Tensor, channels: int, temperature: float = 10000.
     """Encode rows and columns by sines and cosines of growing wavelength.
 
     Args:
-        x: feature map [B, C, H, W]; only its size and device matter.
+        x: feature map (B, C, H, W); only its size and device matter.
         channels: width of the encoding, even; half tells the row, half the column.
         temperature: the longest wavelength's factor.
 

@@ -79,7 +79,7 @@ class Encoder(nn.Module):
         self.norm = nn.LayerNorm(dim) if pre_norm else None
 
     def forward(self, x: Tensor, position: Tensor) -> Tensor:
-        """``x`` and ``position``: [B, N, C] and [1, N, C]."""
+        """``x`` and ``position``: (B, N, C) and (1, N, C)."""
         for layer in self.layers:
             x = layer(x, position)
         return x if self.norm is None else self.norm(x)
@@ -96,7 +96,7 @@ class EncoderOnly(nn.Module):
         _xavier(self)
 
     def forward(self, x: Tensor, position: Tensor) -> Tensor:
-        """``x``: [B, C, H, W]; ``position``: [1, C, H, W]; returns [B, C, H, W]."""
+        """``x``: (B, C, H, W); ``position``: (1, C, H, W); returns (B, C, H, W)."""
         encoded = self.encoder(_flatten(x), _flatten(position))
         return encoded.transpose(1, 2).reshape(x.shape)
 
@@ -145,12 +145,12 @@ class Transformer(nn.Module):
         """Decode the queries against a map.
 
         Args:
-            x: feature map [B, C, H, W].
-            position: its position encoding [1, C, H, W].
-            queries: position embedding of the queries [Q, C].
+            x: feature map (B, C, H, W).
+            position: its position encoding (1, C, H, W).
+            queries: position embedding of the queries (Q, C).
 
         Returns:
-            [L, B, Q, C]: the output of each of the L decoder layers.
+            (L, B, Q, C): the output of each of the L decoder layers.
         """
         place = _flatten(position)
         memory = self.encoder(_flatten(x), place)

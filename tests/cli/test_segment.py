@@ -1,10 +1,11 @@
-"""``demo.py`` from the command line to the files, on a small model with random weights."""
+"""``ovseg segment`` from the command line to the files, on a small model with random weights."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -12,9 +13,9 @@ from detectron2.modeling import build_model
 from PIL import Image
 from tiny_world import CONFIGS, tiny_opts, write_clip
 
-import demo
+from ovseg.cli import segment
 from ovseg.config import setup_cfg
-from ovseg.errors import UserError, cli_errors
+from ovseg.errors import UserError
 from ovseg.predictor import Predictor
 
 WORDS = ["Oculus", "Ukulele", "blue sky"]
@@ -43,10 +44,9 @@ def photos(tmp_path: Path) -> Path:
 
 
 def run(config: str, *args: object) -> int:
-    """``python demo.py ...`` in this process; the exit code."""
+    """``ovseg segment ...`` in this process; the exit code."""
     try:
-        with cli_errors():
-            demo.main(["--config-file", str(CONFIGS / config), *map(str, args)])
+        segment.main(["--config-file", str(CONFIGS / config), *map(str, args)])
     except SystemExit as ended:
         return int(str(ended.code))
     return 0
@@ -93,7 +93,7 @@ def test_the_demo_writes_what_the_predictor_says(
     with Image.open(photos / "b.png") as file:
         image = np.asarray(file)
     predictor = Predictor(setup_cfg(CONFIGS / EVALUATION, model[1:]))
-    prediction = predictor.predict(image, WORDS)
+    prediction = predictor(image, WORDS)
     with Image.open(tmp_path / "out_labels.png") as file:
         labels = np.asarray(file).astype(int)
     np.testing.assert_array_equal(np.where(labels == 255, -1, labels), prediction.labels)
@@ -104,9 +104,9 @@ def test_the_demo_writes_what_the_predictor_says(
 def test_the_embedded_model_looks_for_all_it_knows(
     model: list[str], photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(demo, "EMBEDDED_CONFIG", CONFIGS / EVALUATION)
+    monkeypatch.setattr(segment, "EMBEDDED_CONFIG", CONFIGS / EVALUATION)
     monkeypatch.chdir(tmp_path)  # found from anywhere
-    demo.main(["--input", str(photos / "b.png"), "--output", "pred", *model])
+    segment.main(["--input", str(photos / "b.png"), "--output", "pred", *model])
     summary = json.loads((tmp_path / "pred" / "b.json").read_text("utf-8"))
     names = [entry["name"] for entry in summary["classes"]]
     assert len(names) == 186
@@ -214,7 +214,7 @@ def test_usage_errors_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:
 def test_without_output_a_window_is_needed(
     photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(demo.sys, "platform", "linux")
+    monkeypatch.setattr(segment.sys, "platform", "linux")
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     assert run(EVALUATION, "--class-names", "cat", "--input", photos / "b.png") == 2
@@ -227,9 +227,9 @@ def test_window_shows_every_picture_until_escape(
     shown: list[np.ndarray] = []
     keys = iter([ord(" "), 27])
     monkeypatch.setenv("DISPLAY", ":0")
-    monkeypatch.setattr(demo.cv2, "namedWindow", lambda *_: None)
-    monkeypatch.setattr(demo.cv2, "imshow", lambda _, picture: shown.append(picture))
-    monkeypatch.setattr(demo.cv2, "waitKey", lambda _: next(keys))
+    monkeypatch.setattr(cv2, "namedWindow", lambda *_: None)
+    monkeypatch.setattr(cv2, "imshow", lambda _, picture: shown.append(picture))
+    monkeypatch.setattr(cv2, "waitKey", lambda _: next(keys))
     assert run(EVALUATION, "--class-names", *WORDS, "--input", photos, *model) == 0
     assert len(shown) == 2
     assert shown[0].shape[1] > 640
@@ -237,8 +237,8 @@ def test_window_shows_every_picture_until_escape(
 
 def test_opencv_without_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
-        raise demo.cv2.error("not implemented")
+        raise cv2.error("not implemented")
 
-    monkeypatch.setattr(demo.cv2, "namedWindow", refuse)
+    monkeypatch.setattr(cv2, "namedWindow", refuse)
     with pytest.raises(UserError, match="cannot open windows; give --output"):
-        demo.show(np.zeros((4, 4, 3), np.uint8))
+        segment.show(np.zeros((4, 4, 3), np.uint8))
