@@ -74,11 +74,12 @@ $(BIN)/pip:  # the last file that venv makes
 	$(PYTHON) -m venv $(VENV)
 
 # A new pip reads its cache about a third faster than the one that comes with Python.
-$(INSTALLED): pyproject.toml setup.py tools/install_detectron2.py | $(BIN)/pip
+$(INSTALLED): pyproject.toml setup.py ovseg/cli/install_detectron2.py ovseg/cli/detectron2_wheel.py \
+		| $(BIN)/pip
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(EDITABLE) .
 	$(use_working_opencv)
-	$(BIN)/python tools/install_detectron2.py
+	$(BIN)/ovseg install-detectron2
 	@touch $@
 
 $(INSTALLED_DEV): $(INSTALLED)

@@ -1,4 +1,4 @@
-"""Every command of the documents is one that its script understands."""
+"""Every command of the documents is one that its script, or ovseg, understands."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ import runpy
 import shlex
 import sys
 from collections.abc import Sequence
+from functools import partial
 
 import pytest
 from conftest import ROOT
+
+from ovseg.cli import COMMANDS, main
 
 DOCUMENTS = (
     "README.md", "GETTING_STARTED.md", "datasets/README.md", "open_clip_training/README.md"
@@ -29,9 +32,13 @@ def commands() -> list[tuple[str, tuple[str, ...]]]:
         for block in re.findall(r"^```bash\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL):
             for line in block.splitlines():
                 words = shlex.split(line, comments=True)
-                scripts = [word for word in words if word.endswith(".py")]
-                if scripts:
-                    found.append((scripts[0], tuple(words[words.index(scripts[0]) + 1 :])))
+                for place, word in enumerate(words):
+                    following = words[place + 1 : place + 2]
+                    is_command = word.endswith("ovseg") and following and following[0] in COMMANDS
+                    if word.endswith(".py") or is_command:
+                        script = "ovseg" if is_command else word
+                        found.append((script, tuple(words[place + 1 :])))
+                        break
     return list(dict.fromkeys(found))
 
 
@@ -53,8 +60,9 @@ def test_script_understands_it(
     monkeypatch.setattr(sys, "argv", [script, *arguments])
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.chdir(ROOT)
+    start = partial(runpy.run_path, script, run_name="__main__")
     with pytest.raises(Understood):
-        runpy.run_path(script, run_name="__main__")
+        main(arguments) if script == "ovseg" else start()
 
 
 def test_the_scripts_that_people_start_are_documented() -> None:

@@ -73,6 +73,13 @@ def test_imports_keep_to_the_rules(path: Path) -> None:
     assert not broken
 
 
+def test_nothing_but_scripts_imports_the_commands() -> None:
+    importers = {
+        module_of(path) for path in FILES if any(is_in(n, "ovseg.cli") for n in imports_of(path))
+    }
+    assert {name for name in importers if not is_in(name, "ovseg.cli")} == {"ovseg.__main__"}
+
+
 def test_relative_imports_are_resolved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(globals(), "ROOT", tmp_path)
     folder = tmp_path / "ovseg" / "modeling"

@@ -189,7 +189,7 @@ def _segment(args: argparse.Namespace, inputs: Sequence[Path]) -> list[str]:
         vocabulary = read_vocabulary("stickerscenes")
     else:
         vocabulary = read_vocabulary(args.class_names or [])
-    check_command(args)
+    check_command(args, keys=())
     outputs = plan_outputs(inputs, args.output) if args.output else []
     if not outputs:
         check_display()
