@@ -1,10 +1,10 @@
-"""Pretrain the embedded CLIP on whole StickerScenes pictures and their captions.
+"""Pretrain the embedded CLIP on whole StickerScenes images and their captions.
 
     python datasets/prepare_stickerscenes.py --only clip dev
     python open_clip_training/pretrain.py --output output/clip_tiny/clip.pt
 
 A small CLIP of open_clip's own class, contrastive loss, Muon for the block matrices and AdamW for
-the rest. Pictures are whole scenes: never masked, never cut along a mask. In the first part of the
+the rest. Images are whole scenes: never masked, never cut along a mask. In the first part of the
 run half of the patches are dropped (as in FLIP, arXiv 2212.00794), which halves its time.
 
 1100 steps take 43 minutes on two CPU cores without AVX-512 or bfloat16. On dev, with perfect masks

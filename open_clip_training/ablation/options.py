@@ -15,11 +15,7 @@ from ovseg.errors import Parser
 def parse_arguments(
     arguments: Sequence[str] | None = None, description: str | None = None
 ) -> argparse.Namespace:
-    """Read the command line.
-
-    Args:
-        arguments: None: the process's.
-        description: the script's, for ``--help``.
+    """Read the command line; ``description`` is the script's, for ``--help``.
 
     Raises:
         UserError: it cannot be used.

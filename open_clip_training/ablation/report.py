@@ -25,7 +25,7 @@ _ADAPTATION = (
 _LABELS = {BASELINE: "baseline: original CLIP"} | {r.name: r.label for r in RECIPES}
 
 
-def mean_and_spread(values: Sequence[float]) -> str:
+def mean_and_deviation(values: Sequence[float]) -> str:
     """Mean and, of several values, their sample standard deviation."""
     if len(values) == 1:
         return f"{values[0]:.1f}"
@@ -55,7 +55,7 @@ def _rows(results: Results, names: Sequence[str], labels: dict[str, str]) -> lis
     for name in names:
         of_seeds = results[name]
         cells = [
-            mean_and_spread([result[kind][column] for result in of_seeds])
+            mean_and_deviation([result[kind][column] for result in of_seeds])
             for kind in ("ensemble", "clip")
             for column in COLUMNS
         ]
@@ -86,7 +86,7 @@ def _branches(results: Results) -> list[list[str]]:
             if kind == "maskformer" and name != BASELINE:
                 continue  # the same whatever CLIP
             values = [
-                mean_and_spread([result[kind][column] for result in results[name]])
+                mean_and_deviation([result[kind][column] for result in results[name]])
                 for column in COLUMNS
             ]
             table.append([label if kind == "maskformer" else f"{label}, {clip} CLIP", *values])

@@ -1,4 +1,4 @@
-"""Mask-noun pairs as batches: decoding, the order of the batches, augmentation."""
+"""Mask-noun pairs as batches: decoding, the order of the batches, texts, augmentation."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from open_clip_training.adaptation.pairs import Place, StoredPair
+from open_clip_training.adaptation.pairs import ByteRange, StoredPair
 from open_clip_training.common.images import zoom_grid
 
 logger = logging.getLogger(__name__)
@@ -76,11 +76,11 @@ class PairImages(Dataset[Batch]):
     def _decode(self, index: int) -> tuple[Tensor, Tensor]:
         pair, size = self.pairs[index], self.size
         try:
-            image = _picture(pair.image, cv2.IMREAD_COLOR)[..., ::-1]
+            image = _decode_image(pair.image, cv2.IMREAD_COLOR)[..., ::-1]
             mask = np.full(image.shape[:2], 255, dtype=np.uint8)
             # a masked crop without a region is all background, of one colour: others need no look
             if pair.mask is not None and (self.with_masks or (image == image[0, 0]).all()):
-                region = _picture(pair.mask, cv2.IMREAD_GRAYSCALE)
+                region = _decode_image(pair.mask, cv2.IMREAD_GRAYSCALE)
                 if region.shape != image.shape[:2]:
                     raise ValueError(f"mask {pair.mask.path} is of another size than its image")
                 if not region.any():
@@ -100,12 +100,12 @@ class PairImages(Dataset[Batch]):
         return resized.byte(), F.interpolate(pixels, size=size, mode="nearest")[0].byte()
 
 
-def _picture(place: Place, flags: int) -> np.ndarray:
+def _decode_image(place: ByteRange, flags: int) -> np.ndarray:
     data = place.read()
-    picture = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
-    if picture is None:
-        raise ValueError(f"{place.path} cannot be read as a picture")
-    return picture
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
+    if image is None:
+        raise ValueError(f"{place.path} cannot be read as an image")
+    return image
 
 
 class BatchOrder(Sampler[list[int]]):
@@ -142,8 +142,33 @@ class BatchOrder(Sampler[list[int]]):
             yield self.indices(step).chunk(self.world)[self.rank].tolist()
 
 
+def noun_texts(
+    nouns: Sequence[str], templates: Sequence[str], generator: torch.Generator
+) -> tuple[list[str], Tensor]:
+    """The distinct nouns of a batch, each in a template of its own.
+
+    Crops of one noun share its template, so that one noun is one text.
+
+    Args:
+        nouns: of the B crops.
+        templates: ``{}`` in each stands for the noun.
+        generator: chooses the templates.
+
+    Returns:
+        The texts, and int64 ``(B,)``, which of them is each crop's.
+    """
+    distinct = sorted(set(nouns))
+    places = {noun: place for place, noun in enumerate(distinct)}
+    chosen = torch.randint(len(templates), (len(distinct),), generator=generator).tolist()
+    texts = [
+        templates[template].replace("{}", noun)
+        for noun, template in zip(distinct, chosen, strict=True)
+    ]
+    return texts, torch.tensor([places[noun] for noun in nouns])
+
+
 def mirror_and_zoom(images: Tensor, masks: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
-    """Mirror and zoom in a little, mask and picture alike.
+    """Mirror and zoom in a little, mask and image alike.
 
     Args:
         images: RGB uint8 ``(B, 3, S, S)``.
@@ -157,5 +182,5 @@ def mirror_and_zoom(images: Tensor, masks: Tensor, draws: Tensor) -> tuple[Tenso
     scale = (0.9 + 0.1 * draws[:, 0]).sqrt()
     shift = (2 * draws[:, 2:] - 1) * (1 - scale[:, None])
     grid = zoom_grid(scale[:, None].expand(-1, 2), draws[:, 1] < 0.5, shift, images)
-    pictures = F.grid_sample(images.float(), grid, "bilinear", "border", align_corners=False)
-    return pictures, F.grid_sample(masks.float(), grid, "nearest", "border", align_corners=False)
+    zoomed = F.grid_sample(images.float(), grid, "bilinear", "border", align_corners=False)
+    return zoomed, F.grid_sample(masks.float(), grid, "nearest", "border", align_corners=False)

@@ -22,11 +22,7 @@ RANGES: dict[str, tuple[float, float]] = {
 def parse_arguments(
     arguments: Sequence[str] | None = None, description: str | None = None
 ) -> argparse.Namespace:
-    """Read the command line.
-
-    Args:
-        arguments: None: the process's.
-        description: the script's, for ``--help``.
+    """Read the command line; ``description`` is the script's, for ``--help``.
 
     Raises:
         UserError: it cannot be used.
@@ -58,7 +54,7 @@ def parse_arguments(
     add("--device", help="default: cuda where there is a GPU, else cpu")
     add("--workers", type=int, default=4, help="loading processes; unused where all fits in memory")
     add("--eval-data", help="a registered data set (ade20k_sem_seg_val), or the yaml of your own")
-    add("--eval-images", type=int, default=0, help="check on its first so many pictures; 0: all")
+    add("--eval-images", type=int, default=0, help="check on its first so many images; 0: all")
     add("--seed", type=int, default=0)
     add("--resume", action="store_true", help="continue a stopped run")
     options = parser.parse_args(arguments)

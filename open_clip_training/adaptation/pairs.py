@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import glob
 import json
 import logging
@@ -11,13 +10,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from open_clip_training.common.tables import read_table
 from ovseg.errors import UserError
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class ByteRange:
     """Where bytes lie: a file, or ``size`` bytes of it from ``start``."""
 
     path: str
@@ -36,8 +36,8 @@ class StoredPair:
     """Where a crop lies, and its noun; ``mask`` is None where there is none, or does not matter."""
 
     noun: str
-    image: Place
-    mask: Place | None
+    image: ByteRange
+    mask: ByteRange | None
 
 
 def read_pairs(source: str, *, masked: bool, with_masks: bool) -> list[StoredPair]:
@@ -45,7 +45,7 @@ def read_pairs(source: str, *, masked: bool, with_masks: bool) -> list[StoredPai
 
     Args:
         source: a ``pairs.csv``, the folder that holds it, or a pattern of shards (``pairs-*.tar``).
-        masked: take the crops whose background is filled; False: as they stand in their picture.
+        masked: take the crops whose background is filled; False: as they stand in their image.
         with_masks: masks are needed; otherwise they are taken for masked crops, where there are.
 
     Raises:
@@ -67,28 +67,15 @@ def read_pairs(source: str, *, masked: bool, with_masks: bool) -> list[StoredPai
 def _read_table(path: Path, wanted: Sequence[str], masks: bool) -> list[StoredPair]:
     if not path.is_file():
         raise UserError(f"--train-data {path} is not there; collect_pairs.py makes it")
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            columns = reader.fieldnames or []
-            lacking = [column for column in wanted if column not in columns]
-            if lacking:
-                found = ", ".join(map(repr, columns)) or "none"
-                raise UserError(
-                    f"--train-data {path} lacks the column {lacking[0]!r}; it has {found} "
-                    "(columns are separated by commas)"
-                )
-            rows = list(reader)
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"--train-data {path} is no CSV of UTF-8 text: {error}") from error
+    rows = read_table(path, wanted, f"--train-data {path}")
     complete = [row for row in rows if all(row[column] for column in wanted)]
     if len(complete) < len(rows):
         logger.warning("%s: left out %d rows with an empty cell", path, len(rows) - len(complete))
     return [
         StoredPair(
             row["noun"],
-            Place(str(path.parent / row[wanted[0]])),
-            Place(str(path.parent / row["mask"])) if masks and row.get("mask") else None,
+            ByteRange(str(path.parent / row[wanted[0]])),
+            ByteRange(str(path.parent / row["mask"])) if masks and row.get("mask") else None,
         )
         for row in complete
     ]
@@ -121,10 +108,10 @@ def _read_shards(pattern: str, wanted: Sequence[str], masks: bool) -> list[Store
     return pairs
 
 
-def _samples(shard: str) -> Iterator[dict[str, Place]]:
+def _samples(shard: str) -> Iterator[dict[str, ByteRange]]:
     """The members of each sample of a shard by their ending; a sample's files are neighbours."""
     key = ""
-    members: dict[str, Place] = {}
+    members: dict[str, ByteRange] = {}
     try:
         with tarfile.open(shard) as archive:
             for info in archive:
@@ -134,14 +121,14 @@ def _samples(shard: str) -> Iterator[dict[str, Place]]:
                     if members:
                         yield members
                     key, members = f"{folder}/{stem}", {}
-                members[ending] = Place(shard, info.offset_data, info.size)
+                members[ending] = ByteRange(shard, info.offset_data, info.size)
     except (OSError, tarfile.TarError) as error:
         raise UserError(f"--train-data {shard} cannot be read as a tar file: {error}") from error
     if members:
         yield members
 
 
-def _noun_of(place: Place | None) -> str:
+def _noun_of(place: ByteRange | None) -> str:
     try:
         return str(json.loads(place.read())["noun"]) if place else ""
     except (OSError, ValueError, KeyError, TypeError):

@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 class RegionCheck:
     """The ADE-150 protocol of the paper: ground-truth regions, classified among all names.
 
-    A region is all of one class in one picture. It is cut out as the segmentation network cuts its
+    A region is all of one class in one image. It is cut out as the segmentation network cuts its
     proposals, its background filled; regions of fewer than 64 pixels are left out. Texts are those
     of the 14 ViLD templates.
     """
@@ -35,7 +35,7 @@ class RegionCheck:
         """
         Args:
             name: a registered data set, or the yaml file of one's own.
-            limit: how many pictures of it, the first; 0: all.
+            limit: how many images of it, the first; 0: all.
 
         Raises:
             UserError: there is no such data set, or its files are missing.
@@ -54,7 +54,7 @@ class RegionCheck:
         Returns:
             ``accuracy`` over all regions, ``accuracy_class_mean`` over the classes that occur,
             ``accuracy_<group>`` over the regions of each group of classes, the number of
-            ``regions``, and how many pictures were ``left_out`` since they cannot be used.
+            ``regions``, and how many images were ``left_out`` since they cannot be used.
         """
         text = word_features(model, self.names, text_templates("vild", []))
         # rows: regions, hits
@@ -64,7 +64,7 @@ class RegionCheck:
             try:
                 crops, labels = self._crops(record, model.visual.image_size)
             except UserError as error:
-                logger.warning("%s: left out a picture: %s", self.name, error)
+                logger.warning("%s: left out an image: %s", self.name, error)
                 left_out += 1
                 continue
             if len(labels) == 0:
@@ -77,7 +77,7 @@ class RegionCheck:
         regions, hits = processes.add_up(counts).cpu()
         occurring = regions > 0
         if not occurring.any():
-            raise UserError(f"--eval-data {self.name}: none of its pictures has a region to check")
+            raise UserError(f"--eval-data {self.name}: none of its images has a region to check")
         result = {
             "accuracy": percent(hits.sum() / regions.sum(), 2),
             "accuracy_class_mean": percent((hits[occurring] / regions[occurring]).mean(), 2),

@@ -13,7 +13,7 @@ import torch
 from open_clip_train.precision import get_autocast
 from torch import Tensor
 
-from open_clip_training.adaptation.batches import Batch, mirror_and_zoom
+from open_clip_training.adaptation.batches import Batch, mirror_and_zoom, noun_texts
 from open_clip_training.adaptation.model import (
     build_adaptation_optimizer,
     trained_parameters,
@@ -97,12 +97,12 @@ class AdaptationRun:
             UserError: it is not finite, or no pair can be used.
         """
         settings = self.settings
-        factor = learning_rate(self.step, settings.warmup, settings.steps)
-        start_step(self.optimizer, self.rates, factor)
+        rate = learning_rate(self.step, settings.warmup, settings.steps)
+        start_step(self.optimizer, self.rates, rate)
         generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + self.step)
-        texts, owners = self._texts(indices, generator)
-        loss = self._backward(self._inputs(batch, len(indices), generator), batch.valid, indices,
-                              texts, owners)  # fmt: skip
+        texts, text_ids = self._texts(indices, generator)
+        inputs = self._inputs(batch, len(indices), generator)
+        loss = self._backward(inputs, batch.valid, indices, texts, text_ids)
         # in half precision a step may overflow: the scaler skips it and halves its scale
         if not math.isfinite(loss) and (
             not self.scaler.is_enabled() or self.scaler.get_scale() < 1
@@ -121,25 +121,15 @@ class AdaptationRun:
         return loss
 
     def _texts(self, indices: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Features of the distinct nouns, each in a template of its own, and whose noun is which.
-
-        Crops of one noun share its template, so that one noun is one text.
-        """
-        nouns = [self.nouns[index] for index in indices.tolist()]
-        distinct = sorted(set(nouns))
-        places = {noun: place for place, noun in enumerate(distinct)}
-        chosen = torch.randint(
-            len(self.settings.templates), (len(distinct),), generator=generator
-        ).tolist()
-        texts = [
-            self.settings.templates[template].replace("{}", noun)
-            for noun, template in zip(distinct, chosen, strict=True)
-        ]
+        """Features of the batch's distinct texts, and which of them is each crop's."""
+        texts, text_ids = noun_texts(
+            [self.nouns[index] for index in indices.tolist()], self.settings.templates, generator
+        )
         # not kept from step to step: features depend, in their last bits, on their neighbours in
         # the batch, and a resumed run has to see the same ones; it is a few hundredths of a step
         with torch.no_grad(), self.autocast():
             features = encode_texts(self.model, texts)
-        return features, torch.tensor([places[noun] for noun in nouns], device=features.device)
+        return features, text_ids.to(features.device)
 
     def _inputs(
         self, batch: Batch, total: int, generator: torch.Generator
@@ -152,10 +142,8 @@ class AdaptationRun:
             draws = self.processes.own_part(torch.rand((total, 4), generator=generator))
             images, masks = mirror_and_zoom(images, masks, draws)
         images = normalise(images)
-        return [
-            (image, mask if self.uses_masks else None)
-            for image, mask in zip(images.chunk(self.parts), masks.chunk(self.parts), strict=True)
-        ]
+        parts = zip(images.chunk(self.parts), masks.chunk(self.parts), strict=True)
+        return [(image, mask if self.uses_masks else None) for image, mask in parts]
 
     def _features(self, images: Tensor, masks: Tensor | None) -> Tensor:
         size = CPU_CHUNK if images.device.type == "cpu" else len(images)
@@ -169,7 +157,7 @@ class AdaptationRun:
 
     def _backward(
         self, inputs: list[tuple[Tensor, Tensor | None]], valid: Tensor, indices: Tensor,
-        texts: Tensor, owners: Tensor,
+        texts: Tensor, text_ids: Tensor,
     ) -> float:  # fmt: skip
         """Leave the gradients of this process's part; returns the loss.
 
@@ -186,8 +174,8 @@ class AdaptationRun:
         if not usable.any():
             raise UserError("--train-data: none of the pairs of a batch can be used")
         rule = plain_contrastive_loss if self.settings.plain_loss else contrastive_loss
-        used, owners = torch.unique(owners[usable], return_inverse=True)
-        loss = rule(everyone[usable], texts[used], owners, self.model.logit_scale.exp())
+        used, text_ids = torch.unique(text_ids[usable], return_inverse=True)
+        loss = rule(everyone[usable], texts[used], text_ids, self.model.logit_scale.exp())
         loss.backward()
         assert everyone.grad is not None
         gradients = self.processes.own_part(everyone.grad) * self.scaler.scale(

@@ -1,4 +1,4 @@
-"""Pictures on their way into CLIP."""
+"""Images on their way into CLIP."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 #: of CLIP's pixels, RGB, for values in 0..1
 MEAN, STD = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
-#: pictures a forward pass on a CPU: activations of more do not fit its cache
+#: images a forward pass on a CPU: activations of more do not fit its cache
 CPU_CHUNK = 64
 
 
@@ -21,11 +21,11 @@ def normalise(images: Tensor) -> Tensor:
 
 
 def zoom_grid(scale: Tensor, mirrored: Tensor, shift: Tensor, images: Tensor) -> Tensor:
-    """Where ``grid_sample`` looks to zoom in, mirror and shift pictures.
+    """Where ``grid_sample`` looks to zoom in, mirror and shift images.
 
     Args:
         scale: ``(B, 2)``, shares of width and height that stay in view, 0..1.
-        mirrored: bool ``(B,)``, pictures whose left and right change sides.
+        mirrored: bool ``(B,)``, images whose left and right change sides.
         shift: ``(B, 2)``, centre of the view, right and down, -1..1.
         images: ``(B, C, S, S)``; they say size and device.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import itertools
 import json
 import random
@@ -11,15 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from open_clip_training.common.tables import read_table
 from ovseg.errors import UserError
 
-#: how many images are looked for before any work
-LOOK_FOR = 1000
+#: how many images must not all be missing
+IMAGES_CHECKED = 1000
 UNKNOWN = "captions without an image"
 
 
 @dataclass(frozen=True)
-class Captioned:
+class CaptionedImage:
     """An image and what is said of it; the captions may be empty or none."""
 
     path: Path
@@ -34,7 +34,7 @@ def read_captions(
     seed: int,
     limit: int | None,
     counts: Counter[str],
-) -> list[Captioned]:
+) -> list[CaptionedImage]:
     """Read images with captions.
 
     Args:
@@ -68,10 +68,10 @@ def read_captions(
         if len(kept) > per_image:
             kept = random.Random(f"{seed} {image_id}").sample(kept, per_image)
         counts["captions"] += len(kept)
-        result.append(Captioned(folder / name, image_id, tuple(kept)))
+        result.append(CaptionedImage(folder / name, image_id, tuple(kept)))
     if not result:
         raise UserError(f"--captions {str(source)!r} names no image")
-    first = result[:LOOK_FOR]
+    first = result[:IMAGES_CHECKED]
     if not any(item.path.is_file() for item in first):
         raise UserError(
             f"--images {str(folder)!r}: none of the first {len(first)} images is there, such as "
@@ -104,23 +104,10 @@ def _read_coco(source: Path, counts: Counter[str]) -> dict[str, tuple[str, list[
 
 def _read_csv(source: Path, counts: Counter[str]) -> dict[str, tuple[str, list[str]]]:
     images: dict[str, tuple[str, list[str]]] = {}
-    try:
-        with source.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            columns = reader.fieldnames or []
-            lacking = [name for name in ("image", "caption") if name not in columns]
-            if lacking:
-                found = ", ".join(map(repr, columns)) or "none"
-                raise UserError(
-                    f"--captions {str(source)!r} lacks the column {lacking[0]!r}; it has {found} "
-                    "(columns are separated by commas), and needs image and caption"
-                )
-            for row in reader:
-                if row["image"]:
-                    captions = images.setdefault(row["image"], (row["image"], []))[1]
-                    captions.append(row["caption"] or "")
-                else:
-                    counts[UNKNOWN] += 1
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise UserError(f"--captions {str(source)!r} cannot be read as CSV: {error}") from error
+    for row in read_table(source, ("image", "caption"), f"--captions {str(source)!r}"):
+        if row["image"]:
+            captions = images.setdefault(row["image"], (row["image"], []))[1]
+            captions.append(row["caption"])
+        else:
+            counts[UNKNOWN] += 1
     return images

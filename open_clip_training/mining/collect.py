@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from open_clip_training.common.processes import Processes, wait_for_all
 from open_clip_training.mining.folder import merge_parts, part_path, write_crops
-from open_clip_training.mining.sources import UNREADABLE, CaptionSource, LabelSource, Source
+from open_clip_training.mining.sources import UNREADABLE, CaptionSource, LabelSource, PairSource
 from ovseg.config import setup_cfg
 from ovseg.data.custom import register_custom
 from ovseg.errors import UserError
@@ -54,7 +54,7 @@ def collect_pairs(options: argparse.Namespace, processes: Processes) -> dict[str
     settings = settings_of(options, cfg)
     check_folder_settings(options.output, settings, _KEYS)
     register_custom(cfg.DATASETS.CUSTOM)
-    source: Source = (
+    source: PairSource = (
         LabelSource(options, cfg) if options.ground_truth else CaptionSource(options, cfg)
     )
     starts = range(0, len(source), IMAGES_A_PART)
@@ -144,7 +144,7 @@ def settings_of(options: argparse.Namespace, cfg: CfgNode) -> dict[str, Any]:
     return settings
 
 
-def collect_part(source: Source, part: int, folder: Path, bar: tqdm[Any]) -> None:
+def collect_part(source: PairSource, part: int, folder: Path, bar: tqdm[Any]) -> None:
     """Collect the pairs of one part and record it."""
     counts: Counter[str] = Counter()
     rows = []

@@ -1,4 +1,4 @@
-"""A picture of random pairs, to see at a glance what was mined."""
+"""A sheet of random pairs, to see at a glance what was mined."""
 
 from __future__ import annotations
 
@@ -26,12 +26,10 @@ def draw_contact_sheet(folder: Path, rows: Sequence[Mapping[str, Any]], seed: in
     for index, row in enumerate(chosen):
         x, y = index % columns * width + 4, index // columns * height + 4
         for place, kind in enumerate(("raw", "image")):
-            with Image.open(folder / row[kind]) as picture:
-                scale = _CELL / max(picture.size)
-                size = [max(1, round(side * scale)) for side in picture.size]
-                sheet.paste(
-                    picture.convert("RGB").resize((size[0], size[1])), (x + place * _CELL, y)
-                )
+            with Image.open(folder / row[kind]) as crop:
+                scale = _CELL / max(crop.size)
+                size = [max(1, round(side * scale)) for side in crop.size]
+                sheet.paste(crop.convert("RGB").resize((size[0], size[1])), (x + place * _CELL, y))
         text = f"{row['noun'][:30]}  {row['score']:.2f}"
         draw.text((x, y + _CELL + 1), text, fill="black", font=font)
     with atomic_path(folder / "contact_sheet.png") as path:

@@ -63,17 +63,17 @@ def write_crops(
     (folder / name).parent.mkdir(parents=True, exist_ok=True)
     for index, pair in enumerate(pairs):
         stem = f"{name}_{index}"
-        pictures = {
+        images = {
             "image": (f"{stem}.png", pair.filled(fill)[..., ::-1]),
             "raw": (f"{stem}_raw.png", pair.raw[..., ::-1]),
             "mask": (f"{stem}_mask.png", pair.mask.astype(np.uint8) * 255),
         }
-        for file, picture in pictures.values():
-            if not cv2.imwrite(str(folder / file), picture):
+        for file, image in images.values():
+            if not cv2.imwrite(str(folder / file), image):
                 raise UserError(f"--output: cannot write {folder / file}; is the disk full?")
         rows.append(
             {
-                **{kind: file for kind, (file, _) in pictures.items()},
+                **{kind: file for kind, (file, _) in images.items()},
                 "caption": PROMPT.format(pair.noun),
                 "noun": pair.noun,
                 "score": round(pair.score, 4),

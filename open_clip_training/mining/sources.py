@@ -12,7 +12,7 @@ import torch.distributed as dist
 from detectron2.config import CfgNode
 
 from open_clip_training.common.processes import wait_for_all
-from open_clip_training.mining.captions import Captioned, read_captions
+from open_clip_training.mining.captions import CaptionedImage, read_captions
 from open_clip_training.mining.nouns import frequent, load_tagger, nouns_of_captions
 from open_clip_training.mining.pairs import (
     MaskNounPair,
@@ -36,7 +36,7 @@ logger = logging.getLogger("collect_pairs")
 UNREADABLE = "unreadable images"
 
 
-class Source(Protocol):
+class PairSource(Protocol):
     """Images and what makes pairs of them.
 
     Attributes:
@@ -92,7 +92,7 @@ class CaptionSource:
         )
 
     def prepare(self) -> None:
-        """Build the model and find the nouns; see :class:`Source`."""
+        """Build the model and find the nouns; see :class:`PairSource`."""
         model = Predictor(self.cfg).model
         assert isinstance(model, OVSeg)
         options, self._model = self._options, model
@@ -138,8 +138,8 @@ class CaptionSource:
         return self._images[index].image_id
 
     def pairs(self, index: int, counts: Counter[str]) -> list[MaskNounPair]:
-        """See :class:`Source`."""
-        item: Captioned = self._images[index]
+        """See :class:`PairSource`."""
+        item: CaptionedImage = self._images[index]
         found = list(dict.fromkeys(noun for nouns in self._nouns[index] for noun in nouns))
         nouns = [noun for noun in found if noun in self._known]
         counts["nouns"] += len(found)
@@ -184,7 +184,7 @@ class LabelSource:
         """Nothing is needed."""
 
     def pairs(self, index: int, counts: Counter[str]) -> list[MaskNounPair]:
-        """See :class:`Source`."""
+        """See :class:`PairSource`."""
         example = self._dicts[index]
         try:
             image = read_image(example["file_name"])

@@ -1,1 +1,1 @@
-"""Pretraining of the embedded CLIP on whole pictures and captions."""
+"""Pretraining of the embedded CLIP on whole images and captions."""

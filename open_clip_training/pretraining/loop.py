@@ -7,13 +7,14 @@ import logging
 import math
 import time
 from dataclasses import replace
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import open_clip
 
-from open_clip_training.pretraining.pictures import load_pictures
+from open_clip_training.pretraining.captioned_images import load_captioned_images
 from open_clip_training.pretraining.run import PretrainingRun, tokens_in_use
 from open_clip_training.pretraining.settings import PretrainingSettings
 from open_clip_training.pretraining.zero_shot import load_regions, zero_shot
@@ -41,16 +42,14 @@ def pretrain(options: argparse.Namespace) -> None:
     config = read_model_config(options.model_config)
     size = config["vision_cfg"]["image_size"]
     tokenizer = open_clip.SimpleTokenizer(context_length=config["text_cfg"]["context_length"])
-    data = load_pictures(
+    data = load_captioned_images(
         options.train_data or root / "clip_train.csv",
         size,
         tokenizer,
-        lambda captions: tokens_in_use(tokenizer, captions),
+        partial(tokens_in_use, tokenizer),
     )
     if len(data.images) < settings.batch:
-        raise UserError(
-            f"--batch-size {settings.batch} is more than the {len(data.images)} pictures"
-        )
+        raise UserError(f"--batch-size {settings.batch} is more than the {len(data.images)} images")
     run = PretrainingRun(data, config, settings)
     if options.resume:
         run.resume(options.output)
@@ -58,7 +57,7 @@ def pretrain(options: argparse.Namespace) -> None:
     if options.eval_pictures:
         regions = load_regions(root, "dev", size, options.eval_pictures)
     parameters = sum(parameter.numel() for parameter in run.model.parameters())
-    logger.info("%d pictures, %d tokens, %.2f M parameters, %s", len(data.images),
+    logger.info("%d images, %d tokens, %.2f M parameters, %s", len(data.images),
                 len(data.token_ids), parameters / 1e6, settings)  # fmt: skip
     progress = Progress(run)
     while run.step < settings.steps:

@@ -22,11 +22,7 @@ RANGES: dict[str, tuple[float, float]] = {
 def parse_arguments(
     arguments: Sequence[str] | None = None, description: str | None = None
 ) -> argparse.Namespace:
-    """Read the command line.
-
-    Args:
-        arguments: None: the process's.
-        description: the script's, for ``--help``.
+    """Read the command line; ``description`` is the script's, for ``--help``.
 
     Raises:
         UserError: it cannot be used.

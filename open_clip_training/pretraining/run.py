@@ -25,8 +25,8 @@ from open_clip_training.common.run_state import (
     write_clip,
     write_resume,
 )
+from open_clip_training.pretraining.captioned_images import PretrainingData, jitter_images
 from open_clip_training.pretraining.muon import Muon
-from open_clip_training.pretraining.pictures import CaptionedPictures, jitter_pictures
 from open_clip_training.pretraining.settings import PretrainingSettings
 from ovseg.data.stickerscenes import load_concepts
 from ovseg.modeling.clip import encode_tokens, text_templates
@@ -93,7 +93,7 @@ def encode_by_length(model: open_clip.CLIP, tokens: Tensor, chunks: int = 4) -> 
 
 
 def batch_indices(step: int, total: int, settings: PretrainingSettings) -> Tensor:
-    """Pictures of a step: every epoch is a permutation of its own, its last part is dropped."""
+    """Images of a step: every epoch is a permutation of its own, its last part is dropped."""
     per_epoch = max(1, total // settings.batch)
     generator = torch.Generator().manual_seed(settings.seed * 100_003 + step // per_epoch)
     order = torch.randperm(total, generator=generator)
@@ -102,11 +102,11 @@ def batch_indices(step: int, total: int, settings: PretrainingSettings) -> Tenso
 
 
 def train_step(
-    model: open_clip.CLIP, data: CaptionedPictures, indices: Tensor, settings: PretrainingSettings
+    model: open_clip.CLIP, data: PretrainingData, indices: Tensor, settings: PretrainingSettings
 ) -> Tensor:
     """Loss of one batch."""
-    images = normalise(jitter_pictures(data.images[indices]))
-    captions, owners = torch.unique(data.caption_ids[indices], return_inverse=True)
+    images = normalise(jitter_images(data.images[indices]))
+    captions, text_ids = torch.unique(data.caption_ids[indices], return_inverse=True)
     tokens = data.tokens[captions]
     # now and then a word is one the model does not know, so that row 0 learns to say nothing
     inside = (tokens > 0) & (tokens < data.first_special_token)
@@ -114,14 +114,14 @@ def train_step(
     tokens = torch.where(unknown, data.unknown_token, tokens)
     features = torch.cat([model.encode_image(part) for part in images.split(CPU_CHUNK)])
     texts = encode_by_length(model, tokens)
-    return contrastive_loss(features, texts, owners, model.logit_scale.exp())
+    return contrastive_loss(features, texts, text_ids, model.logit_scale.exp())
 
 
 class PretrainingRun:
     """A training run that can be saved and continued."""
 
     def __init__(
-        self, data: CaptionedPictures, config: dict[str, Any], settings: PretrainingSettings
+        self, data: PretrainingData, config: dict[str, Any], settings: PretrainingSettings
     ) -> None:
         seed_everything(settings.seed)
         self.data, self.config, self.settings = data, config, settings

@@ -25,7 +25,7 @@ class LabelledCrops:
     """Tight crops of regions: RGB uint8 ``(N, 3, S, S)`` with and without their surroundings.
 
     ``masked`` has the surroundings filled with CLIP's mean colour; ``labels`` int64 ``(N,)``;
-    ``alone`` bool ``(N,)`` is true for objects that have their picture for themselves.
+    ``alone`` bool ``(N,)`` is true for objects that have their image for themselves.
     """
 
     masked: Tensor
@@ -35,7 +35,7 @@ class LabelledCrops:
 
 
 def load_regions(root: Path, split: str, size: int, limit: int) -> LabelledCrops:
-    """Cut every object and stuff region out of the first ``limit`` pictures of ``split``.
+    """Cut every object and stuff region out of the first ``limit`` images of ``split``.
 
     Raises:
         UserError: the split is not there, or a file of it cannot be read.
@@ -43,7 +43,7 @@ def load_regions(root: Path, split: str, size: int, limit: int) -> LabelledCrops
     paths = sorted((root / "images" / split).glob("*.png"))[:limit]
     if not paths:
         raise UserError(
-            f"no pictures in {root / 'images' / split}: run datasets/prepare_stickerscenes.py"
+            f"no images in {root / 'images' / split}: run datasets/prepare_stickerscenes.py"
         )
     masked: list[Tensor] = []
     whole: list[Tensor] = []
@@ -59,7 +59,7 @@ def load_regions(root: Path, split: str, size: int, limit: int) -> LabelledCrops
         chosen = [region for region, pixels in region_sizes(ids).items() if pixels >= MIN_PIXELS]
         for crops, fill_background in ((masked, True), (whole, False)):
             cut = cut_regions(image, ids, chosen, (size, size), fill_background=fill_background)
-            # whole levels, as pictures have
+            # whole levels, as images have
             crops.append(cut.images.round().clamp(0, 255).byte())
         objects = len(np.unique(instances)) - 1
         labels += [region % 256 for region in chosen]

@@ -28,7 +28,7 @@ def option_settings(options: argparse.Namespace, leave_out: Collection[str]) -> 
         options: of a command line.
         leave_out: names of those that do not matter.
     """
-    return {name: _plain(value) for name, value in vars(options).items() if name not in leave_out}
+    return {name: _as_json(value) for name, value in vars(options).items() if name not in leave_out}
 
 
 def differing_settings(recorded: Mapping[str, Any], present: Mapping[str, Any]) -> list[str]:
@@ -37,7 +37,7 @@ def differing_settings(recorded: Mapping[str, Any], present: Mapping[str, Any]) 
     Values are compared as JSON holds them: a tuple equals a list, a path its text.
     """
     names = dict.fromkeys([*present, *recorded])
-    return [name for name in names if _plain(recorded.get(name)) != _plain(present.get(name))]
+    return [name for name in names if _as_json(recorded.get(name)) != _as_json(present.get(name))]
 
 
 def check_settings(
@@ -62,8 +62,8 @@ def check_settings(
     """
     names = names or {}
     differences = [
-        f"{names.get(name, option_name(name))} {_shown(recorded.get(name))}, "
-        f"now {_shown(present.get(name))}"
+        f"{names.get(name, option_name(name))} {_short(recorded.get(name))}, "
+        f"now {_short(present.get(name))}"
         for name in differing_settings(recorded, present)
     ]
     if differences:
@@ -95,10 +95,10 @@ def record_folder_settings(folder: Path, settings: Mapping[str, Any]) -> None:
     write_json(folder / RECORD, settings)
 
 
-def _plain(value: Any) -> Any:
+def _as_json(value: Any) -> Any:
     return json.loads(json.dumps(value, default=str))
 
 
-def _shown(value: Any) -> str:
+def _short(value: Any) -> str:
     text = str(value)
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from open_clip_training.ablation.recipes import BASELINE, RECIPES
-from open_clip_training.ablation.report import draw_chart, mean_and_spread, tables
+from open_clip_training.ablation.report import draw_chart, mean_and_deviation, tables
 
 
 def scores_of(value: float, weight: float = 0.2) -> dict[str, Any]:
@@ -15,11 +15,11 @@ def scores_of(value: float, weight: float = 0.2) -> dict[str, Any]:
     return {"weight": weight, "history": {"pairs": 7, "nouns": 3}, **kinds}
 
 
-def test_tables_hold_mean_and_spread(tmp_path: Path) -> None:
+def test_tables_hold_mean_and_deviation(tmp_path: Path) -> None:
     results = {recipe.name: [scores_of(10.0), scores_of(14.0, 0.4)] for recipe in RECIPES}
     results[BASELINE] = [scores_of(8.04)]
     text = tables(results)
-    assert mean_and_spread([10.0, 14.0]) == "12.0 ± 2.8"  # sqrt(8)
+    assert mean_and_deviation([10.0, 14.0]) == "12.0 ± 2.8"  # sqrt(8)
     lines = text.splitlines()
     baseline = next(line for line in lines if "original CLIP" in line)
     assert [cell.strip() for cell in baseline.strip("|").split("|")][1:] == [*["8.0"] * 6, "0.2"]

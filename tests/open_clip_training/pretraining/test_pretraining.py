@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from open_clip_training.pretrain import main
-from open_clip_training.pretraining.pictures import jitter_pictures, load_pictures
+from open_clip_training.pretraining.captioned_images import jitter_images, load_captioned_images
 from open_clip_training.pretraining.run import (
     PretrainingRun,
     batch_indices,
@@ -67,7 +67,9 @@ def root(tmp_path):
 
 def load(root, tokenizer):
     table = root / "clip_train.csv"
-    return load_pictures(table, 16, tokenizer, lambda texts: tokens_in_use(tokenizer, texts))
+    return load_captioned_images(
+        table, 16, tokenizer, lambda texts: tokens_in_use(tokenizer, texts)
+    )
 
 
 def command(root, *extra):
@@ -106,7 +108,7 @@ def test_batches_go_through_the_whole_set_in_new_orders():
 def test_augmentation_keeps_the_range():
     torch.manual_seed(0)
     images = torch.randint(0, 256, (5, 3, 16, 16), dtype=torch.uint8)
-    changed = jitter_pictures(images)
+    changed = jitter_images(images)
     assert changed.shape == images.shape
     assert 0 <= changed.min() <= changed.max() <= 255
     assert not torch.equal(changed, images.float())
