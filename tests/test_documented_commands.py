@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import re
 import runpy
 import shlex
@@ -13,8 +14,14 @@ import pytest
 from conftest import ROOT
 
 DOCUMENTS = (
-    "README.md", "GETTING_STARTED.md", "datasets/README.md", "open_clip_training/README.md"
-)  # fmt: skip
+    ROOT / "README.md",
+    ROOT / "GETTING_STARTED.md",
+    ROOT / "datasets" / "README.md",
+    ROOT / "open_clip_training" / "README.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+)
+#: the console command, as a script of this name
+OVSEG = "ovseg"
 
 
 class Understood(Exception):
@@ -25,12 +32,14 @@ def commands() -> list[tuple[str, tuple[str, ...]]]:
     """Script and arguments of each command in a block of shell commands, each once."""
     found = []
     for document in DOCUMENTS:
-        text = (ROOT / document).read_text(encoding="utf-8").replace("\\\n", " ")
+        text = document.read_text(encoding="utf-8").replace("\\\n", " ")
         for block in re.findall(r"^```bash\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL):
             for line in block.splitlines():
                 words = shlex.split(line, comments=True)
                 scripts = [word for word in words if word.endswith(".py")]
-                if scripts:
+                if words[:1] == [OVSEG]:
+                    found.append((OVSEG, tuple(words[1:])))
+                elif scripts:
                     found.append((scripts[0], tuple(words[words.index(scripts[0]) + 1 :])))
     return list(dict.fromkeys(found))
 
@@ -54,6 +63,14 @@ def test_script_understands_it(
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.chdir(ROOT)
     with pytest.raises(Understood):
+        run(script)
+
+
+def run(script: str) -> None:
+    """Start a script, or the console command, with the arguments in ``sys.argv``."""
+    if script == OVSEG:
+        importlib.import_module("ovseg.cli").main()
+    else:
         runpy.run_path(script, run_name="__main__")
 
 
@@ -63,4 +80,4 @@ def test_the_scripts_that_people_start_are_documented() -> None:
     for name in ("pretrain", "collect_pairs", "train", "ablations"):
         scripts.append(ROOT / "open_clip_training" / f"{name}.py")
     names = {script.relative_to(ROOT).as_posix() for script in scripts}
-    assert names | {"demo.py", "train_net.py"} <= documented
+    assert names | {"demo.py", "train_net.py", OVSEG} <= documented
