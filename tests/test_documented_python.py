@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -62,13 +63,13 @@ def test_python_of_a_document_runs(document: str, folder: Path) -> None:
 
 @pytest.mark.slow
 def test_results_of_the_quickstart(folder: Path) -> None:
-    namespace: dict[str, object] = {}
+    namespace: dict[str, Any] = {}
     for block in python_blocks("docs/quickstart.md"):
         if not needs_a_download(block):
             exec(block, namespace)
     labels = np.asarray(Image.open(folder / "results" / "photo_labels.png"))
     prediction = namespace["prediction"]
-    assert np.array_equal(np.where(labels == 255, -1, labels), prediction.labels)  # type: ignore[attr-defined]
+    assert np.array_equal(np.where(labels == 255, -1, labels), prediction.labels)
     assert sorted(path.name for path in (folder / "my_model").iterdir()) == [
         "config.yaml", "model.safetensors"
     ]  # fmt: skip
