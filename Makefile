@@ -12,6 +12,7 @@ PYTEST_ARGS ?=
 # Stamps: an installation is done again only when what it depends on is newer.
 INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
+INSTALLED_DOCS := $(VENV)/.installed-docs
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 # PYTHONWARNINGS: setuptools warns of every editable installation
@@ -26,7 +27,7 @@ define use_working_opencv
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev demo test ablations lint types format clean distclean
+.PHONY: help install install-dev demo test docs ablations lint types format clean distclean
 
 help:  ## say what the targets do
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +42,11 @@ demo: $(INSTALLED)  ## segment the sample pictures with the embedded model
 
 test: lint types  ## lint, types and tests
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+# NO_MKDOCS_2_WARNING: the theme advertises its successor
+docs: $(INSTALLED_DOCS)  ## build the documentation into site/; broken links are errors
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	@echo "Open site/index.html"
 
 ablations: $(INSTALLED)  ## the paper's ablations in miniature, after the embedded model from scratch
 	$(EDITABLE) '.[mining]'
@@ -58,7 +64,7 @@ format: $(INSTALLED_DEV)  ## let ruff mend what it can
 	$(BIN)/ruff format .
 
 clean:  ## remove caches and build leftovers
-	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf build dist site *.egg-info .mypy_cache .ruff_cache .pytest_cache
 	find . -path ./$(VENV) -prune -o -type d -name __pycache__ -exec rm -rf {} +
 
 distclean: clean  ## the same, and .venv too
@@ -84,5 +90,10 @@ $(INSTALLED): pyproject.toml setup.py ovseg/cli/install_detectron2.py ovseg/cli/
 
 $(INSTALLED_DEV): $(INSTALLED)
 	$(EDITABLE) '.[dev]'
+	$(use_working_opencv)
+	@touch $@
+
+$(INSTALLED_DOCS): $(INSTALLED)
+	$(EDITABLE) '.[docs]'
 	$(use_working_opencv)
 	@touch $@

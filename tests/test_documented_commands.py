@@ -16,8 +16,14 @@ from conftest import ROOT
 from ovseg.cli import COMMANDS, main
 
 DOCUMENTS = (
-    "README.md", "GETTING_STARTED.md", "datasets/README.md", "open_clip_training/README.md"
-)  # fmt: skip
+    ROOT / "README.md",
+    ROOT / "GETTING_STARTED.md",
+    ROOT / "datasets" / "README.md",
+    ROOT / "open_clip_training" / "README.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+)
+#: the console command, as a script of this name
+OVSEG = "ovseg"
 
 
 class Understood(Exception):
@@ -28,7 +34,7 @@ def commands() -> list[tuple[str, tuple[str, ...]]]:
     """Script and arguments of each command in a block of shell commands, each once."""
     found = []
     for document in DOCUMENTS:
-        text = (ROOT / document).read_text(encoding="utf-8").replace("\\\n", " ")
+        text = document.read_text(encoding="utf-8").replace("\\\n", " ")
         for block in re.findall(r"^```bash\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL):
             for line in block.splitlines():
                 words = shlex.split(line, comments=True)
@@ -71,4 +77,4 @@ def test_the_scripts_that_people_start_are_documented() -> None:
     for name in ("pretrain", "collect_pairs", "train", "ablations"):
         scripts.append(ROOT / "open_clip_training" / f"{name}.py")
     names = {script.relative_to(ROOT).as_posix() for script in scripts}
-    assert names | {"demo.py", "train_net.py"} <= documented
+    assert names | {"demo.py", "train_net.py", OVSEG} <= documented
