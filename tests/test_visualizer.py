@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ovseg.visualizer import MIN_OVERLAY_SIDE, color_map, draw_overlay, draw_regions, palette
+from ovseg.colours import color_map, palette
+from ovseg.visualizer import MIN_OVERLAY_SIDE, draw_overlay, draw_regions
 
 
 def has_colour(picture: np.ndarray, colour: np.ndarray) -> bool:

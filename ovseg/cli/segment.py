@@ -26,7 +26,7 @@ from ovseg.cli.lean_imports import import_libraries
 from ovseg.cli.options import add_opts, add_proposals, check_command
 from ovseg.data.vocabulary import read_vocabulary
 from ovseg.errors import Parser, UserError, cli_errors
-from ovseg.result_files import ResultPaths, plan_outputs, save_result
+from ovseg.results.files import ResultPaths, plan_outputs, save_result
 from ovseg.utils.images import find_images, read_image
 from ovseg.utils.package_files import config_path
 
