@@ -203,7 +203,7 @@ def _segment(args: argparse.Namespace, inputs: Sequence[Path]) -> list[str]:
 
     import_libraries()
     from ovseg.config import setup_cfg
-    from ovseg.data.proposal_files import check_names, check_proposals
+    from ovseg.data.proposal_files import check_image_names, check_proposals
     from ovseg.predictor import Predictor
 
     weights: list[str] = []
@@ -216,6 +216,6 @@ def _segment(args: argparse.Namespace, inputs: Sequence[Path]) -> list[str]:
     if cfg.TEST.LOAD_PROPOSALS:
         check_proposals(Path(cfg.TEST.LOAD_PROPOSALS), inputs)
     if cfg.TEST.SAVE_PROPOSALS:
-        check_names(inputs)
+        check_image_names(inputs)
     predictor = Predictor(cfg)
     return run(predictor, vocabulary, inputs, outputs, about_model(predictor, args.config_file))

@@ -13,7 +13,7 @@ from detectron2.utils.file_io import PathManager
 from ovseg.data.datasets import dataset_classes, ignore_label, load_dataset
 from ovseg.data.label_maps import read_truth
 from ovseg.data.loader import Example
-from ovseg.data.proposal_files import check_names, check_proposals, dataset_folder
+from ovseg.data.proposal_files import check_image_names, check_proposals, dataset_folder
 from ovseg.errors import UserError
 from ovseg.released import HUB_SCHEME, OVSEG_SCHEME, WEIGHTS_FILE, fetch, is_released
 
@@ -159,7 +159,7 @@ def check_proposal_files(cfg: CfgNode) -> None:
         if cfg.TEST.LOAD_PROPOSALS:
             check_proposals(dataset_folder(cfg.TEST.LOAD_PROPOSALS, name), images)
         if cfg.TEST.SAVE_PROPOSALS:
-            check_names(images)
+            check_image_names(images)
 
 
 def check_single_view(cfg: CfgNode) -> None:
