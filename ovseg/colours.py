@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 
-import cv2
 import numpy as np
 
 # clear, well separated colours for the first classes; the others are chosen to be far from these
@@ -119,4 +118,6 @@ def color_map(labels: np.ndarray, colours: np.ndarray) -> np.ndarray:
 
 def _to_lab(colours: np.ndarray) -> np.ndarray:
     """uint8 RGB (N, 3) to CIELAB, float (N, 3)."""
+    import cv2  # not for command lines that only name a palette
+
     return cv2.cvtColor(colours[None].astype(np.float32) / 255, cv2.COLOR_RGB2LAB)[0]

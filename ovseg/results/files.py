@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,7 +76,10 @@ def plan_outputs(inputs: Sequence[Path], output: str) -> list[ResultPaths]:
         for path in inputs:
             paths.append(_free_paths(target, path, taken))
             taken.update(result.resolve() for result in paths[-1].possible())
-    make_folder(paths[0].overlay.parent, "--output")
+    folder = paths[0].folder
+    make_folder(folder, "--output")
+    if not os.access(folder, os.W_OK):
+        raise UserError(f"--output {str(folder)!r} cannot be written to; give another folder")
     return paths
 
 
@@ -142,7 +146,11 @@ def finish_results(done: Sequence[ResultPaths], formats: Sequence[str]) -> list[
 
 
 def is_done(
-    paths: ResultPaths, formats: Sequence[str], class_names: Sequence[str], about: dict[str, Any]
+    paths: ResultPaths,
+    formats: Sequence[str],
+    class_names: Sequence[str],
+    file: str,
+    model: Mapping[str, object],
 ) -> bool:
     """Whether an earlier run saved a picture in all these formats, for the same words and model.
 
@@ -150,7 +158,8 @@ def is_done(
         paths: of the picture.
         formats: see :func:`save_result`.
         class_names: in their order.
-        about: entries that the JSON must have (the picture's file, the model).
+        file: the picture's own.
+        model: as in the JSON; what it runs on makes no difference.
     """
     wanted = [path for name in formats for path in FORMATS[name].paths(paths)]
     if not all(path.exists() for path in (*wanted, paths.summary)):
@@ -158,8 +167,9 @@ def is_done(
     try:
         summary = json.loads(paths.summary.read_text("utf-8"))
         names = [entry["name"] for entry in summary["classes"]]
-        return names == list(class_names) and about.items() <= summary.items()
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # no JSON of ours
+        same_model = {**summary["model"], "device": ""} == {**model, "device": ""}
+        return names == list(class_names) and summary["file"] == file and same_model
+    except (OSError, ValueError, KeyError, TypeError):  # no JSON of ours
         return False
 
 

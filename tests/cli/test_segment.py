@@ -13,7 +13,7 @@ from detectron2.modeling import build_model
 from PIL import Image
 from tiny_world import CONFIGS, tiny_opts, write_clip
 
-from ovseg.cli import segment
+from ovseg.cli import model_choice, segment, windows
 from ovseg.config import setup_cfg
 from ovseg.errors import UserError
 from ovseg.predictor import Predictor
@@ -104,7 +104,7 @@ def test_the_demo_writes_what_the_predictor_says(
 def test_the_embedded_model_looks_for_all_it_knows(
     model: list[str], photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(segment, "EMBEDDED_CONFIG", CONFIGS / EVALUATION)
+    monkeypatch.setattr(model_choice, "EMBEDDED_CONFIG", CONFIGS / EVALUATION)
     monkeypatch.chdir(tmp_path)  # found from anywhere
     segment.main(["--input", str(photos / "b.png"), "--output", "pred", *model])
     summary = json.loads((tmp_path / "pred" / "b.json").read_text("utf-8"))
@@ -214,7 +214,7 @@ def test_usage_errors_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:
 def test_without_output_a_window_is_needed(
     photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(segment.sys, "platform", "linux")
+    monkeypatch.setattr(windows.sys, "platform", "linux")
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     assert run(EVALUATION, "--class-names", "cat", "--input", photos / "b.png") == 2
@@ -241,4 +241,4 @@ def test_opencv_without_windows(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(cv2, "namedWindow", refuse)
     with pytest.raises(UserError, match="cannot open windows; give --output"):
-        segment.show(np.zeros((4, 4, 3), np.uint8))
+        windows.show(np.zeros((4, 4, 3), np.uint8))
