@@ -13,11 +13,14 @@ import numpy as np
 from PIL import Image
 
 from ovseg.colours import color_map, palette
-from ovseg.lettering import PAPER, draw_legend, draw_words, font_size, legend_rows
+from ovseg.legend import PAPER, draw_legend, legend_rows
+from ovseg.lettering import draw_words, font_size, place_words
 
 #: a picture's longer side in the overlay, at least; smaller pictures are enlarged
 MIN_OVERLAY_SIDE = 640
 _OPACITY = 0.5
+# mean grey value from which on outlines are dark
+_LIGHT = 165
 
 
 def draw_overlay(
@@ -48,7 +51,7 @@ def draw_overlay(
     image, labels = _enlarge(image, labels)
     panel = Image.fromarray(draw_regions(image, labels, colours))
     size = font_size(image)
-    draw_words(panel, labels, names, size)
+    draw_words(panel, place_words(labels, names, size))
     legend = draw_legend(legend_rows(names, shares, colours), size, panel.height)
     height = max(panel.height, legend.height)
     canvas = Image.new("RGB", (panel.width + legend.width, height), PAPER)
@@ -65,6 +68,8 @@ def draw_regions(image: np.ndarray, labels: np.ndarray, colours: np.ndarray) -> 
     tinted = cv2.addWeighted(image, 1 - _OPACITY, color_map(labels, colours), _OPACITY, 0)
     result = np.where((labels >= 0)[..., None], tinted, image)
     width = max(1, round(max(labels.shape) / 450))
+    # the classes' colours towards white, or in a light picture towards black
+    ground = 0 if cv2.mean(cv2.cvtColor(result, cv2.COLOR_RGB2GRAY))[0] > _LIGHT else 255
     # with the border continued outwards no outline runs along the edge of the picture
     edge = 2 * width + 2
     result = cv2.copyMakeBorder(result, edge, edge, edge, edge, cv2.BORDER_REPLICATE)
@@ -72,7 +77,7 @@ def draw_regions(image: np.ndarray, labels: np.ndarray, colours: np.ndarray) -> 
     for index in np.unique(labels[labels >= 0]):
         mask = (labels == index).astype(np.uint8)
         contours, _ = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-        line = (0.35 * colours[index] + 0.65 * 255).astype(int).tolist()
+        line = (0.35 * colours[index] + 0.65 * ground).astype(int).tolist()
         cv2.drawContours(result, contours, -1, line, width, cv2.LINE_AA)
     return result[edge:-edge, edge:-edge]
 

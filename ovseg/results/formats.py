@@ -49,7 +49,8 @@ class Format:
 def _save_overlay(prediction: Prediction, paths: ResultPaths, about: About) -> None:
     with atomic_path(paths.overlay) as path:
         lossy = path.suffix.lower() in {".jpg", ".jpeg", ".webp"}
-        prediction.overlay().save(path, **({"quality": 92} if lossy else {}))
+        options: dict[str, Any] = {"quality": 92} if lossy else {}
+        prediction.overlay().save(path, **options)
 
 
 def _save_labels(prediction: Prediction, paths: ResultPaths, about: About) -> None:
