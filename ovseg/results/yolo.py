@@ -16,13 +16,14 @@ if TYPE_CHECKING:
 def text(prediction: Prediction) -> str:
     """``label x y x y ...`` for each part of each class; x and y in 0..1 of width and height.
 
-    A corner is the centre of a pixel. Parts that are straight lines of pixels are left out.
+    Parts that are straight lines of pixels are left out.
     """
     height, width = prediction.labels.shape
     lines = []
     for label in np.unique(prediction.labels[prediction.labels >= 0]).tolist():
         for polygon in polygons(prediction.labels == label):
-            corners = (polygon + 0.5) / (width, height)
+            # within its pixel a corner is found again by readers that cut and by those that round
+            corners = (polygon + 0.25) / (width, height)
             lines.append(" ".join([str(label), *(f"{value:.6f}" for value in corners.ravel())]))
     return "".join(f"{line}\n" for line in lines)
 
