@@ -14,6 +14,8 @@ PAPER = (255, 255, 255)
 _INK, _MUTED, _FRAME = (33, 37, 41), (134, 142, 150), (206, 212, 218)
 # up to this many words, those that were not found are listed too
 _LIST_ABSENT_UP_TO = 12
+# up to this many words, a legend that stays the same lists them all
+_LIST_STEADY_UP_TO = 40
 # a legend is written smaller rather than in more columns than these; a line is so many sizes high
 _LEGEND_COLUMNS = 2
 _LINE = 1.75
@@ -28,14 +30,25 @@ def legend_rows(names: Sequence[str], shares: np.ndarray, colours: np.ndarray) -
     rows: list[_Row] = []
     for i in order:
         if shares[i] > 0:
-            red, green, blue = colours[i].tolist()
-            rows.append((short_word(names[i]), float(shares[i]), (red, green, blue)))
+            rows.append((short_word(names[i]), float(shares[i]), _rgb(colours[i])))
     nothing = 1.0 - float(shares.sum())
     if nothing > 0.0005:
         rows.append(("no class", nothing, None))
     if len(names) <= _LIST_ABSENT_UP_TO:
         rows += [(short_word(names[i]), 0.0, None) for i in order if shares[i] == 0]
     return rows
+
+
+def steady_rows(names: Sequence[str], colours: np.ndarray) -> list[_Row]:
+    """All classes in their order, without shares; none where they are too many to find one."""
+    if len(names) > _LIST_STEADY_UP_TO:
+        return []
+    return [(short_word(name), None, _rgb(c)) for name, c in zip(names, colours, strict=True)]
+
+
+def _rgb(colour: np.ndarray) -> tuple[int, int, int]:
+    red, green, blue = colour.tolist()
+    return red, green, blue
 
 
 def draw_legend(rows: list[_Row], size: int, height: int) -> Image.Image:
@@ -49,10 +62,12 @@ def draw_legend(rows: list[_Row], size: int, height: int) -> Image.Image:
     smallest = max(SMALLEST_WORD, round(WORD_FACTORS[-1] * size))
     while size > smallest and len(rows) > _LEGEND_COLUMNS * _rows_in(height, size):
         size -= 1
+    if not rows:
+        return Image.new("RGB", (0, 0), PAPER)
     font, line = text_font(size), round(_LINE * size)
     count = -(-len(rows) // _rows_in(height, size))  # of columns, all of about the same length
-    per_column = -(-len(rows) // max(1, count))
-    columns = [rows[i : i + per_column] for i in range(0, len(rows), max(1, per_column))]
+    per_column = -(-len(rows) // count)
+    columns = [rows[i : i + per_column] for i in range(0, len(rows), per_column)]
     widths = [
         round(
             3.6 * size

@@ -74,8 +74,11 @@ class Prediction:
         inside = self.labels[self.labels >= 0]
         return np.bincount(inside, minlength=len(self.class_names)).tolist()
 
-    def overlay(self) -> Image.Image:
-        """The picture with its regions, their outlines and names, and a legend on its right."""
+    def overlay(self, *, steady: bool = False) -> Image.Image:
+        """The picture with its regions, their outlines and names, and a legend on its right.
+
+        ``steady``: with the same legend for every frame of a video.
+        """
         from ovseg.visualizer import draw_overlay  # OpenCV and a font, for pictures alone
 
         return Image.fromarray(

@@ -21,7 +21,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -41,6 +41,9 @@ from ovseg.prediction import Prediction, ProposalScores
 from ovseg.structures import GivenProposals, Regions
 from ovseg.utils.images import read_image, rgb_array
 from ovseg.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from ovseg.video.smoothing import Smoother
 
 #: one picture: a path; a Pillow image; uint8 (H, W, 3), RGB; or a tensor (3, H, W), RGB, uint8 in
 #: 0..255 or float in 0..1
@@ -279,7 +282,12 @@ class EncodedImage:
 
     @torch.inference_mode()
     def segment(
-        self, class_names: ClassNames, *, class_probs: bool = False, proposals: bool = False
+        self,
+        class_names: ClassNames,
+        *,
+        class_probs: bool = False,
+        proposals: bool = False,
+        smoother: Smoother | None = None,
     ) -> Prediction:
         """Segment the picture by any class names.
 
@@ -287,17 +295,23 @@ class EncodedImage:
             class_names: see :meth:`Predictor.__call__`.
             class_probs: give the probabilities of all classes at all pixels too.
             proposals: give the proposals with both branches' probabilities too.
+            smoother: of a video, whose next frame this is.
 
         Returns:
             Labels and scores at the picture's own size.
 
         Raises:
-            UserError: class names that cannot be used.
+            UserError: class names that cannot be used, or with a smoother see :attr:`regions`.
         """
         vocabulary = read_vocabulary(class_names)
         model = self._predictor.model
         inputs = {**self._inputs, "class_names": vocabulary}
-        result = model.segment({**inputs, "output": "labels"}, self._encoded)
+        if smoother is None:
+            result = model.segment({**inputs, "output": "labels"}, self._encoded)
+        else:
+            regions = self.regions  # of one view
+            assert isinstance(model, OVSeg)
+            result = model.segment({**inputs, "output": "labels"}, regions, smoother)
         probs = None
         if class_probs:
             scores = model.segment({**inputs, "output": "scores"}, self._encoded)["sem_seg"]

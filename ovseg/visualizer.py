@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from ovseg.colours import color_map, palette
-from ovseg.legend import PAPER, draw_legend, legend_rows
+from ovseg.legend import PAPER, draw_legend, legend_rows, steady_rows
 from ovseg.lettering import draw_words, font_size, place_words
 
 #: a picture's longer side in the overlay, at least; smaller pictures are enlarged
@@ -28,6 +28,8 @@ def draw_overlay(
     labels: np.ndarray,
     names: Sequence[str],
     colours: np.ndarray | None = None,
+    *,
+    steady: bool = False,
 ) -> np.ndarray:
     """The picture with its regions, their outlines and names, and a legend on its right.
 
@@ -36,6 +38,8 @@ def draw_overlay(
         labels: integer (H, W), -1 where there is no class.
         names: of the classes.
         colours: of the classes, uint8 (C, 3), RGB; None: of :func:`palette`.
+        steady: for the frames of a video: the legend, which has all classes or is left out for many
+            of them, is the same for all label maps, and so is the overlay's size.
 
     Returns:
         uint8 (H', W', 3), RGB. Pictures with sides below ``MIN_OVERLAY_SIDE`` are enlarged.
@@ -52,7 +56,8 @@ def draw_overlay(
     panel = Image.fromarray(draw_regions(image, labels, colours))
     size = font_size(image)
     draw_words(panel, place_words(labels, names, size))
-    legend = draw_legend(legend_rows(names, shares, colours), size, panel.height)
+    rows = steady_rows(names, colours) if steady else legend_rows(names, shares, colours)
+    legend = draw_legend(rows, size, panel.height)
     height = max(panel.height, legend.height)
     canvas = Image.new("RGB", (panel.width + legend.width, height), PAPER)
     canvas.paste(panel, (0, (height - panel.height) // 2))

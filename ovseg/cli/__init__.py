@@ -18,6 +18,7 @@ from ovseg.errors import Parser, UserError, cli_errors
 #: what each subcommand does
 COMMANDS = {
     "segment": "segment pictures by any words",
+    "video": "segment a video or what a camera sees",
     "train": "train the segmenter",
     "evaluate": "evaluate a checkpoint on data sets",
     "search": "find the ensemble's weight and mask threshold in one pass",

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -37,6 +37,8 @@ from .proposals.masks import fit_given, image_masks
 from .segmentation import label_map, label_maps, word_scores
 
 Inputs = dict[str, Any]
+#: makes another classification of regions
+Adjust = Callable[[Regions, Classified], Classified]
 
 
 @META_ARCH_REGISTRY.register()
@@ -143,10 +145,18 @@ class OVSeg(nn.Module):
             return proposed
         return [replace(regions, crops=self.encode_crops(regions)) for regions in proposed]
 
-    def segment(self, inputs: Inputs, regions: Regions) -> dict[str, Tensor]:
-        """Class names -> ensemble -> segmentation of an encoded image, as :meth:`forward` does."""
+    def segment(
+        self, inputs: Inputs, regions: Regions, adjust: Adjust | None = None
+    ) -> dict[str, Tensor]:
+        """Class names -> ensemble -> segmentation of an encoded image, as :meth:`forward` does.
+
+        ``adjust`` may change the classification before it is used.
+        """
         text = self.text(vocabulary_of(inputs))
-        part = self.partial_scores(regions, self.classify(regions, text), text.vocabulary)
+        classified = self.classify(regions, text)
+        if adjust is not None:
+            classified = adjust(regions, classified)
+        part = self.partial_scores(regions, classified, text.vocabulary)
         return self.assemble(inputs, [part], regions.image.shape[-2:])
 
     def propose(self, batched_inputs: list[Inputs]) -> list[Regions]:
