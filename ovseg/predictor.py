@@ -125,7 +125,7 @@ class Predictor:
         class_names: ClassNames,
         *,
         bgr: bool = False,
-        **wanted: bool,
+        **wanted: Any,
     ) -> Any:
         """Segment one picture, or several.
 
@@ -195,7 +195,7 @@ class Predictor:
         batch_size: int = 1,
         bgr: bool = False,
         on_error: Callable[[Picture, UserError], None] | None = None,
-        **wanted: bool,
+        **wanted: Any,
     ) -> Iterator[Prediction]:
         """Segment pictures one after the other, reading ahead.
 
