@@ -30,7 +30,8 @@ def folder(tmp_path: Path) -> Path:
     scores = np.where(labels < 0, 0, 0.5).astype(np.float32)
     scores[:, 60:] *= 4  # scores may exceed 1
     one = Prediction(labels, scores, NAMES, np.full((60, 80, 3), 90, np.uint8))
-    other = Prediction(labels * 0 + 1, scores, NAMES, np.full((60, 80, 3), 200, np.uint8))
+    ones = np.ones((60, 10), np.int32)
+    other = Prediction(ones, scores[:, :10], NAMES, np.full((60, 10, 3), 200, np.uint8))
     for prediction, paths, file in zip((one, other), plan, ("x/a b.jpg", "x/c#1.jpg"), strict=True):
         save_result(prediction, paths, {"file": file}, ("html",))
     finish_results(plan, ("html",))
@@ -87,7 +88,9 @@ def test_hovering_in_a_browser(folder: Path, tmp_path: Path) -> None:
       const result = document.createElement('pre');
       result.id = 'said';
       result.textContent = JSON.stringify({
-        said, ready: document.querySelectorAll('[data-ready]').length,
+        said, size: [0, 1].map(i => {
+          const box = document.querySelectorAll('figure img')[i].getBoundingClientRect();
+          return box.width / box.height; }), ready: document.querySelectorAll('[data-ready]').length,
         rows: [...document.querySelectorAll('tbody')].map(
           body => [...body.rows].map(row => [...row.cells].map(cell => cell.textContent)))});
       document.body.append(result);
@@ -101,6 +104,7 @@ def test_hovering_in_a_browser(folder: Path, tmp_path: Path) -> None:
         "grass · score 0.50", "word 297 · score 0.50", "word 297 · score 2.00", "no class",
     ]  # fmt: skip
     assert result["ready"] == 2
+    assert result["size"] == pytest.approx([80 / 60, 10 / 60], rel=0.02)
     first, second = result["rows"]
     assert first == [
         ["grass", "41.7 %", "2000", "0.50"],
