@@ -90,7 +90,8 @@ def test_hovering_in_a_browser(folder: Path, tmp_path: Path) -> None:
       result.textContent = JSON.stringify({
         said, size: [0, 1].map(i => {
           const box = document.querySelectorAll('figure img')[i].getBoundingClientRect();
-          return box.width / box.height; }), ready: document.querySelectorAll('[data-ready]').length,
+          return box.width / box.height; }),
+        ready: document.querySelectorAll('[data-ready]').length,
         rows: [...document.querySelectorAll('tbody')].map(
           body => [...body.rows].map(row => [...row.cells].map(cell => cell.textContent)))});
       document.body.append(result);
