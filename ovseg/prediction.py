@@ -81,9 +81,10 @@ class Prediction:
         """
         from ovseg.visualizer import draw_overlay  # OpenCV and a font, for pictures alone
 
-        return Image.fromarray(
-            draw_overlay(self.image, self.labels, self.class_names, self._colours)
+        drawn = draw_overlay(
+            self.image, self.labels, self.class_names, self._colours, steady=steady
         )
+        return Image.fromarray(drawn)
 
     def label_image(self) -> Image.Image:
         """The label map as a picture: palette (grey over 254 classes), a pixel's value its label.
