@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from pathlib import Path
 
 import open_clip
@@ -148,7 +149,7 @@ def test_a_file_that_says_no_architecture_is_read_as_openais(clip, tmp_path, cap
     weights = dict(clip.state_dict())
     torch.jit.save(torch.jit.script(_Holder(weights)), tmp_path / "openai.pt")
     architecture_of_file(tmp_path / "openai.pt", weights, None)
-    assert not caplog.messages
+    assert not [record for record in caplog.records if record.levelno > logging.INFO]
     torch.save(weights, tmp_path / "other.pt")
     found = architecture_of_file(tmp_path / "other.pt", weights, None)
     assert found["quick_gelu"]
