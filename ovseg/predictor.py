@@ -298,7 +298,9 @@ class EncodedImage:
         vocabulary = read_vocabulary(class_names)
         self._check_settings(ensemble_weight, mask_threshold)
         model = self._predictor.model
-        encoded = self._encoded if mask_threshold is None else self._recropped(mask_threshold)
+        encoded: Any = self._encoded
+        if mask_threshold is not None:
+            encoded = self._recropped(mask_threshold)
         settings: dict[str, float | None] = {
             "ensemble_weight": ensemble_weight,
             "mask_threshold": mask_threshold,
