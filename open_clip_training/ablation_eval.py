@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import MetadataCatalog
 from detectron2.modeling import build_model
 from tqdm import tqdm
 
 from ovseg.config import setup_cfg
-from ovseg.data.datasets import load_dataset
+from ovseg.data.datasets import class_groups, dataset_classes, ignore_label, load_dataset
 from ovseg.data.label_maps import read_labels
 from ovseg.data.mapper import EvaluationMapper
 from ovseg.evaluation import group_miou, new_confusion, scores, update_confusion
@@ -98,9 +97,9 @@ def _scores_by_weight(
     model: OVSeg, proposals: Path, dataset: str, weights: Sequence[float | None], step: int
 ) -> dict[float | None, Scores]:
     """Scores for several ensemble weights, CLIP run once; None: MaskFormer alone."""
-    metadata = MetadataCatalog.get(dataset)
-    confusions = {weight: new_confusion(len(metadata.stuff_classes)) for weight in weights}
-    for regions, truth in _load(proposals, model, metadata.stuff_classes):
+    words, ignored = dataset_classes([dataset]), ignore_label(dataset)
+    confusions = {weight: new_confusion(len(words)) for weight in weights}
+    for regions, truth in _load(proposals, model, words):
         truth = truth[::step, ::step]
         inputs = {
             "height": truth.shape[0],
@@ -113,8 +112,9 @@ def _scores_by_weight(
             classes: ClipClasses | None = None if weight is None else clip
             segmented = model.assemble(inputs, regions, model.combine(regions, classes, weight))
             labels = segmented["labels"].cpu().numpy()
-            update_confusion(confusion, labels, truth, metadata.ignore_label)
-    return {weight: _percent(confusions[weight], metadata.class_groups) for weight in weights}
+            update_confusion(confusion, labels, truth, ignored)
+    groups = class_groups(dataset)
+    return {weight: _percent(confusions[weight], groups) for weight in weights}
 
 
 def _load(path: Path, model: OVSeg, words: Sequence[str]) -> Iterator[tuple[Regions, np.ndarray]]:
@@ -134,7 +134,7 @@ def _load(path: Path, model: OVSeg, words: Sequence[str]) -> Iterator[tuple[Regi
         )
 
 
-def _percent(confusion: np.ndarray, groups: dict[str, Sequence[int]]) -> Scores:
+def _percent(confusion: np.ndarray, groups: Mapping[str, Sequence[int]]) -> Scores:
     result = scores(confusion)
     means = {"all": result.miou, **group_miou(result, groups)}
     return {name: round(100 * value, 3) for name, value in means.items()}

@@ -53,8 +53,8 @@ from open_clip_training.pairs_output import (
 )
 from open_clip_training.run_state import check_ranges, resume_path
 from ovseg.config import setup_cfg
-from ovseg.data.datasets import data_root
-from ovseg.engine.checkpoint import weights_exist
+from ovseg.data.splits import data_root
+from ovseg.engine.checks import weights_exist
 from ovseg.errors import UserError, cli_errors
 from ovseg.utils.io import atomic_path
 

@@ -11,14 +11,13 @@ from typing import Protocol
 
 import torch.distributed as dist
 from detectron2.config import CfgNode
-from detectron2.data import MetadataCatalog
 
 from open_clip_training.pairs_input import Captioned, read_captions
 from open_clip_training.pairs_mining import Pair, Rules, fill_colour, ground_truth, mine, resize
 from open_clip_training.pairs_nouns import frequent, load_tagger, nouns_of_captions
 from open_clip_training.pairs_output import read_json, write_json
 from open_clip_training.train_processes import wait_for_all
-from ovseg.data.datasets import dataset_classes, load_dataset
+from ovseg.data.datasets import dataset_classes, ignore_label, load_dataset
 from ovseg.data.label_maps import read_truth
 from ovseg.errors import UserError
 from ovseg.modeling import OVSeg
@@ -165,7 +164,7 @@ class LabelSource:
         self.cfg, self.fill, self.rules = cfg, fill_colour(cfg), _rules(options)
         self._dicts = load_dataset(options.ground_truth, unpaired=True)[: options.limit]
         self._names = dataset_classes([options.ground_truth])
-        self._ignore = int(MetadataCatalog.get(options.ground_truth).get("ignore_label", 255))
+        self._ignore = ignore_label(options.ground_truth)
         self.counts: Counter[str] = Counter(images=len(self._dicts))
 
     def __len__(self) -> int:

@@ -31,7 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from open_clip_training.pretrain_data import load_pictures
 from open_clip_training.pretrain_run import Run, Settings, tokens_in_use
 from open_clip_training.zero_shot import load_regions, zero_shot
-from ovseg.data.datasets import data_root
+from ovseg.data.splits import data_root
 from ovseg.errors import UserError, cli_errors
 
 logger = logging.getLogger("pretrain")

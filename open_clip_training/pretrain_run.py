@@ -17,10 +17,9 @@ from open_clip_training.muon import Muon
 from open_clip_training.pretrain_data import CaptionedPictures, augment
 from open_clip_training.run_state import learning_rate, read_resume, resume_path, seed_everything
 from open_clip_training.zero_shot import normalise
-from ovseg.data.stickerscenes.captions import TEMPLATES
-from ovseg.data.stickerscenes.vocabulary import load_vocabulary
+from ovseg.data.stickerscenes import load_concepts
 from ovseg.errors import UserError
-from ovseg.modeling.clip import encode_tokens
+from ovseg.modeling.clip import encode_tokens, text_templates
 from ovseg.modeling.clip.compact_embedding import CompactTokenEmbedding
 from ovseg.utils.io import atomic_path
 
@@ -56,8 +55,9 @@ def build_model(config: dict[str, Any], token_ids: set[int]) -> open_clip.CLIP:
 
 def tokens_in_use(tokenizer: open_clip.SimpleTokenizer, captions: list[str]) -> set[int]:
     """Ids of all tokens of the captions, the names and synonyms, and the ViLD templates."""
-    texts = {*captions, *EXTRA_WORDS, *(template.format("") for template in TEMPLATES)}
-    for concept in load_vocabulary():
+    templates = text_templates("vild", [])
+    texts = {*captions, *EXTRA_WORDS, *(template.format("") for template in templates)}
+    for concept in load_concepts():
         texts.update([concept.name, *concept.synonyms])
     ids = {token for text in texts for token in tokenizer.encode(text)}
     return ids | {tokenizer.sot_token_id, tokenizer.eot_token_id}

@@ -7,14 +7,13 @@ import logging
 import numpy as np
 import torch
 import torch.nn.functional as F
-from detectron2.data import MetadataCatalog
 from open_clip import CLIP
 from torch import Tensor
 
 from open_clip_training.train_processes import Processes
 from open_clip_training.zero_shot import MEAN, MIN_PIXELS, normalise
 from ovseg.data.custom import register_custom
-from ovseg.data.datasets import dataset_classes, load_dataset
+from ovseg.data.datasets import class_groups, dataset_classes, load_dataset
 from ovseg.data.label_maps import read_truth
 from ovseg.errors import UserError
 from ovseg.modeling.clip import text_templates, word_features
@@ -47,8 +46,7 @@ class RegionCheck:
         self.name = name
         self.records = load_dataset(name, unpaired=True)[: limit or None]
         self.names = dataset_classes([name])
-        metadata = MetadataCatalog.get(name)
-        self.groups: dict[str, list[int]] = metadata.get("class_groups") or {}
+        self.groups = class_groups(name)
 
     @torch.no_grad()
     def __call__(self, model: CLIP, processes: Processes) -> dict[str, float]:

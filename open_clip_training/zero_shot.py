@@ -11,7 +11,7 @@ import open_clip
 import torch
 from torch import Tensor, nn
 
-from ovseg.data.stickerscenes.vocabulary import load_vocabulary
+from ovseg.data.stickerscenes import load_concepts
 from ovseg.errors import UserError
 from ovseg.modeling.clip import text_templates, word_features
 
@@ -91,11 +91,11 @@ def zero_shot(model: open_clip.CLIP, regions: Regions) -> dict[str, float]:
     """Accuracies in percent: objects among 168 names, and all regions among 186."""
     training = model.training
     model.eval()
-    vocabulary = load_vocabulary()
-    names = [concept.name for concept in vocabulary]
+    concepts = load_concepts()
+    names = [concept.name for concept in concepts]
     text = word_features(model, names, text_templates("vild", []))
-    stuff = torch.tensor([concept.is_stuff for concept in vocabulary])
-    unseen = torch.tensor([concept.split == "unseen" for concept in vocabulary])
+    stuff = torch.tensor([concept.is_stuff for concept in concepts])
+    unseen = torch.tensor([concept.split == "unseen" for concept in concepts])
     labels = regions.labels
     objects = ~stuff[labels]
     result = {}

@@ -38,18 +38,22 @@ _MODULE_OF = {
 }
 
 
+# fvcore scripts two losses when it is imported, which PyTorch announces to end one day. Here, since
+# any part of OVSeg may be the first to import it: this one message is not shown
+warnings.filterwarnings(
+    "ignore", message="`torch.jit.script` is deprecated", category=FutureWarning
+)
+
+
 def __getattr__(name: str) -> Any:
     if name not in _MODULE_OF:
         raise AttributeError(f"module 'ovseg' has no attribute {name!r}")
     try:
-        with warnings.catch_warnings():
-            # fvcore scripts two losses when it is imported, which PyTorch announces to end one day
-            warnings.filterwarnings(
-                "ignore", message=".*torch.jit.script.*", category=FutureWarning
-            )
-            module = importlib.import_module(_MODULE_OF[name])
+        module = importlib.import_module(_MODULE_OF[name])
     except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] != "detectron2":
+        from .errors import NO_DETECTRON2, lacks_detectron2
+
+        if not lacks_detectron2(error):
             raise
-        raise ImportError("OVSeg needs detectron2: run ovseg install-detectron2") from error
+        raise ImportError(NO_DETECTRON2) from error
     return getattr(module, name)

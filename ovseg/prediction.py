@@ -171,7 +171,7 @@ class Prediction:
         from pycocotools import mask as coco_mask
 
         height, width = self.labels.shape
-        annotations = []
+        annotations: list[dict[str, Any]] = []
         for label in np.unique(self.labels[self.labels >= 0]).tolist():
             mask = self.labels == label
             code = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))

@@ -18,7 +18,8 @@ FORBIDDEN = {
     "ovseg.modeling": ("ovseg.data", "ovseg.evaluation", "ovseg.engine", "ovseg.predictor"),
     "ovseg.evaluation": ("ovseg.modeling", "ovseg.engine", "ovseg.predictor"),
     "ovseg.structures": ("ovseg.modeling", "ovseg.data", "ovseg.engine", "ovseg.predictor"),
-    "ovseg": ("demo", "train_net", "tools", "datasets", "open_clip_training"),
+    "ovseg": ("demo", "train_net", "tools", "datasets", "stickerscenes", "open_clip_training"),
+    "open_clip_training": ("demo", "train_net", "tools", "datasets", "stickerscenes"),
 } | {
     f"ovseg.modeling.{stage}": (
         "ovseg.modeling.ovseg",

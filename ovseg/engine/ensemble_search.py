@@ -12,9 +12,8 @@ from typing import Any
 
 import numpy as np
 from detectron2.config import CfgNode
-from detectron2.data import MetadataCatalog
 
-from ovseg.data.datasets import dataset_classes
+from ovseg.data.datasets import class_groups, dataset_classes, ignore_label
 from ovseg.data.loader import Example
 from ovseg.engine.resumable import Counts, model_settings, resumable_pass
 from ovseg.errors import UserError
@@ -43,7 +42,7 @@ class GridCounter:
             {"confusion": np.zeros((*shape, *new_confusion(classes).shape), np.int64)}
         )
         self._model, self._grid = model, grid
-        self._ignore_label = int(MetadataCatalog.get(dataset_name).get("ignore_label", 255))
+        self._ignore_label = ignore_label(dataset_name)
 
     def __call__(self, batch: list[Example]) -> list[str | None]:
         """Count a batch; see :data:`ovseg.engine.resumable.CountBatch`."""
@@ -102,7 +101,7 @@ def search_dataset(
         dataset_name,
         counts.arrays["confusion"],
         dataset_classes([dataset_name]),
-        MetadataCatalog.get(dataset_name).get("class_groups", {}),
+        class_groups(dataset_name),
         counts.images,
         counts.failures,
     )

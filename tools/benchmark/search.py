@@ -17,15 +17,16 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
+from ovseg.cli.number_lists import parse_values
 from ovseg.config import setup_cfg
 from ovseg.data.datasets import load_dataset
 from ovseg.data.loader import Example
 from ovseg.data.proposal_files import evaluation_mapper
 from ovseg.engine.ensemble_search import GridCounter
-from ovseg.engine.evaluation_run import load_model
+from ovseg.engine.trainer import load_model
 from ovseg.errors import cli_errors
 from ovseg.evaluation import SemSegEvaluator
-from ovseg.evaluation.ensemble_grid import Grid, parse_values
+from ovseg.evaluation.ensemble_grid import Grid
 from ovseg.utils.package_files import config_path
 
 DATASET = "stickerscenes_frozen"
