@@ -14,7 +14,7 @@ from typing import Any
 
 from ovseg.errors import UserError
 from ovseg.prediction import Prediction
-from ovseg.web.tasks import Picture, Task, Tasks, class_names_of, looks_like_a_list
+from ovseg.web.tasks import Answer, Picture, Task, Tasks, class_names_of, looks_like_a_list
 from ovseg.web.views import (
     ColouredRegions,
     ProposalCard,
@@ -102,7 +102,7 @@ class Handlers:
         outcome = self.open_tab(shown, tab)
         outcome.shown = shown
         outcome.regions = coloured_regions(answer.prediction, opacity)
-        outcome.status = _status(answer.prediction, answer.encoding_seconds, answer.segmenting_seconds)
+        outcome.status = _status(answer)
         if looks_like_a_list(names):
             outcome.warning = (
                 f"'{names[0]}' is taken as one class: commas belong to a name. Type a class a line"
@@ -162,10 +162,14 @@ def _in_range(name: str, value: Any) -> float:
     return float(value)
 
 
-def _status(prediction: Prediction, encoding: float, segmenting: float) -> str:
+def _status(answer: Answer) -> str:
+    prediction = answer.prediction
     height, width = prediction.labels.shape
     found = sum(area > 0 for area in prediction.areas())
-    times = f"segmented in {segmenting:.2f} s"
-    if encoding > 0.005:
-        times = f"encoded in {encoding:.2f} s, {times}"
-    return f"{found} of {len(prediction.class_names)} classes found · {width} × {height} · {times}"
+    times = f"segmented in {answer.segmenting_seconds:.2f} s"
+    if answer.encoding_seconds > 0.005:  # else it was encoded already
+        times = f"encoded in {answer.encoding_seconds:.2f} s, {times}"
+    return (
+        f"{found} of {len(prediction.class_names)} classes found · {width} × {height} pixels · "
+        f"{times} · point at a name to see its region"
+    )

@@ -22,6 +22,11 @@ class OwnSettings:
     ensemble_weight: float | None
     mask_threshold: float
 
+    @property
+    def slider_weight(self) -> float:
+        """Where the slider of the weight stands, which has to stand somewhere."""
+        return 0.0 if self.ensemble_weight is None else self.ensemble_weight
+
 
 class Models:
     """Models by name. They are loaded when they are first asked for, and stay."""

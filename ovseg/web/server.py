@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
+import signal
 import socket
+import sys
 import tempfile
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ovseg.errors import UserError
 from ovseg.utils.package_files import package_folder
 from ovseg.web.handlers import Handlers
 from ovseg.web.tasks import Tasks
@@ -19,16 +19,17 @@ from ovseg.web.tasks import Tasks
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-    from ovseg.web.page import Example
+    from ovseg.web.events import Example
 
 # the samples of a clone, which an installation does not have, and words that fit them
+_FOLDER = package_folder("resources") / "samples"
 _SAMPLES = {
-    "flamingo.jpg": ("flamingo", "sunset sky", "water", "sand", "grass"),
-    "ball.jpg": ("soccer ball", "grass", "blue sky", "brick wall"),
-    "fries.jpg": ("french fries", "wood floor", "painted wall"),
-    "maple_leaf.jpg": ("maple leaf", "road", "grass"),
-    "mouse.jpg": ("mouse", "carpet", "painted wall"),
-    "peacock.jpg": ("peacock", "grass", "forest", "night sky"),
+    "flamingo.jpg": ("flamingo", "forest", "gravel", "water"),
+    "ball.jpg": ("soccer ball", "teapot", "night sky", "grass"),
+    "fries.jpg": ("french fries", "eggplant", "painted wall", "carpet"),
+    "maple_leaf.jpg": ("maple leaf", "sunset sky", "sand", "snow"),
+    "mouse.jpg": ("mouse", "stone wall", "gravel", "carpet"),
+    "peacock.jpg": ("peacock", "forest", "grass"),
 }
 
 
@@ -47,12 +48,10 @@ class Limits:
 
 def examples() -> list[Example]:
     """The samples that are there, with their class names."""
-    from ovseg.web.page import Example
+    from ovseg.web.events import Example
 
-    folder = package_folder("resources") / "samples"
-    return [
-        Example(folder / name, words) for name, words in _SAMPLES.items() if (folder / name).is_file()
-    ]
+    pictures = {_FOLDER / name: words for name, words in _SAMPLES.items()}
+    return [Example(path, words) for path, words in pictures.items() if path.is_file()]
 
 
 def build_app(
@@ -79,41 +78,11 @@ def build_app(
     # this any picture of the server could be asked for
     page.has_launched = True
     return gr.mount_gradio_app(
-        FastAPI(openapi_url=None), page, path="/",
+        FastAPI(openapi_url=None), page, path="/", allowed_paths=[str(_FOLDER)],
         auth=auth, max_file_size=limits.max_upload, theme=theme(), css=STYLE, footer_links=[],
         run_history=False, enable_monitoring=False, ssr_mode=False, pwa=False, mcp_server=False,
         show_error=False,
     )  # fmt: skip
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach a server at ``host``."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A socket that waits for visitors.
-
-    Raises:
-        UserError: the address cannot be used.
-    """
-    try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family)
-    except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise UserError(
-            f"--host {host} --port {port} cannot be used ({reason}); give another --port"
-        ) from error
-
-
-def address(listening: socket.socket) -> str:
-    """Where visitors find a listening socket."""
-    host, port = listening.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def serve(app: Any, listening: socket.socket) -> None:
@@ -130,5 +99,7 @@ def run(
     tasks: Tasks, listening: socket.socket, limits: Limits, auth: tuple[str, str] | None = None
 ) -> None:
     """Build the page and serve it; uploads and results are deleted at the end."""
+    # to be told to end is an end like Ctrl+C: it cleans up
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     with tempfile.TemporaryDirectory(prefix="ovseg-web-") as folder:
         serve(build_app(tasks, Path(folder), limits, auth), listening)

@@ -132,7 +132,7 @@ def proposal_cards(
             [f"{place}", *of_maskformer, *of_clip]
             for place, (of_maskformer, of_clip) in enumerate(zip(*columns, strict=True), start=1)
         ]
-        caption = f"Proposal {query} · {100 * areas[query]:.1f} %"
+        caption = f"{query}: {100 * areas[query]:.1f} %"
         cards.append(ProposalCard(caption, _spotlight(image, mask), rows))
     return cards
 
@@ -150,9 +150,7 @@ def _spotlight(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """The picture (H, W, 3) inside of a mask bool (H, W), outlined; faded to grey outside."""
     grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
     result = np.where(mask[..., None], image, grey // 4 + 150)
-    outlines, _ = cv2.findContours(
-        mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE
-    )
+    outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     cv2.drawContours(result, outlines, -1, (240, 80, 160), 2, cv2.LINE_AA)
     return result
 
