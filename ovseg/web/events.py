@@ -83,8 +83,9 @@ def connect(parts: Parts, handlers: Handlers, examples: Sequence[Example]) -> No
     queued: dict[str, Any] = {
         "inputs": parts.inputs, "outputs": parts.outputs, "preprocess": False, **_QUEUED
     }  # fmt: skip
-    parts.segment.click(segment, **queued)
-    parts.class_names.submit(segment, **queued)
+    # what is asked for while something runs comes after it, once
+    parts.segment.click(segment, trigger_mode="always_last", **queued)
+    parts.class_names.submit(segment, trigger_mode="always_last", **queued)
     parts.examples.click(
         lambda index: [str(examples[index].picture), "\n".join(examples[index].class_names)],
         parts.examples,

@@ -70,6 +70,7 @@ def _question(examples: Sequence[Example]) -> dict[str, Any]:
         label="Picture", type="filepath", sources=["upload", "clipboard"], height=280,
         elem_id="picture",
     )  # fmt: skip
+    _take_uploads_only(picture)
     dataset = gr.Dataset(
         label="Examples", components=["image"], type="index", visible=bool(examples),
         samples=[[str(example.picture)] for example in examples], elem_id="examples",
@@ -83,6 +84,18 @@ def _question(examples: Sequence[Example]) -> dict[str, Any]:
     return {
         "picture": picture, "examples": dataset, "class_names": class_names, "segment": segment
     }  # fmt: skip
+
+
+def _take_uploads_only(picture: gr.Image) -> None:
+    """Refuse web addresses, which Gradio would fetch for whoever sends one in place of a file."""
+    keep = picture.async_move_resource_to_block_cache
+
+    async def keep_files(path: str | Path | None) -> str | None:
+        if path is not None and "://" in str(path):
+            raise gr.Error("Upload the picture; its address is not enough.", print_exception=False)
+        return await keep(path)
+
+    picture.async_move_resource_to_block_cache = keep_files
 
 
 def _settings(models: list[str], own: OwnSettings) -> dict[str, Any]:
