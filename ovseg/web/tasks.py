@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -63,7 +64,7 @@ class Task:
     mask_threshold: float | None = None
 
     @property
-    def settings(self) -> dict[str, float | None]:
+    def settings(self) -> dict[str, Any]:
         """The options of :meth:`ovseg.predictor.EncodedImage.segment`."""
         return {"ensemble_weight": self.ensemble_weight, "mask_threshold": self.mask_threshold}
 

@@ -24,7 +24,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     reasons = {
         report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
         for report in skipped
-        if "browser" in report.keywords
+        if "browser" in getattr(report, "keywords", ())
     }
     if reasons:
         terminalreporter.section("THE WEB PAGE WAS NOT TRIED IN A BROWSER", red=True, bold=True)
