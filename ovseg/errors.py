@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import errno
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
@@ -44,7 +45,8 @@ def cli_errors() -> Iterator[None]:
     detectron2.
     """
     try:
-        yield
+        with without_notices():
+            yield
     except UserError as error:
         _end(str(error))
     except OSError as error:
@@ -59,6 +61,17 @@ def cli_errors() -> Iterator[None]:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         raise SystemExit(130) from None
+
+
+@contextmanager
+def without_notices() -> Iterator[None]:
+    """Do not show what libraries say to each other when they are imported."""
+    with warnings.catch_warnings():
+        # fvcore scripts two losses, which PyTorch announces to end one day
+        warnings.filterwarnings(
+            "ignore", message="`torch.jit.script` is deprecated", category=FutureWarning
+        )
+        yield
 
 
 def lacks_detectron2(error: ModuleNotFoundError) -> bool:

@@ -61,7 +61,8 @@ class Pretrained:
     def opts(self) -> list[str]:
         """What :func:`ovseg.config.setup_cfg` needs besides the config, as KEY VALUE pairs."""
         opts = ["MODEL.WEIGHTS", str(self.weights)]
-        if _CLIP_INSIDE.search(self.config.read_text(encoding="utf-8")):
+        text = self.config.read_text(encoding="utf-8") if self.config.is_file() else ""
+        if _CLIP_INSIDE.search(text):
             opts += ["MODEL.CLIP_ADAPTER.CLIP_MODEL_NAME", str(self.weights)]
         return opts
 

@@ -157,6 +157,8 @@ def test_paths_of_checkpoints(tmp_path: Path) -> None:
 def test_a_saved_model_is_the_same_and_portable(saved, clip_file: Path) -> None:
     model, folder = saved
     assert {file.name for file in folder.iterdir()} == {"config.yaml", "model.safetensors"}
+    modes = {file.stat().st_mode for file in folder.iterdir()}
+    assert len(modes) == 1  # readable by the same people
     config = (folder / "config.yaml").read_text()
     # that file is of this machine
     assert str(clip_file) not in config

@@ -22,6 +22,7 @@ from typing import Any
 from ovseg import __version__
 from ovseg.data.splits import ADE20K, SPLITS, Split, data_root
 from ovseg.errors import NO_DETECTRON2, Parser, cli_errors
+from ovseg.released import home
 
 # what is reported -> distributions that bring it
 _PACKAGES = {
@@ -64,7 +65,7 @@ def gather() -> dict[str, Any]:
         "cuda of torch": _cuda(),
         "platform": platform.platform(),
         "devices": _devices(),
-        "folders": {"weights": str(_home()), "data sets": str(data_root().absolute())},
+        "folders": {"weights": str(home() / "weights"), "data sets": str(data_root().absolute())},
         "data sets": {split.name: _missing(split) or "there" for split in (*SPLITS, *ADE20K)},
     }
 
@@ -164,10 +165,6 @@ def _processor() -> tuple[str, list[str]]:
         entries.setdefault(key.strip(), value.strip())
     name = entries.get("model name") or platform.machine()
     return name, (entries.get("flags") or entries.get("Features") or "").split()
-
-
-def _home() -> Path:
-    return Path(os.environ.get("OVSEG_HOME") or "~/.cache/ovseg").expanduser()
 
 
 def _missing(split: Split) -> str:

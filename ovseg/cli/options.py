@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from ovseg.config.overrides import dataset_names, find_config
-from ovseg.data.splits import check_names
+from ovseg.data.splits import check_dataset_names
 from ovseg.errors import Parser
 
 if TYPE_CHECKING:
@@ -77,11 +78,12 @@ def evaluation_parser(description: str | None, output: str) -> Parser:
     return parser
 
 
-def check_command(args: argparse.Namespace) -> None:
+def check_command(args: argparse.Namespace, keys: Iterable[str] = ("DATASETS.TEST",)) -> None:
     """Find mistakes in a command line that can be found at once.
 
     Args:
         args: with ``config_file`` and ``opts``, maybe ``dataset``.
+        keys: of the data sets that the command looks at.
 
     Raises:
         UserError: no such config file, or an unknown data set.
@@ -91,7 +93,7 @@ def check_command(args: argparse.Namespace) -> None:
     # imported already, a program may have registered more
     own = "DATASETS.CUSTOM" in args.opts or getattr(args, "dataset", [])
     if not own and "detectron2" not in sys.modules:
-        check_names(dataset_names(args.opts))
+        check_dataset_names(dataset_names(args.opts, keys))
 
 
 def evaluation_config(args: argparse.Namespace) -> CfgNode:

@@ -4,7 +4,8 @@
         --class-names 'Oculus' 'Ukulele' --input photo.jpg --output pred \\
         --opts MODEL.WEIGHTS ovseg_swinbase_vitL14_ft_mpt.pth
 
-Without --config-file the small model that comes with OVSeg runs. python demo.py is the same.
+Without --model and --config-file the small model that comes with OVSeg runs. python demo.py is the
+same command.
 
 The results for NAME.jpg are NAME_overlay.jpg, NAME_labels.png (value = position among the class
 names, from 0; 255 = no class, or 65535 in the 16-bit map of more than 254 classes) and NAME.json.
@@ -47,7 +48,10 @@ def build_parser() -> Parser:
     usage, *details = (__doc__ or "").split("\n\n")
     parser = Parser(usage, epilog="\n\n".join(details))
     add = parser.add_argument
-    add("--config-file", metavar="FILE", help="model config; default: the embedded small model")
+    add("--model", metavar="NAME",
+        help="tiny (the default, which comes with OVSeg), swinB-vitL14, R101c-vitB16, "
+        "hf://owner/name, or the folder of a saved model; see: ovseg weights list")  # fmt: skip
+    add("--config-file", metavar="FILE", help="model config, whose MODEL.WEIGHTS are --opts'")
     add("--class-names", nargs="*", metavar="WORD",
         help="the words to look for, each quoted if it has blanks; commas belong to a word. "
         "The embedded model without words looks for everything it was made for")  # fmt: skip
@@ -181,7 +185,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _segment(args: argparse.Namespace, inputs: Sequence[Path]) -> list[str]:
     """Segment pictures as a command line asks for; returns the errors of those that failed."""
-    embedded = args.config_file is None
+    if args.model and args.config_file:
+        raise UserError("--model and --config-file are both given; give one of them")
+    embedded = args.config_file is None and args.model in {None, "tiny"}
     if embedded:
         args.config_file = EMBEDDED_CONFIG
     # what can be checked at once, before anything is imported or loaded
@@ -189,20 +195,27 @@ def _segment(args: argparse.Namespace, inputs: Sequence[Path]) -> list[str]:
         vocabulary = read_vocabulary("stickerscenes")
     else:
         vocabulary = read_vocabulary(args.class_names or [])
-    check_command(args)
+    if args.config_file:
+        check_command(args, keys=())
     outputs = plan_outputs(inputs, args.output) if args.output else []
     if not outputs:
         check_display()
 
     import_libraries()
     from ovseg.config import setup_cfg
-    from ovseg.data.proposal_files import check_names, check_proposals
+    from ovseg.data.proposal_files import check_image_names, check_proposals
     from ovseg.predictor import Predictor
 
-    cfg = setup_cfg(args.config_file, [*proposal_opts(args), *args.opts])
+    weights: list[str] = []
+    if not args.config_file:
+        from ovseg.pretrained import resolve
+
+        pretrained = resolve(args.model)
+        args.config_file, weights = pretrained.config, pretrained.opts
+    cfg = setup_cfg(args.config_file, [*weights, *proposal_opts(args), *args.opts])
     if cfg.TEST.LOAD_PROPOSALS:
         check_proposals(Path(cfg.TEST.LOAD_PROPOSALS), inputs)
     if cfg.TEST.SAVE_PROPOSALS:
-        check_names(inputs)
+        check_image_names(inputs)
     predictor = Predictor(cfg)
     return run(predictor, vocabulary, inputs, outputs, about_model(predictor, args.config_file))

@@ -24,6 +24,7 @@ from ovseg.cli.options import (
     add_proposals,
     check_command,
 )
+from ovseg.config.overrides import NAME_LISTS
 from ovseg.errors import Parser, UserError, cli_errors
 
 if TYPE_CHECKING:
@@ -149,7 +150,7 @@ def evaluate(cfg: CfgNode, resume: bool) -> dict[str, Any]:
 
 
 def _check_options(args: argparse.Namespace) -> None:
-    check_command(args)
+    check_command(args, keys=("DATASETS.TEST",) if args.eval_only else sorted(NAME_LISTS))
     if args.dataset and "DATASETS.CUSTOM" in args.opts:
         raise UserError("--dataset and DATASETS.CUSTOM are both given; give one of them")
     for option in ("load_proposals", "save_proposals"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ovseg.errors import UserError
@@ -34,7 +34,7 @@ def split_names(text: str) -> tuple[str, ...]:
     return tuple(name for name in re.split(r"[\s,()\[\]'\"]+", text) if name)
 
 
-def dataset_names(opts: Sequence[str]) -> list[str]:
-    """The data sets that KEY VALUE pairs ask for; the last value of a key counts."""
+def dataset_names(opts: Sequence[str], keys: Iterable[str]) -> list[str]:
+    """The data sets that KEY VALUE pairs give for ``keys``; the last value of a key counts."""
     values = dict(zip(opts[::2], opts[1::2], strict=False))
-    return [name for key in sorted(NAME_LISTS & values.keys()) for name in split_names(values[key])]
+    return [name for key in keys for name in split_names(values.get(key, ""))]

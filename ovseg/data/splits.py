@@ -187,7 +187,7 @@ def unknown_dataset(name: str, known: Iterable[str]) -> UserError:
     return UserError(f"data set {name!r} is not registered; {hint}")
 
 
-def check_names(names: Iterable[str]) -> None:
+def check_dataset_names(names: Iterable[str]) -> None:
     """Refuse names that neither OVSeg nor detectron2 registers, before detectron2 is imported.
 
     Raises:

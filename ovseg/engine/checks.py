@@ -13,13 +13,15 @@ from detectron2.utils.file_io import PathManager
 from ovseg.data.datasets import dataset_classes, ignore_label, load_dataset
 from ovseg.data.label_maps import read_truth
 from ovseg.data.loader import Example
-from ovseg.data.proposal_files import check_names, check_proposals, dataset_folder
+from ovseg.data.proposal_files import check_image_names, check_proposals, dataset_folder
 from ovseg.errors import UserError
-from ovseg.released import HUB_SCHEME, OVSEG_SCHEME, WEIGHTS_FILE, fetch
+from ovseg.released import HUB_SCHEME, OVSEG_SCHEME, WEIGHTS_FILE, fetch, is_released
 
 
 def weights_exist(path: str) -> bool:
     """Whether a checkpoint is there; one on the net is only fetched when a model is loaded."""
+    if path.startswith(OVSEG_SCHEME):
+        return is_released(path.removeprefix(OVSEG_SCHEME))
     try:
         return bool(PathManager.isfile(path)) or os.path.isfile(os.path.join(path, WEIGHTS_FILE))
     except NotImplementedError:
@@ -157,7 +159,7 @@ def check_proposal_files(cfg: CfgNode) -> None:
         if cfg.TEST.LOAD_PROPOSALS:
             check_proposals(dataset_folder(cfg.TEST.LOAD_PROPOSALS, name), images)
         if cfg.TEST.SAVE_PROPOSALS:
-            check_names(images)
+            check_image_names(images)
 
 
 def check_single_view(cfg: CfgNode) -> None:

@@ -10,6 +10,7 @@ import errno
 import hashlib
 import json
 import logging
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -121,7 +122,9 @@ def _download(source: DriveFile, target: Path) -> Path:
     except Exception as error:  # of gdown, requests and urllib3
         if isinstance(error, OSError) and error.errno in _OF_THIS_MACHINE:
             raise
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
+        reason = type(error).__name__
+        if isinstance(error, gdown.DownloadError):  # its own words are readable
+            reason = re.split(r"[.:\n]", str(error))[0]
         raise UserError(
             f"{target.name} could not be fetched ({reason}); run it again to go on, or "
             f"{_by_hand(source, target)}"

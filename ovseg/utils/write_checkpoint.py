@@ -71,8 +71,11 @@ def save_safetensors(
     from safetensors.torch import save_file
 
     own = {key: value.detach().cpu().contiguous().clone() for key, value in weights.items()}
+    mode = file.stat().st_mode if file.exists() else None
     try:
         save_file(own, file, {"format": "pt", **metadata})
+        if mode is not None:  # safetensors makes a private file in its place
+            file.chmod(mode)
     except SafetensorError as error:
         number = re.search(r"os error (\d+)", str(error))
         if number is None:

@@ -57,7 +57,10 @@ def test_json_says_what_is_there(
     assert about["versions"]["python"] == platform.python_version()
     assert about["versions"]["torch"] == importlib.metadata.version("torch")
     assert "missing" not in about["versions"].values()
-    assert about["folders"] == {"weights": str(tmp_path / "home"), "data sets": str(tmp_path)}
+    assert about["folders"] == {
+        "weights": str(tmp_path / "home" / "weights"),
+        "data sets": str(tmp_path),
+    }
     states = about["data sets"]
     assert states["stickerscenes_dev"] == "there"
     test = tmp_path / "stickerscenes" / "annotations" / "test"

@@ -165,6 +165,16 @@ def test_mistakes_that_can_be_seen_at_once_load_nothing(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_names_that_a_command_does_not_look_at_are_not_checked() -> None:
+    # stopped by a missing checkpoint, with everything loaded
+    opts = ["DATASETS.TEST", "x", "DATASETS.TRAIN", "y", "MODEL.WEIGHTS", "gone.pth"]
+    given = ["evaluate", "--config-file", TINY, *opts, "DATASETS.TEST", "stickerscenes_frozen"]
+    ((code, _, err, heavy),) = answers([given])
+    assert code == 2
+    assert "MODEL.WEIGHTS 'gone.pth': there is no such file" in err
+    assert "torch" in heavy
+
+
 def test_a_missing_detectron2_is_one_line(tmp_path: Path) -> None:
     model = ["--config-file", TINY, "MODEL.WEIGHTS", "ovseg://ovseg_tiny.pth"]
     given = [

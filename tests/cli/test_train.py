@@ -95,6 +95,37 @@ def test_evaluation_of_the_checkpoint_on_several_data_sets(
     assert not list(tmp_path.glob("*.pth"))
 
 
+@pytest.mark.slow
+def test_two_processes_of_torchrun_evaluate_as_one_does(
+    clip: Path, trained: Path, tmp_path: Path
+) -> None:
+    # the same images under their registered name, which other processes know too
+    overrides: dict[str, object] = {
+        "MODEL__WEIGHTS": trained / "model_final.pth",
+        "DATASETS__TEST": "stickerscenes_dev",
+    }
+    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    done = subprocess.run(
+        [
+            *(sys.executable, *torchrun, "train_net.py"),
+            *command(clip, tmp_path, "--eval-only", **overrides),
+        ],
+        cwd=ROOT,
+        env={
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "OMP_NUM_THREADS": "1",
+            "DETECTRON2_DATASETS": str(clip.parent),
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "2 process(es)" in (tmp_path / "log.txt").read_text()
+    assert results(tmp_path, "stickerscenes_dev") == results(trained, "tiny_dev")
+
+
 def test_resuming_goes_on_to_the_new_end(clip: Path, trained: Path) -> None:
     argv = command(clip, trained, "--resume", SOLVER__MAX_ITER=3, DATASETS__TEST="()")
     train.main(argv)

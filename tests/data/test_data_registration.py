@@ -231,11 +231,11 @@ def test_read_labels_errors_name_the_file(tmp_path: Path) -> None:
 
 def test_names_are_known_without_detectron2() -> None:
     # all that are registered, detectron2's own among them
-    splits.check_names(name for name in DatasetCatalog.list() if not name.startswith("try_"))
+    splits.check_dataset_names(name for name in DatasetCatalog.list() if not name.startswith("try_"))
     for name, close in (
         ("stickerscenes_trian", "stickerscenes_train"),
         ("coco_2017_train_stuf_sem_seg", "coco_2017_train_stuff_sem_seg"),
         ("ade20k_sem_seg_vall", "ade20k_sem_seg_val"),
     ):
         with pytest.raises(UserError, match=rf"'{name}' is not registered; did you mean .*{close}"):
-            splits.check_names([name])
+            splits.check_dataset_names([name])

@@ -55,12 +55,17 @@ def test_an_evaluation_needs_data_and_weights(clip: Path, tmp_path: Path) -> Non
         checks.check_checkpoint(cfg, resume=False)
 
 
-def test_weights_are_a_file_of_the_package_or_of_the_net(tmp_path: Path) -> None:
+def test_weights_are_a_file_a_name_or_on_the_net(tmp_path: Path) -> None:
     (tmp_path / "model.pth").touch()
     for path in (str(tmp_path / "model.pth"), "ovseg://ovseg_tiny.pth", "https://host.org/x.pth"):
+        assert checks.weights_exist(path)
         checks.check_weights(path)
-    for path in (str(tmp_path / "gone.pth"), "ovseg://gone.pth"):
-        with pytest.raises(UserError, match=r"gone\.pth': there is no such file"):
+    for path, expected in (
+        (str(tmp_path / "gone.pth"), r"gone\.pth': there is no such file"),
+        ("ovseg://gone.pth", r"ovseg://gone\.pth: there are no weights of that name"),
+    ):
+        assert not checks.weights_exist(path)
+        with pytest.raises(UserError, match=expected):
             checks.check_weights(path)
 
 

@@ -14,6 +14,8 @@ import argparse
 import platform
 import time
 
+import ovseg  # isort: skip  # noqa: F401  before detectron2, which lets fvcore warn
+
 import torch
 from torch.backends.mkldnn import is_available
 
@@ -22,7 +24,7 @@ from ovseg.data.datasets import dataset_classes, ignore_label, load_dataset
 from ovseg.data.label_maps import read_labels
 from ovseg.data.mapper import EvaluationMapper
 from ovseg.engine.trainer import load_model
-from ovseg.errors import cli_errors
+from ovseg.errors import Parser, cli_errors
 from ovseg.evaluation import new_confusion, scores, update_confusion
 
 PRECISIONS = ("fp32", "bf16")
@@ -70,9 +72,7 @@ def run(args: argparse.Namespace) -> None:
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(__doc__)
     parser.add_argument("--config-file", default="configs/ovseg_tiny.yaml")
     parser.add_argument("--weights", default="ovseg://ovseg_tiny.pth")
     parser.add_argument("--dataset", default="stickerscenes_frozen")
