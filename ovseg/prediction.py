@@ -72,11 +72,15 @@ class Prediction:
         inside = self.labels[self.labels >= 0]
         return np.bincount(inside, minlength=len(self.class_names)).tolist()
 
-    def overlay(self) -> Image.Image:
-        """The picture with its regions, their outlines and names, and a legend on its right."""
+    def overlay(self, opacity: float = 0.5) -> Image.Image:
+        """The picture with its regions, their outlines and names, and a legend on its right.
+
+        Args:
+            opacity: of the regions' colours, 0 (outlines alone) to 1 (no picture under them).
+        """
         from ovseg.visualizer import draw_overlay  # OpenCV and a font, for pictures alone
 
-        return Image.fromarray(draw_overlay(self.image, self.labels, self.class_names))
+        return Image.fromarray(draw_overlay(self.image, self.labels, self.class_names, opacity))
 
     def label_image(self) -> Image.Image:
         """The label map as a picture: palette (grey over 254 classes), a pixel's value its label.

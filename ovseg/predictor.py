@@ -16,6 +16,7 @@ encoded once and segmented by ever other names, at a small part of the time::
 
 from __future__ import annotations
 
+import functools
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -46,6 +47,8 @@ from ovseg.vocabulary import Vocabulary
 #: 0..255 or float in 0..1
 Picture = str | os.PathLike[str] | Image.Image | np.ndarray | Tensor
 _LOADING_THREADS = 2
+# of a picture: the features of its crops at so many mask thresholds besides the model's own
+_THRESHOLDS_KEPT = 8
 
 
 class Predictor:
@@ -122,7 +125,7 @@ class Predictor:
         class_names: ClassNames,
         *,
         bgr: bool = False,
-        **wanted: bool,
+        **wanted: Any,
     ) -> Any:
         """Segment one picture, or several.
 
@@ -131,7 +134,7 @@ class Predictor:
             class_names: what to look for, see :func:`ovseg.data.vocabulary.read_vocabulary`: a list
                 of names, a mapping from names to synonyms, a file, or a built-in list's name.
             bgr: the channels of arrays and tensors are blue, green, red.
-            wanted: ``class_probs`` and ``proposals``, see :meth:`EncodedImage.segment`.
+            wanted: options of :meth:`EncodedImage.segment`.
 
         Returns:
             The prediction of one picture; of several a list, in their order.
@@ -168,7 +171,7 @@ class Predictor:
         batch_size: int = 1,
         bgr: bool = False,
         on_error: Callable[[Picture, UserError], None] | None = None,
-        **wanted: bool,
+        **wanted: Any,
     ) -> Iterator[Prediction]:
         """Segment pictures one after the other, reading ahead.
 
@@ -248,6 +251,10 @@ class EncodedImage:
         self._predictor = predictor
         self._inputs = inputs
         self._encoded = encoded
+        model = predictor.model
+        self._recropped = functools.lru_cache(_THRESHOLDS_KEPT)(
+            lambda mask_threshold: model.recrop(encoded, mask_threshold)
+        )
 
     @property
     def regions(self) -> Regions:
@@ -256,16 +263,17 @@ class EncodedImage:
         Raises:
             UserError: the picture has several views, each with proposals of its own.
         """
-        if not isinstance(self._encoded, Regions):
-            raise UserError(
-                "there are proposals of one view of a picture alone: "
-                "set TEST.AUG.ENABLED and TEST.SLIDING_WINDOW to False"
-            )
-        return self._encoded
+        return _single_view(self._encoded)
 
     @torch.inference_mode()
     def segment(
-        self, class_names: ClassNames, *, class_probs: bool = False, proposals: bool = False
+        self,
+        class_names: ClassNames,
+        *,
+        class_probs: bool = False,
+        proposals: bool = False,
+        ensemble_weight: float | None = None,
+        mask_threshold: float | None = None,
     ) -> Prediction:
         """Segment the picture by any class names.
 
@@ -273,20 +281,35 @@ class EncodedImage:
             class_names: see :meth:`Predictor.__call__`.
             class_probs: give the probabilities of all classes at all pixels too.
             proposals: give the proposals with both branches' probabilities too.
+            ensemble_weight: in place of the model's ``CLIP_ENSEMBLE_WEIGHT``, 0..1: the weight of
+                CLIP's classes against MaskFormer's; 0 has the published meaning, CLIP alone.
+            mask_threshold: in place of the model's ``MASK_THR``, 0..1: a pixel belongs to a
+                proposal where its mask exceeds this. The crops are cut anew and go through CLIP
+                again, which is kept for thresholds that come back; a model that segments by its
+                best proposals alone (``OVSegDEMO``) shows its masks cut at this threshold too.
 
         Returns:
             Labels and scores at the picture's own size.
 
         Raises:
-            UserError: class names that cannot be used.
+            UserError: class names that cannot be used, a weight or threshold outside 0..1, or a
+                weight for a model without CLIP ensemble.
         """
         vocabulary = read_vocabulary(class_names)
+        self._check_settings(ensemble_weight, mask_threshold)
         model = self._predictor.model
+        encoded: Any = self._encoded
+        if mask_threshold is not None:
+            encoded = self._recropped(mask_threshold)
+        settings: dict[str, float | None] = {
+            "ensemble_weight": ensemble_weight,
+            "mask_threshold": mask_threshold,
+        }
         inputs = {**self._inputs, "class_names": vocabulary}
-        result = model.segment({**inputs, "output": "labels"}, self._encoded)
+        result = model.segment({**inputs, "output": "labels"}, encoded, **settings)
         probs = None
         if class_probs:
-            scores = model.segment({**inputs, "output": "scores"}, self._encoded)["sem_seg"]
+            scores = model.segment({**inputs, "output": "scores"}, encoded, **settings)["sem_seg"]
             total = scores.sum(dim=0)
             probs = (scores / total.where(total > 0, 1))[: len(vocabulary)].cpu().numpy()
         return Prediction(
@@ -295,11 +318,23 @@ class EncodedImage:
             class_names=list(vocabulary.names),
             image=self.image,
             class_probs=probs,
-            proposals=self._proposal_scores(vocabulary) if proposals else None,
+            proposals=self._proposal_scores(encoded, vocabulary) if proposals else None,
         )
 
-    def _proposal_scores(self, vocabulary: Vocabulary) -> ProposalScores:
-        regions, model = self.regions, self._predictor.model
+    def _check_settings(self, ensemble_weight: float | None, mask_threshold: float | None) -> None:
+        for name, value in (
+            ("ensemble_weight", ensemble_weight), ("mask_threshold", mask_threshold)
+        ):  # fmt: skip
+            if value is not None and not 0 <= value <= 1:
+                raise UserError(f"{name} {value} must be in 0..1")
+        if ensemble_weight is not None and not self._predictor.cfg.MODEL.CLIP_ADAPTER.CLIP_ENSEMBLE:
+            raise UserError(
+                f"ensemble_weight {ensemble_weight}: the model's CLIP_ENSEMBLE is False; "
+                "set MODEL.CLIP_ADAPTER.CLIP_ENSEMBLE True or leave the weight out"
+            )
+
+    def _proposal_scores(self, encoded: Any, vocabulary: Vocabulary) -> ProposalScores:
+        regions, model = _single_view(encoded), self._predictor.model
         assert isinstance(model, OVSeg)
         text = model.text(vocabulary)
         probs = model.classify_queries(regions, text)
@@ -314,6 +349,15 @@ class EncodedImage:
             maskformer_probs=None if of_queries is None else of_queries.float().cpu().numpy(),
             clip_probs=None if of_crops is None else of_crops.float().cpu().numpy(),
         )
+
+
+def _single_view(encoded: Any) -> Regions:
+    if not isinstance(encoded, Regions):
+        raise UserError(
+            "there are proposals of one view of a picture alone: "
+            "set TEST.AUG.ENABLED and TEST.SLIDING_WINDOW to False"
+        )
+    return encoded
 
 
 def _is_one(images: Any) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -129,15 +129,34 @@ class MultiViewSegmenter(nn.Module):
         """
         return [self._views(inputs) for inputs in batched_inputs]
 
-    def segment(self, inputs: dict[str, Any], views: Sequence[View]) -> dict[str, Tensor]:
+    def segment(
+        self,
+        inputs: dict[str, Any],
+        views: Sequence[View],
+        *,
+        ensemble_weight: float | None = None,
+        mask_threshold: float | None = None,
+    ) -> dict[str, Tensor]:
         """The segmentation of an encoded image; see :meth:`OVSeg.segment`."""
         text = self.model.text(vocabulary_of(inputs))
-        parts = [self._part(view, text) for view in views]
+        parts = [self._part(view, text, ensemble_weight, mask_threshold) for view in views]
         return self.model.assemble(inputs, parts, inputs["image"].shape[-2:])
 
-    def _part(self, view: View, text: TextEmbeddings) -> PartialScores:
-        classified = self.model.classify(view.regions, text)
-        part = self.model.partial_scores(view.regions, classified, text.vocabulary)
+    def recrop(self, views: Sequence[View], mask_threshold: float) -> list[View]:
+        """Each view with its crops cut at another threshold; see :meth:`OVSeg.recrop`."""
+        return [
+            replace(view, regions=self.model.recrop(view.regions, mask_threshold)) for view in views
+        ]
+
+    def _part(
+        self,
+        view: View,
+        text: TextEmbeddings,
+        ensemble_weight: float | None,
+        mask_threshold: float | None,
+    ) -> PartialScores:
+        classified = self.model.classify(view.regions, text, ensemble_weight)
+        part = self.model.partial_scores(view.regions, classified, text.vocabulary, mask_threshold)
         masks = part.masks.flip(-1) if view.mirrored else part.masks
         return PartialScores(
             part.class_probs, masks * view.share.to(masks), view.canvas, view.origin

@@ -143,10 +143,24 @@ class OVSeg(nn.Module):
             return proposed
         return [replace(regions, crops=self.encode_crops(regions)) for regions in proposed]
 
-    def segment(self, inputs: Inputs, regions: Regions) -> dict[str, Tensor]:
-        """Class names -> ensemble -> segmentation of an encoded image, as :meth:`forward` does."""
+    def segment(
+        self,
+        inputs: Inputs,
+        regions: Regions,
+        *,
+        ensemble_weight: float | None = None,
+        mask_threshold: float | None = None,
+    ) -> dict[str, Tensor]:
+        """Class names -> ensemble -> segmentation of an encoded image, as :meth:`forward` does.
+
+        Args:
+            inputs: of the image.
+            regions: the encoded image, its crops cut at ``mask_threshold``, see :meth:`recrop`.
+            ensemble_weight, mask_threshold: in place of the model's own.
+        """
         text = self.text(vocabulary_of(inputs))
-        part = self.partial_scores(regions, self.classify(regions, text), text.vocabulary)
+        classified = self.classify(regions, text, ensemble_weight)
+        part = self.partial_scores(regions, classified, text.vocabulary, mask_threshold)
         return self.assemble(inputs, [part], regions.image.shape[-2:])
 
     def propose(self, batched_inputs: list[Inputs]) -> list[Regions]:
@@ -182,14 +196,25 @@ class OVSeg(nn.Module):
             features = self.clip_adapter.encode_crops(crops)
         return CropFeatures(features.float(), crops.valid)
 
+    def recrop(self, regions: Regions, mask_threshold: float) -> Regions:
+        """An encoded image with its crops cut at another threshold; its proposals stay."""
+        if regions.crops is None or mask_threshold == self.mask_threshold:
+            return regions
+        return replace(regions, crops=self.encode_crops(regions, mask_threshold))
+
     def text(self, vocabulary: Vocabulary) -> TextEmbeddings:
         """The text embeddings of a vocabulary; known words are not encoded again."""
         return TextEmbeddings(vocabulary, self._text_features(vocabulary.words))
 
-    def classify(self, regions: Regions, text: TextEmbeddings) -> Classified:
-        """The ensemble of MaskFormer's and, where there are crops, CLIP's classification."""
+    def classify(
+        self, regions: Regions, text: TextEmbeddings, ensemble_weight: float | None = None
+    ) -> Classified:
+        """The ensemble of MaskFormer's and, where there are crops, CLIP's classification.
+
+        ``ensemble_weight`` stands in place of the model's own.
+        """
         clip = None if regions.crops is None else self.classify_crops(regions.crops, text)
-        return self.combine(self.classify_queries(regions, text), clip)
+        return self.combine(self.classify_queries(regions, text), clip, ensemble_weight)
 
     def classify_queries(self, regions: Regions, text: TextEmbeddings) -> Tensor | None:
         """MaskFormer's probabilities (Q, W) of the words, rows summing to at most one (paper
@@ -215,10 +240,17 @@ class OVSeg(nn.Module):
         return combine(probs, clip, self.clip_ensemble_weight if weight is None else weight)
 
     def partial_scores(
-        self, regions: Regions, classified: Classified, vocabulary: Vocabulary
+        self,
+        regions: Regions,
+        classified: Classified,
+        vocabulary: Vocabulary,
+        mask_threshold: float | None = None,
     ) -> PartialScores:
-        """What the regions of one view of an image add to its segmentation."""
-        masks = self._segmentation_masks(regions, self.mask_threshold)
+        """What the regions of one view of an image add to its segmentation.
+
+        ``mask_threshold`` stands in place of the model's own.
+        """
+        masks = self._segmentation_masks(regions, mask_threshold)
         classified = self._selected(classified, masks, vocabulary)
         return PartialScores(classified.class_probs, masks[classified.queries])
 
@@ -241,8 +273,7 @@ class OVSeg(nn.Module):
             int64 (N, height, width), each as the ``labels`` of :meth:`forward`.
         """
         vocabulary = vocabulary_of(inputs)
-        threshold = self.mask_threshold if mask_threshold is None else mask_threshold
-        masks = self._segmentation_masks(regions, threshold)
+        masks = self._segmentation_masks(regions, mask_threshold)
         selected = [self._selected(classified, masks, vocabulary) for classified in alternatives]
         labels = label_maps(selected, masks, _output_size(inputs, regions.image.shape[-2:]))
         return vocabulary.class_labels(labels)
@@ -268,9 +299,10 @@ class OVSeg(nn.Module):
         labels = vocabulary.class_labels(labels)
         return {"labels": labels, "scores": scores.where(labels >= 0, 0)}
 
-    def _segmentation_masks(self, regions: Regions, mask_threshold: float) -> Tensor:
+    def _segmentation_masks(self, regions: Regions, mask_threshold: float | None) -> Tensor:
         masks = regions.masks
-        return (masks > mask_threshold).to(masks.dtype) if self.best_proposals_only else masks
+        threshold = self.mask_threshold if mask_threshold is None else mask_threshold
+        return (masks > threshold).to(masks.dtype) if self.best_proposals_only else masks
 
     def _selected(
         self, classified: Classified, masks: Tensor, vocabulary: Vocabulary
