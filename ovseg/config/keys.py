@@ -107,9 +107,13 @@ def _add_proposals(cfg: CN) -> None:
     former.SIZE_DIVISIBILITY = 32
 
     former.TEST = CN()
-    # published keys of the panoptic mode; OVSeg segments semantically, True is refused
+    # besides the semantic segmentation give a panoptic one, and scored instances (at most
+    # TEST.DETECTIONS_PER_IMAGE); see docs/panoptic.md, also for values of the two thresholds
     former.TEST.PANOPTIC_ON = False
+    former.TEST.INSTANCE_ON = False
+    # proposals whose best class scores no more than this are no segments
     former.TEST.OBJECT_MASK_THRESHOLD = 0.0
+    # nor are those of whose mask less than this share is left by better proposals
     former.TEST.OVERLAP_THRESHOLD = 0.0
     # published key; masks are always resized to the output before they are summed, which is the
     # same numbers in less memory
