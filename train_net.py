@@ -32,7 +32,7 @@ from ovseg.data.custom import register_custom
 from ovseg.engine.checkpoint import OVSegCheckpointer
 from ovseg.engine.processes import count_processes, plain_errors
 from ovseg.engine.proposals import check_proposal_files
-from ovseg.engine.trainer import Trainer, check_datasets, check_ignore_value
+from ovseg.engine.trainer import Trainer, check_datasets, check_ignore_value, check_segments
 from ovseg.errors import Parser, UserError, cli_errors
 from ovseg.utils.io import make_folder
 
@@ -146,6 +146,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise UserError("config key DATASETS.TEST: empty; name a data set to evaluate on")
         check_datasets(cfg.DATASETS.TEST)
         check_proposal_files(cfg)
+        check_segments(cfg)
         if not args.eval_only:
             check_datasets(cfg.DATASETS.TRAIN, key="DATASETS.TRAIN")
             check_ignore_value(cfg)

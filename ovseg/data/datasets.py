@@ -37,6 +37,7 @@ class Split:
         ignore_label: label of pixels that count nowhere.
         image_ext, label_ext: endings of the files.
         images_shared: the images without a label map belong to other splits.
+        instances: folder of instance maps under the root, named as the label maps; "" for none.
         hint: how to get the files; "" to describe the folders.
     """
 
@@ -49,6 +50,7 @@ class Split:
     image_ext: str = "jpg"
     label_ext: str = "png"
     images_shared: bool = False
+    instances: str = ""
     hint: str = ""
 
     def classes(self) -> ClassList:
@@ -127,6 +129,7 @@ def _stickerscenes(split: str, num_classes: int | None = None) -> Split:
         name=f"stickerscenes_{split}",
         images=f"stickerscenes/images/{split}",
         labels=f"stickerscenes/annotations/{split}",
+        instances=f"stickerscenes/instances/{split}",
         vocabulary="stickerscenes",
         num_classes=num_classes,
         image_ext="png",
@@ -178,11 +181,13 @@ def find_split(name: str) -> Split:
 def register_split(split: Split, root: str | os.PathLike[str]) -> None:
     """Register ``split``, its files under ``root``, in detectron2's catalogues.
 
-    The dataset dicts have ``file_name`` and ``sem_seg_file_name``. Metadata: ``stuff_classes``,
+    The dataset dicts have ``file_name``, ``sem_seg_file_name`` and, of a split with instance maps,
+    ``instance_file_name``. Metadata: ``stuff_classes``,
     ``ignore_label``, ``image_root``, ``sem_seg_root``, ``evaluator_type`` and ``class_groups``
     (group name -> labels; empty where the classes have none).
     """
-    files = _Files(split, Path(root, split.images), Path(root, split.labels))
+    instances = Path(root, split.instances) if split.instances else None
+    files = _Files(split, Path(root, split.images), Path(root, split.labels), instances)
     classes = split.classes()
     DatasetCatalog.register(split.name, files)
     MetadataCatalog.get(split.name).set(
@@ -202,6 +207,7 @@ class _Files:
     split: Split
     images: Path
     labels: Path
+    instances: Path | None = None
 
     def __call__(self, unpaired: bool = False) -> list[dict[str, Any]]:
         """Dicts in the order of the names; see :func:`load_dataset`."""
@@ -226,9 +232,15 @@ class _Files:
             {
                 "file_name": str(self.images / f"{stem}.{split.image_ext}"),
                 "sem_seg_file_name": str(self.labels / f"{stem}.{split.label_ext}"),
+                **self._instance_map(stem),
             }
             for stem in sorted(stems)
         ]
+
+    def _instance_map(self, stem: str) -> dict[str, str]:
+        if self.instances is None:
+            return {}
+        return {"instance_file_name": str(self.instances / f"{stem}.{self.split.label_ext}")}
 
     def _stems(self, folder: Path, extension: str) -> set[str]:
         if not folder.is_dir():

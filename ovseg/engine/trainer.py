@@ -23,6 +23,7 @@ from ovseg.data.datasets import dataset_classes, load_dataset
 from ovseg.data.loader import SeededStream, TrainLoader, build_test_loader
 from ovseg.data.mapper import TrainingMapper
 from ovseg.data.proposal_files import evaluation_mapper
+from ovseg.data.segment_maps import check_segment_truth
 from ovseg.engine.checkpoint import OVSegCheckpointer
 from ovseg.engine.optimizer import build_optimizer
 from ovseg.engine.proposals import SaveProposals
@@ -31,6 +32,7 @@ from ovseg.engine.unreadable import MarkUnreadable, SkipUnreadable
 from ovseg.engine.writers import WandbWriter
 from ovseg.errors import UserError
 from ovseg.evaluation import SemSegEvaluator
+from ovseg.evaluation.segments import check_panoptic_quality
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +54,20 @@ def check_datasets(names: Iterable[str], key: str = "DATASETS.TEST") -> None:
         except UserError as error:
             raise UserError(f"{error} (or leave it out of {key})") from error
         dataset_classes([name])
+
+
+def check_segments(cfg: CfgNode) -> None:
+    """Find out before any work whether panoptic segments and instances can be evaluated.
+
+    Raises:
+        UserError: a data set of ``DATASETS.TEST`` has no ground truth for them, or a package is
+            missing.
+    """
+    test = cfg.MODEL.MASK_FORMER.TEST
+    if test.PANOPTIC_ON and cfg.DATASETS.TEST:
+        check_panoptic_quality()
+    if test.PANOPTIC_ON or test.INSTANCE_ON:
+        check_segment_truth(cfg.DATASETS.TEST)
 
 
 def check_ignore_value(cfg: CfgNode) -> None:
@@ -183,6 +199,8 @@ class Trainer(DefaultTrainer):
             dataset_name,
             os.path.join(cfg.OUTPUT_DIR, "inference", dataset_name),
             cfg.TEST.VISUALIZE,
+            panoptic=cfg.MODEL.MASK_FORMER.TEST.PANOPTIC_ON,
+            instances=cfg.MODEL.MASK_FORMER.TEST.INSTANCE_ON,
         )
 
     @classmethod
@@ -192,8 +210,9 @@ class Trainer(DefaultTrainer):
         Images are looked at as ``TEST.AUG`` and ``TEST.SLIDING_WINDOW`` say.
 
         Returns:
-            ``{"sem_seg": {name: percent}}``, with ``failed_images`` when some were left out; of
-            several data sets one such dict each, by name. Empty but on the main process.
+            ``{"sem_seg": {name: percent}}``, with ``panoptic_seg`` and ``segm`` where they are on
+            and ``failed_images`` when some were left out; of several data sets one such dict each,
+            by name. Empty but on the main process.
         """
         model = for_inference(cfg, model)
         if cfg.TEST.SAVE_PROPOSALS:
