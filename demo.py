@@ -33,7 +33,7 @@ from ovseg.data.proposal_files import (
     read_proposals,
     write_proposals,
 )
-from ovseg.data.vocabulary import read_vocabulary
+from ovseg.data.vocabulary import read_vocabulary, thing_names
 from ovseg.errors import Parser, UserError, cli_errors
 from ovseg.predictor import Predictor
 from ovseg.result_files import ResultPaths, plan_outputs, save_result
@@ -73,6 +73,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--save-proposals", metavar="DIR", help="write MaskFormer's proposals for each picture"
     )
+    parser.add_argument(
+        "--thing-classes", nargs="*", metavar="WORD",
+        help="those of the words that are things, each of which is a segment of its own, where "
+        "MODEL.MASK_FORMER.TEST.PANOPTIC_ON or INSTANCE_ON is True; default: all",
+    )  # fmt: skip
     parser.add_argument(
         "--opts", nargs=argparse.REMAINDER, default=[], metavar="KEY VALUE",
         help="config overrides, last on the line, for instance MODEL.WEIGHTS model.pth",
@@ -136,13 +141,17 @@ def run(
     inputs: Sequence[Path],
     outputs: Sequence[ResultPaths],
     model: dict[str, object],
+    things: Sequence[str] | None = None,
 ) -> list[str]:
     """Segment every picture, and save it or, without outputs, show it.
+
+    ``things`` are the classes that are things, for segments and instances; None: all.
 
     Returns:
         the errors of pictures that failed, one line each.
     """
     errors: list[str] = []
+    asked = predictor.cfg.MODEL.MASK_FORMER.TEST
     done = 0
     start = time.perf_counter()
     for index, path in enumerate(tqdm(inputs, unit="picture", disable=None)):
@@ -152,14 +161,16 @@ def run(
             given = given_proposals(predictor, path, image)
             encoded = predictor.encode(image, proposals=given)
             prediction = encoded.segment(vocabulary)
+            panoptic = encoded.panoptic(vocabulary, things) if asked.PANOPTIC_ON else None
+            instances = encoded.instances(vocabulary, things) if asked.INSTANCE_ON else None
             seconds = round(time.perf_counter() - began, 3)
             if predictor.cfg.TEST.SAVE_PROPOSALS:
                 file = Path(predictor.cfg.TEST.SAVE_PROPOSALS, f"{path.stem}.npz")
                 write_proposals(file, encoded.regions)
             if outputs:
                 entries = {"file": str(path), "seconds": seconds, "model": model}
-                save_result(prediction, outputs[index], entries)
-            elif not show(np.asarray(prediction.overlay())):
+                save_result(prediction, outputs[index], entries, panoptic, instances)
+            elif not show(np.asarray((panoptic or prediction).overlay())):
                 break
             done += 1
         except UserError as error:
@@ -177,9 +188,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     embedded = args.config_file is None
     if embedded and args.class_names is None:
-        vocabulary = read_vocabulary("stickerscenes")
-    else:
-        vocabulary = read_vocabulary(args.class_names or [])
+        args.class_names = "stickerscenes"
+    vocabulary = read_vocabulary(args.class_names or [])
+    things = args.thing_classes
+    if things is None:
+        things = thing_names(args.class_names or [])
+    elif unknown := [name for name in things if name not in vocabulary.names]:
+        raise UserError(f"--thing-classes {unknown[0]!r} is none of the words of --class-names")
     inputs, errors = find_images(args.input)
     several = len(inputs) + len(errors) > 1
     if inputs:
@@ -195,7 +210,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             check_names(inputs)
         predictor = Predictor(cfg)
         model = about_model(predictor, Path(config_file).name)
-        errors += run(predictor, vocabulary, inputs, outputs, model)
+        errors += run(predictor, vocabulary, inputs, outputs, model, things)
     if errors and not several:
         raise UserError(errors[0])
     for error in errors:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 from typing import Any
 
 from detectron2.config import CfgNode as CN
@@ -61,6 +62,11 @@ def check_config(cfg: CN) -> None:
             raise UserError(f"{key} {value} must be at least {least}")
     if cfg.TEST.VISUALIZE < 0:
         raise UserError(f"TEST.VISUALIZE {cfg.TEST.VISUALIZE} is negative; set 0 for no pictures")
+    if cfg.TEST.DENSE_CRF and importlib.util.find_spec("pydensecrf") is None:
+        raise UserError(
+            "TEST.DENSE_CRF True needs the package pydensecrf: pip install pydensecrf2 (which "
+            "takes a C++ compiler), or set it to False"
+        )
     _check_looks(cfg)
 
 

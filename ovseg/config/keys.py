@@ -13,10 +13,6 @@ from __future__ import annotations
 
 from detectron2.config import CfgNode as CN
 
-# published key of a post-processing that OVSeg leaves out, since no maintained library installs
-# without a compiler; yaml files may say False
-DENSE_CRF = "TEST.DENSE_CRF"
-
 
 def add_ovseg_config(cfg: CN) -> None:
     """Add OVSeg's keys to ``cfg`` in place."""
@@ -187,4 +183,6 @@ def _add_test(cfg: CN) -> None:
     # none; and folder that MaskFormer's proposals are written to, besides an evaluation or a demo
     cfg.TEST.LOAD_PROPOSALS = ""
     cfg.TEST.SAVE_PROPOSALS = ""
-    cfg.register_deprecated_key(DENSE_CRF)
+    # refine the scores of all classes by a dense CRF with the published parameters; needs the
+    # package pydensecrf (extra "crf")
+    cfg.TEST.DENSE_CRF = False

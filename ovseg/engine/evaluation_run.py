@@ -84,6 +84,8 @@ def evaluation_cfg(args: argparse.Namespace) -> CfgNode:
     ):
         if used:
             raise UserError(f"{key} True: images are looked at once here; set it to False")
+    if cfg.TEST.DENSE_CRF:
+        raise UserError("TEST.DENSE_CRF True: labels are not refined here; set it to False")
     return cfg
 
 

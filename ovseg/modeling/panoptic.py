@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from detectron2.structures import BitMasks, Instances
 from torch import Tensor
 
+from ovseg.errors import UserError
 from ovseg.structures import Classified, Vocabulary
 
 #: a pixel is inside of a mask when its probability exceeds this
@@ -38,6 +39,9 @@ class SegmentFinder:
         instances: ``instances``, see :func:`instances`.
         object_mask_threshold, overlap_threshold: see :func:`panoptic_segments`.
         max_instances: see :func:`instances`.
+
+    Raises:
+        UserError: a threshold is not in 0..1, or ``max_instances`` below 1.
     """
 
     panoptic: bool = False
@@ -45,6 +49,13 @@ class SegmentFinder:
     object_mask_threshold: float = 0.0
     overlap_threshold: float = 0.0
     max_instances: int = 100
+
+    def __post_init__(self) -> None:
+        for name in ("object_mask_threshold", "overlap_threshold"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(f"{name} {getattr(self, name)} must lie in 0..1")
+        if self.max_instances < 1:
+            raise UserError(f"max_instances {self.max_instances} must be at least 1")
 
     def __call__(
         self,
