@@ -165,6 +165,7 @@ FROZEN = Split(
     "annotations",
     "stickerscenes",
     image_ext="jpg",
+    instances="instances",
     hint="it is part of the repository; run from a complete checkout",
 )
 
