@@ -42,9 +42,8 @@ def dense_crf(scores: Tensor, picture: np.ndarray) -> Tensor:
     crf = densecrf.DenseCRF2D(width, height, classes)
     crf.setUnaryEnergy(np.ascontiguousarray(utils.unary_from_softmax(probs)))
     crf.addPairwiseGaussian(sxy=_NEAR, compat=_SMOOTHNESS, **kind)
-    crf.addPairwiseBilateral(
-        sxy=_FAR, srgb=_COLOURS, rgbim=np.ascontiguousarray(picture), compat=_APPEARANCE, **kind
-    )
+    writable = np.array(picture, order="C")  # a copy, since the package takes no other
+    crf.addPairwiseBilateral(sxy=_FAR, srgb=_COLOURS, rgbim=writable, compat=_APPEARANCE, **kind)
     refined = np.asarray(crf.inference(_ITERATIONS), np.float32).reshape(classes, height, width)
     return torch.from_numpy(refined).to(scores.device)
 
