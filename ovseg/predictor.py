@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from itertools import islice
-from typing import Any, overload
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -39,8 +39,9 @@ from ovseg.engine.test_time import for_inference, plain_model
 from ovseg.errors import UserError
 from ovseg.prediction import Prediction, ProposalScores
 from ovseg.segments import InstancePrediction, PanopticPrediction
-from ovseg.structures import GivenProposals, Regions, Vocabulary
+from ovseg.structures import GivenProposals, Regions
 from ovseg.utils.images import read_image, rgb_array
+from ovseg.vocabulary import Vocabulary
 
 #: one picture: a path; a Pillow image; uint8 (H, W, 3), RGB; or a tensor (3, H, W), RGB, uint8 in
 #: 0..255 or float in 0..1
@@ -82,8 +83,8 @@ class Predictor:
         """A model with trained weights, fetched if they are not there.
 
         Args:
-            name: "tiny" (comes with OVSeg), "swinB-vitL14" or "R101c-vitB16" (the released ones,
-                in their demo setting), the path of a checkpoint, a folder of
+            name: see :mod:`ovseg.pretrained`: "tiny" (comes with OVSeg), "swinB-vitL14" and the
+                other released ones (in their demo setting), the path of a checkpoint, a folder of
                 :meth:`save_pretrained`, or ``hf://owner/name``.
             device: ``MODEL.DEVICE``: "cpu", "cuda" or "cuda:N"; default: a GPU if there is one.
             precision: ``MODEL.PRECISION``.
@@ -95,33 +96,26 @@ class Predictor:
         """
         from ovseg.pretrained import resolve
 
-        config_file, weights = resolve(name, config)
-        pairs = list(opts)
+        pretrained = resolve(name, config)
+        pairs: list[Any] = list(opts)
         if isinstance(opts, Mapping):
             pairs = [part for pair in opts.items() for part in pair]
-        given = {"MODEL.WEIGHTS": weights, "MODEL.DEVICE": device, "MODEL.PRECISION": precision}
+        given = {"MODEL.DEVICE": device, "MODEL.PRECISION": precision}
         named = [part for key, value in given.items() if value is not None for part in (key, value)]
-        return cls(setup_cfg(config_file, [*named, *pairs]))
+        return cls(setup_cfg(pretrained.config, [*pretrained.opts, *named, *pairs]))
 
-    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
+    def save_pretrained(self, folder: str | os.PathLike[str], *, half: bool = False) -> None:
         """Write ``config.yaml`` and ``model.safetensors``, which :meth:`from_pretrained` reads.
+
+        With ``half`` the weights are written in half precision.
 
         Raises:
             UserError: the folder cannot be written.
         """
         from ovseg.pretrained import save_pretrained
 
-        save_pretrained(self.cfg, plain_model(self.model).state_dict(), folder)
-
-    @overload
-    def __call__(
-        self, images: Picture, class_names: ClassNames, *, bgr: bool = ..., **wanted: bool
-    ) -> Prediction: ...
-
-    @overload
-    def __call__(
-        self, images: Iterable[Picture], class_names: ClassNames, *, bgr: bool = ..., **wanted: bool
-    ) -> list[Prediction]: ...
+        state = plain_model(self.model).state_dict()
+        save_pretrained(self.cfg, state, folder, half=half)
 
     def __call__(
         self,
@@ -130,7 +124,7 @@ class Predictor:
         *,
         bgr: bool = False,
         **wanted: bool,
-    ) -> Prediction | list[Prediction]:
+    ) -> Any:
         """Segment one picture, or several.
 
         Args:
@@ -148,8 +142,10 @@ class Predictor:
             ValueError: an array or a tensor of another shape or type.
         """
         if _is_one(images):
-            return self.encode(images, bgr=bgr).segment(class_names, **wanted)
-        return list(self.stream(images, class_names, bgr=bgr, **wanted))
+            return self.encode(cast(Picture, images), bgr=bgr).segment(class_names, **wanted)
+        vocabulary = read_vocabulary(class_names)
+        several = cast(Iterable[Picture], images)
+        return [encoded.segment(vocabulary, **wanted) for encoded in self._encoded(several, bgr)]
 
     def encode(
         self, image: Picture, *, bgr: bool = False, proposals: GivenProposals | None = None
@@ -188,23 +184,28 @@ class Predictor:
         Yields:
             Predictions in the order of the pictures.
         """
+        vocabulary = read_vocabulary(class_names)
+        for encoded in self._encoded(images, bgr, batch_size, on_error):
+            yield encoded.segment(vocabulary, **wanted)
+
+    def _encoded(
+        self,
+        images: Iterable[Picture],
+        bgr: bool,
+        batch_size: int = 1,
+        on_error: Callable[[Picture, UserError], None] | None = None,
+    ) -> Iterator[EncodedImage]:
+        """Pictures encoded in batches; arguments as for :meth:`stream`."""
         if batch_size < 1:
             raise ValueError(f"batch_size {batch_size} must be at least 1")
-        vocabulary = read_vocabulary(class_names)
         batch: list[np.ndarray] = []
         for array in _read_ahead(images, bgr, on_error, 2 * batch_size):
             batch.append(array)
             if len(batch) == batch_size:
-                yield from self._segment(batch, vocabulary, wanted)
+                yield from self._encode(batch)
                 batch = []
         if batch:
-            yield from self._segment(batch, vocabulary, wanted)
-
-    def _segment(
-        self, images: list[np.ndarray], vocabulary: Vocabulary, wanted: Mapping[str, bool]
-    ) -> Iterator[Prediction]:
-        for encoded in self._encode(images):
-            yield encoded.segment(vocabulary, **wanted)
+            yield from self._encode(batch)
 
     @torch.inference_mode()
     def _encode(

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from detectron2.structures import Instances
     from torch import Tensor
 
-    from ovseg.structures import Vocabulary
+    from ovseg.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ class. A class has the same colour in every picture: it goes by the class's inde
 from __future__ import annotations
 
 import functools
+import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
-import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
@@ -166,9 +166,17 @@ def _font_size(image: np.ndarray) -> int:
 @functools.lru_cache(maxsize=16)
 def text_font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
     """The font of all words in pictures; ``size`` in pixels."""
-    # matplotlib brings a font that covers Latin, Greek and Cyrillic, so none has to be installed
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
-    return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name), size)
+    return ImageFont.truetype(str(_font_folder() / name), size)
+
+
+def _font_folder() -> Path:
+    # matplotlib brings a font that covers Latin, Greek and Cyrillic, so none has to be installed;
+    # it is found and not imported, which would take a quarter of a second
+    spec = importlib.util.find_spec("matplotlib")
+    assert spec is not None
+    assert spec.origin is not None
+    return Path(spec.origin).parent / "mpl-data" / "fonts" / "ttf"
 
 
 def _draw_words(panel: Image.Image, labels: np.ndarray, names: Sequence[str], size: int) -> None:

@@ -18,8 +18,8 @@ from ovseg.prediction import Prediction
 from ovseg.predictor import Predictor
 from ovseg.result_files import ResultPaths, plan_outputs, save_result
 from ovseg.segments import InstancePrediction, PanopticPrediction, Segment
-from ovseg.structures import Vocabulary
 from ovseg.visualizer import palette
+from ovseg.vocabulary import Vocabulary
 
 NAMES = ["cat", "dog", "grass"]
 IMAGE = np.full((2, 4, 3), 100, np.uint8)

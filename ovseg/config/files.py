@@ -21,12 +21,11 @@ from ovseg.errors import UserError
 
 from .checks import check_config
 from .keys import add_ovseg_config
+from .overrides import NAME_LISTS, find_config, split_names
 
 logger = logging.getLogger(__name__)
 
-# keys that hold several names; on the command line one bare name or a comma-separated list will do
-_NAME_LISTS = frozenset({"DATASETS.TRAIN", "DATASETS.TEST"})
-# the same for files, whose names may hold blanks
+# as NAME_LISTS for files, whose names may hold blanks
 _FILE_LISTS = frozenset({"DATASETS.CUSTOM"})
 
 # how the published yaml files write their training sizes: an expression for eval
@@ -89,9 +88,7 @@ def setup_cfg(config_file: str | os.PathLike[str], opts: Sequence[str] = ()) -> 
     """
     cfg = default_cfg()
     known = dict(_flatten(cfg))
-    if not str(config_file):
-        raise UserError("no config; give --config-file, for example configs/ovseg_tiny.yaml")
-    _merge_file(cfg, Path(config_file), known)
+    _merge_file(cfg, find_config(config_file), known)
     _merge_opts(cfg, opts, known)
     _check_available(cfg)
     _choose_device(cfg)
@@ -107,11 +104,6 @@ def _flatten(node: CfgNode, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _merge_file(cfg: CfgNode, path: Path, known: dict[str, Any]) -> None:
-    if not path.is_file():
-        raise UserError(
-            f"--config-file {str(path)!r}: no such file; "
-            "give a yaml such as configs/ovseg_tiny.yaml"
-        )
     try:
         with _published_sizes():
             # no arbitrary Python objects from a yaml file
@@ -171,8 +163,8 @@ def _readable(key: str, text: str, current: Any) -> Any:
     if isinstance(current, str):
         # a file may be called 1234: quoted, so that it is not read as a number
         return text if text[:1] in {"'", '"'} else repr(text)
-    if key in _NAME_LISTS:
-        return tuple(name for name in re.split(r"[\s,()\[\]'\"]+", text) if name)
+    if key in NAME_LISTS:
+        return split_names(text)
     if key in _FILE_LISTS and text[:1] not in {"(", "["}:
         return tuple(file.strip() for file in text.split(",") if file.strip())
     return text

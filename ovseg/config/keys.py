@@ -120,10 +120,12 @@ def _add_clip(cfg: CN) -> None:
     cfg.MODEL.CLIP_ADAPTER = CN()
     adapter = cfg.MODEL.CLIP_ADAPTER
     # "ViT-B/16", "ViT-L/14", another open_clip name, or the path of a checkpoint (OpenAI archive,
-    # state dict, open_clip training checkpoint): the architecture is then read from the weights
+    # state dict, open_clip training checkpoint, Hugging Face's CLIPModel): the architecture is then
+    # read from the weights. QuickGELU or GELU: ovseg/modeling/clip/activation.py says which; an
+    # ending "-quickgelu" or "-gelu" of the name settles it
     adapter.CLIP_MODEL_NAME = "ViT-B/16"
-    # open_clip's tag of pretrained weights; "" when none are wanted. Fetched only when
-    # MODEL.WEIGHTS does not carry CLIP's weights
+    # open_clip's tag of pretrained weights, or a file of them; "" when none are wanted. Fetched
+    # only when MODEL.WEIGHTS does not carry CLIP's weights
     adapter.CLIP_PRETRAINED = "openai"
     # "vild", "imagenet" or "predefined"
     adapter.TEXT_TEMPLATES = "vild"

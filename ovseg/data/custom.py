@@ -32,9 +32,10 @@ import yaml
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from ovseg.data.class_lists import ClassList
-from ovseg.data.datasets import Split, dataset_classes, register_split
+from ovseg.data.datasets import dataset_classes, register_split
+from ovseg.data.splits import Split
 from ovseg.errors import UserError
-from ovseg.structures import Vocabulary
+from ovseg.vocabulary import Vocabulary
 
 _KEYS = (
     "name", "images", "labels", "classes", "ignore_value", "image_ext", "label_ext", "panoptic_json"

@@ -22,8 +22,8 @@ from ovseg.data.datasets import dataset_classes
 from ovseg.data.label_maps import read_truth
 from ovseg.data.segment_maps import thing_classes
 from ovseg.errors import UserError
-from ovseg.structures import Vocabulary
 from ovseg.utils.images import read_image
+from ovseg.vocabulary import Vocabulary
 
 #: grey value of padded image borders
 PAD_VALUE = 128

@@ -11,7 +11,7 @@ from typing import Any
 
 from ovseg.data.class_lists import load_class_list
 from ovseg.errors import UserError
-from ovseg.structures import Vocabulary
+from ovseg.vocabulary import Vocabulary
 
 #: what :func:`read_vocabulary` takes
 ClassNames = (

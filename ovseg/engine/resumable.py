@@ -11,6 +11,7 @@ import hashlib
 import json
 import logging
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +32,8 @@ from ovseg.data.loader import Example
 from ovseg.data.proposal_files import evaluation_mapper
 from ovseg.engine.unreadable import MarkUnreadable
 from ovseg.errors import UserError
+from ovseg.modeling import OVSeg
+from ovseg.structures import Regions
 from ovseg.utils.io import atomic_path
 
 logger = logging.getLogger(__name__)
@@ -52,6 +55,27 @@ class Counts:
     arrays: dict[str, np.ndarray]
     images: int = 0
     failures: list[str] = field(default_factory=list)
+
+
+class RegionCounter(ABC):
+    """A :data:`CountBatch` that looks at the proposals of each image."""
+
+    _model: OVSeg
+
+    @abstractmethod
+    def count(self, example: Example, regions: Regions) -> None:
+        """Count an image; a :class:`UserError` says why it is left out."""
+
+    def __call__(self, batch: list[Example]) -> list[str | None]:
+        """Count a batch."""
+        outcomes: list[str | None] = []
+        for example, regions in zip(batch, self._model.propose(batch), strict=True):
+            try:
+                self.count(example, regions)
+                outcomes.append(None)
+            except UserError as error:
+                outcomes.append(str(error))
+        return outcomes
 
 
 def model_settings(cfg: CfgNode) -> dict[str, Any]:

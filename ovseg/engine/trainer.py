@@ -12,19 +12,18 @@ from typing import Any
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import MetadataCatalog
 from detectron2.engine import DefaultTrainer, HookBase
 from detectron2.projects.deeplab import build_lr_scheduler
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter
 from torch import nn
 
-from ovseg.data.datasets import dataset_classes, load_dataset
+from ovseg.data.datasets import load_dataset
 from ovseg.data.loader import SeededStream, TrainLoader, build_test_loader
 from ovseg.data.mapper import TrainingMapper
 from ovseg.data.proposal_files import evaluation_mapper
-from ovseg.data.segment_maps import check_segment_truth
 from ovseg.engine.checkpoint import OVSegCheckpointer
+from ovseg.engine.dense_crf import DenseCrfSegmenter
 from ovseg.engine.optimizer import build_optimizer
 from ovseg.engine.proposals import SaveProposals
 from ovseg.engine.test_time import for_inference
@@ -32,7 +31,7 @@ from ovseg.engine.unreadable import MarkUnreadable, SkipUnreadable
 from ovseg.engine.writers import WandbWriter
 from ovseg.errors import UserError
 from ovseg.evaluation import SemSegEvaluator
-from ovseg.evaluation.segments import check_panoptic_quality
+from ovseg.modeling import OVSeg
 
 logger = logging.getLogger(__name__)
 
@@ -40,50 +39,6 @@ logger = logging.getLogger(__name__)
 _CURVE = frozenset(
     {"max_iters", "warmup_factor", "warmup_iters", "warmup_method", "power", "constant_ending"}
 )
-
-
-def check_datasets(names: Iterable[str], key: str = "DATASETS.TEST") -> None:
-    """Find out before any work whether all data sets are there.
-
-    Raises:
-        UserError: names the data set, what is missing, and the way out.
-    """
-    for name in names:
-        try:
-            load_dataset(name)
-        except UserError as error:
-            raise UserError(f"{error} (or leave it out of {key})") from error
-        dataset_classes([name])
-
-
-def check_segments(cfg: CfgNode) -> None:
-    """Find out before any work whether panoptic segments and instances can be evaluated.
-
-    Raises:
-        UserError: a data set of ``DATASETS.TEST`` has no ground truth for them, or a package is
-            missing.
-    """
-    test = cfg.MODEL.MASK_FORMER.TEST
-    if test.PANOPTIC_ON and cfg.DATASETS.TEST:
-        check_panoptic_quality()
-    if test.PANOPTIC_ON or test.INSTANCE_ON:
-        check_segment_truth(cfg.DATASETS.TEST)
-
-
-def check_ignore_value(cfg: CfgNode) -> None:
-    """Find out whether training ignores the pixels that its data sets mean.
-
-    Raises:
-        UserError: ``MODEL.SEM_SEG_HEAD.IGNORE_VALUE`` is not a data set's own.
-    """
-    value = cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE
-    for name in cfg.DATASETS.TRAIN:
-        ignored = MetadataCatalog.get(name).get("ignore_label", value)
-        if ignored != value:
-            raise UserError(
-                f"config key MODEL.SEM_SEG_HEAD.IGNORE_VALUE: {value}, but data set {name} "
-                f"ignores {ignored}; give MODEL.SEM_SEG_HEAD.IGNORE_VALUE {ignored}"
-            )
 
 
 class SeedHook(HookBase):
@@ -216,5 +171,15 @@ class Trainer(DefaultTrainer):
         """
         model = for_inference(cfg, model)
         if cfg.TEST.SAVE_PROPOSALS:
+            # of one view, in one process or not trained here
+            assert isinstance(model, OVSeg | DenseCrfSegmenter)
             model = SaveProposals(model, Path(cfg.TEST.SAVE_PROPOSALS))
         return super().test(cfg, SkipUnreadable(model), evaluators)
+
+
+def load_model(cfg: CfgNode) -> OVSeg:
+    """The model with ``MODEL.WEIGHTS``, in evaluation mode."""
+    model = Trainer.build_model(cfg).eval()
+    assert isinstance(model, OVSeg)
+    OVSegCheckpointer(model, cfg=cfg, trained=True).load(cfg.MODEL.WEIGHTS)
+    return model

@@ -12,17 +12,18 @@ import io
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from detectron2.utils import comm
 from pycocotools import mask as coco_mask
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
 from ovseg.data.segment_maps import read_segments
 from ovseg.errors import UserError
+
+if TYPE_CHECKING:
+    from pycocotools.coco import COCO
 
 Annotation = dict[str, Any]
 
@@ -134,6 +135,8 @@ class SegmentScores:
         return percents
 
     def _average_precision(self, images: Sequence[SegmentedImage]) -> OrderedDict[str, float]:
+        from pycocotools.cocoeval import COCOeval  # with matplotlib, which takes its time
+
         of_things = [
             [a for a in image.truth if a["category_id"] - 1 in self.things] for image in images
         ]
@@ -214,6 +217,8 @@ def _annotations(masks: np.ndarray, labels: Sequence[int]) -> list[Annotation]:
 
 
 def _coco(content: dict[str, Any]) -> COCO:
+    from pycocotools.coco import COCO
+
     coco = COCO()
     coco.dataset = content
     coco.createIndex()

@@ -10,11 +10,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
-from ovseg.data.datasets import dataset_classes
+from ovseg.data.datasets import class_groups, dataset_classes, ignore_label
 from ovseg.data.label_maps import read_truth
 from ovseg.data.segment_maps import thing_classes
 from ovseg.errors import UserError
@@ -51,11 +50,10 @@ class SemSegEvaluator(DatasetEvaluator):
             panoptic: evaluate ``panoptic_seg`` too; the data set has ground truth for it.
             instances: evaluate ``instances`` too, likewise.
         """
-        metadata = MetadataCatalog.get(dataset_name)
         self.dataset_name = dataset_name
         self.class_names = dataset_classes([dataset_name])
-        self.ignore_label = int(metadata.get("ignore_label", 255))
-        self.groups: dict[str, Sequence[int]] = metadata.get("class_groups", {})
+        self.ignore_label = ignore_label(dataset_name)
+        self.groups = class_groups(dataset_name)
         self.output_dir = None if output_dir is None else Path(output_dir)
         self.num_pictures = 0 if output_dir is None else num_pictures
         self.panoptic = panoptic

@@ -8,7 +8,7 @@ from typing import Any
 from detectron2.data import MetadataCatalog
 
 from ovseg.errors import UserError
-from ovseg.structures import Vocabulary
+from ovseg.vocabulary import Vocabulary
 
 
 def vocabulary_of(inputs: Mapping[str, Any]) -> Vocabulary:

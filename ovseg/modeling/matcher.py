@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
 from .losses import pairwise_dice_loss, pairwise_focal_loss
@@ -34,6 +33,8 @@ class HungarianMatcher(nn.Module):
         Returns:
             For each image the matched queries and, in the same order, their targets, int64.
         """
+        from scipy.optimize import linear_sum_assignment  # takes half a second; training alone
+
         matches = []
         for image_logits, image_masks, target in zip(logits, masks, targets, strict=True):
             wanted = target["masks"].float()

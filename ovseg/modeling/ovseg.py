@@ -24,8 +24,8 @@ from ovseg.structures import (
     Proposals,
     Regions,
     TextEmbeddings,
-    Vocabulary,
 )
+from ovseg.vocabulary import Vocabulary
 
 from .build import build_parts
 from .class_names import things_of, vocabulary_of

@@ -22,7 +22,8 @@ from detectron2.structures import BitMasks, Instances
 from torch import Tensor
 
 from ovseg.errors import UserError
-from ovseg.structures import Classified, Vocabulary
+from ovseg.structures import Classified
+from ovseg.vocabulary import Vocabulary
 
 #: a pixel is inside of a mask when its probability exceeds this
 INSIDE = 0.5

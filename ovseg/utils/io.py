@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from ovseg.errors import UserError
 
@@ -48,3 +50,25 @@ def make_folder(path: str | os.PathLike[str], argument: str) -> None:
         raise UserError(
             f"{argument} {str(path)!r} cannot be made ({error.strerror}); give another folder"
         ) from error
+
+
+def write_json(path: str | os.PathLike[str], content: Any) -> None:
+    """Write ``content`` as JSON, whole or not at all."""
+    with atomic_path(path) as temporary:
+        text = json.dumps(content, indent=1, ensure_ascii=False)
+        temporary.write_text(f"{text}\n", encoding="utf-8")
+
+
+def read_json(path: str | os.PathLike[str], kind: type, way_out: str = "delete it") -> Any:
+    """Read a JSON file whose content is of the type ``kind``.
+
+    Raises:
+        UserError: it cannot be read, or holds something else; ends with ``way_out``.
+    """
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error}); {way_out}") from error
+    if not isinstance(content, kind):
+        raise UserError(f"{path} is broken; {way_out}")
+    return content

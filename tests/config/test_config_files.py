@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
 from tiny_world import CONFIGS
-from torch.multiprocessing import ProcessExitedException
-from torch.utils.data import DataLoader
 
 from ovseg.config import setup_cfg
-from ovseg.engine import processes
 from ovseg.errors import UserError
 
 R101 = CONFIGS / "ovseg_R101c_vitB_bs32_120k.yaml"
@@ -172,42 +168,6 @@ def test_gpu_is_kept_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None
         setup_cfg(R101, ["MODEL.DEVICE", "cuda:2"])
 
 
-@pytest.mark.parametrize(
-    ("asked", "device", "present", "expected"),
-    [
-        (1, "cpu", 0, 1),
-        (0, "cpu", 0, 1),
-        (1, "cuda", 4, 1),
-        (4, "cuda", 4, 4),
-        (1, "cuda:3", 4, 1),
-        (4, "cuda:3", 4, "--num-gpus 4: MODEL.DEVICE cuda:3 is a single GPU"),
-        (8, "cpu", 0, "--num-gpus 8 .*this machine has no GPU; leave"),
-        (2, "cpu", 4, "--num-gpus 2 .*MODEL.DEVICE is cpu"),
-        (8, "cuda", 4, "--num-gpus 8: this machine has 4; give --num-gpus 4 or fewer"),
-        (0, "cuda", 4, "--num-gpus 0: .* MODEL.DEVICE cpu"),
-        (-1, "cpu", 0, "--num-gpus -1"),
-    ],
-)
-def test_number_of_processes(
-    monkeypatch: pytest.MonkeyPatch, asked: int, device: str, present: int, expected: int | str
-) -> None:
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: present)
-    cfg = SimpleNamespace(MODEL=SimpleNamespace(DEVICE=device))
-    if isinstance(expected, int):
-        assert processes.count_processes(asked, cfg) == expected
-    else:
-        with pytest.raises(UserError, match=expected):
-            processes.count_processes(asked, cfg)
-
-
-class Broken(torch.utils.data.Dataset):  # type: ignore[type-arg]
-    def __len__(self) -> int:
-        return 1
-
-    def __getitem__(self, index: int) -> None:
-        raise UserError("picture a.png is broken; mend it")
-
-
 def test_base_files_that_lead_nowhere(tmp_path: Path) -> None:
     circle, folder = tmp_path / "circle.yaml", tmp_path / "folder.yaml"
     circle.write_text("_BASE_: circle.yaml\n")
@@ -215,18 +175,3 @@ def test_base_files_that_lead_nowhere(tmp_path: Path) -> None:
     for file in (circle, folder):
         with pytest.raises(UserError, match=rf"{file.name}: its _BASE_ leads to no file"):
             setup_cfg(file)
-
-
-@pytest.mark.parametrize("workers", [0, 1])
-def test_errors_of_loading_processes_lose_their_traceback(workers: int) -> None:
-    with (
-        pytest.raises(UserError, match=r"^picture a\.png is broken; mend it$"),
-        processes.plain_errors(),
-    ):
-        list(DataLoader(Broken(), num_workers=workers))
-
-
-def test_exit_code_of_a_training_process_is_passed_on() -> None:
-    with pytest.raises(SystemExit) as caught, processes.plain_errors():
-        raise ProcessExitedException("ended", error_index=0, error_pid=1, exit_code=2)
-    assert caught.value.code == 2

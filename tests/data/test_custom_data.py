@@ -20,7 +20,7 @@ from PIL import Image
 from tiny_world import CONFIGS, tiny_opts, write_clip
 from torch.multiprocessing import ProcessExitedException, spawn
 
-import train_net
+from ovseg.cli import train
 from ovseg.data.custom import dataset_vocabulary, register_custom
 from ovseg.data.datasets import dataset_classes, load_dataset
 from ovseg.data.label_maps import read_truth
@@ -349,11 +349,11 @@ def best_of_words(cfg: Any) -> list[np.ndarray]:
 
 def test_evaluation_equals_a_computation_by_hand(tmp_path: Path) -> None:
     argv = evaluation(write_scenes(tmp_path / "data", 4, np.uint16), tmp_path / "out")
-    train_net.main(argv)
+    train.main(argv)
     written = json.loads((tmp_path / "out/inference/scenes/results.json").read_text())
     truths = [np.array(Image.open(tmp_path / f"data/maps/{index}.tif")) for index in range(4)]
     assert truths[0].dtype == np.uint16
-    labels = best_of_words(train_net.setup(train_net.build_parser().parse_args(argv)))
+    labels = best_of_words(train.setup(train.build_parser().parse_args(argv)))
     expected = iou_by_hand(labels, truths, 65535)
     assert written["images"] == 4
     assert len(expected) > 2
@@ -367,7 +367,7 @@ def test_evaluation_equals_a_computation_by_hand(tmp_path: Path) -> None:
 
 def test_training_on_own_data(clip: Path, tmp_path: Path) -> None:
     file = write_data(tmp_path / "data", np.uint16, "tif")
-    train_net.main(command(clip, tmp_path / "out", "--dataset", str(file)))
+    train.main(command(clip, tmp_path / "out", "--dataset", str(file)))
     assert (tmp_path / "out/model_final.pth").is_file()
     assert not (tmp_path / "out/inference").exists()
     written = (tmp_path / "out/config.yaml").read_text()
@@ -376,7 +376,7 @@ def test_training_on_own_data(clip: Path, tmp_path: Path) -> None:
 
 def _main_error(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     with pytest.raises(SystemExit) as caught:
-        train_net.main(argv)
+        train.main(argv)
     assert caught.value.code == 2
     return capsys.readouterr().err
 
@@ -386,7 +386,7 @@ def test_keys_in_place_of_the_option(
 ) -> None:
     file = write_data(tmp_path / "my data", np.uint16, "tif")
     argv = command(clip, tmp_path, DATASETS__CUSTOM=file, DATASETS__TEST="harbour")
-    cfg = train_net.setup(train_net.build_parser().parse_args(argv))
+    cfg = train.setup(train.build_parser().parse_args(argv))
     assert (str(file),) == cfg.DATASETS.CUSTOM
     assert cfg.DATASETS.TEST == ("harbour",)
     argv += ["DATASETS.TRAIN", "harbour", "DATASETS.TEST", "()"]
@@ -410,7 +410,7 @@ def _evaluate(rank: int, cfg: Any, args: Any, meeting: Path) -> None:
     """A process of two that evaluate together."""
     dist.init_process_group("gloo", f"file://{meeting}", world_size=2, rank=rank)
     comm._LOCAL_PROCESS_GROUP = dist.new_group([0, 1])
-    train_net.run(cfg, args)
+    train.run(cfg, args)
 
 
 def _results(output: Path, name: str = "scenes") -> dict[str, Any]:
@@ -424,7 +424,7 @@ def test_broken_files_are_left_out_by_one_process_and_by_two(
     file = write_scenes(tmp_path / "data")
     _break_some(tmp_path / "data")
     with pytest.raises(SystemExit) as caught:
-        train_net.main(evaluation(file, tmp_path / "one", "TEST.VISUALIZE", "2"))
+        train.main(evaluation(file, tmp_path / "one", "TEST.VISUALIZE", "2"))
     assert caught.value.code == 1
     assert "error: 3 images were left out" in capsys.readouterr().err
     one = _results(tmp_path / "one")
@@ -441,14 +441,14 @@ def test_broken_files_are_left_out_by_one_process_and_by_two(
     for index in (1, 2, 4):
         (tmp_path / f"data/photos/{index}.jpg").unlink()
         (tmp_path / f"data/maps/{index}.tif").unlink()
-    train_net.main(evaluation(file, tmp_path / "sound"))
+    train.main(evaluation(file, tmp_path / "sound"))
     assert _results(tmp_path / "sound")["percent"] == one["percent"]
 
     shutil.rmtree(tmp_path / "data")
     argv = evaluation(write_scenes(tmp_path / "data"), tmp_path / "two", "TEST.VISUALIZE", "2")
     _break_some(tmp_path / "data")
-    args = train_net.build_parser().parse_args(argv)
-    cfg = train_net.setup(args)
+    args = train.build_parser().parse_args(argv)
+    cfg = train.setup(args)
     with pytest.raises(ProcessExitedException) as ended:
         spawn(_evaluate, (cfg, args, tmp_path / "meeting"), nprocs=2)
     assert ended.value.exit_code == 1

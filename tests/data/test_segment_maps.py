@@ -14,7 +14,8 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
 from ovseg.data.custom import register_custom
-from ovseg.data.datasets import FROZEN, find_split, load_dataset, register_split
+from ovseg.data.datasets import load_dataset, register_split
+from ovseg.data.splits import FROZEN, find_split
 from ovseg.data.mapper import EvaluationMapper
 from ovseg.data.segment_maps import check_segment_truth, read_segments, thing_classes
 from ovseg.errors import UserError

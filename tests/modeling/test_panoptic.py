@@ -11,7 +11,8 @@ from torch import Tensor
 
 from ovseg.modeling import panoptic
 from ovseg.modeling.panoptic import SegmentFinder, instances, panoptic_segments
-from ovseg.structures import Classified, Vocabulary
+from ovseg.structures import Classified
+from ovseg.vocabulary import Vocabulary
 
 PETS = Vocabulary.of(["cat", "dog", "grass"])
 CAT, DOG, GRASS = range(3)

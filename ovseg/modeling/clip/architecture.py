@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +12,10 @@ from torch import Tensor, nn
 
 from ovseg.errors import UserError
 
+from .activation import file_uses_quick_gelu, uses_quick_gelu
 from .compact_embedding import CompactTokenEmbedding
 from .visual import MaskPromptedViT
-from .weights import is_openai_archive
-
-logger = logging.getLogger(__name__)
+from .weights import open_clip_name
 
 TOKENS = 49408  # size of CLIP's ordinary vocabulary
 
@@ -30,13 +28,13 @@ def architecture_of_name(name: str, pretrained: str = "") -> dict[str, Any]:
     Args:
         name: OpenAI's form ("ViT-B/16") or open_clip's ("ViT-B-16").
         pretrained: tag or file of the weights that will be loaded; with the name it tells the
-            activation, QuickGELU for OpenAI's.
+            activation (see :mod:`.activation`).
 
     Raises:
         UserError: for an unknown name, with those that are alike, and for a CLIP of another kind
             than a vision transformer with CLIP's causal text transformer.
     """
-    known = open_clip.get_model_config(name.replace("/", "-"))
+    known = open_clip.get_model_config(open_clip_name(name))
     if known is None:
         alike = [m for m in open_clip.list_models() if m.startswith(name[:5])][:8]
         raise UserError(
@@ -44,13 +42,6 @@ def architecture_of_name(name: str, pretrained: str = "") -> dict[str, Any]:
             f"open_clip; for example: {', '.join(alike or ['ViT-B/16', 'ViT-L/14'])}"
         )
     architecture: dict[str, Any] = dict(known)
-    tag = open_clip.get_pretrained_cfg(name.replace("/", "-"), pretrained) if pretrained else None
-    if tag:
-        by_openai = pretrained == "openai" or tag.get("quick_gelu")
-    else:
-        by_openai = "/" in name or is_openai_archive(pretrained)
-    if by_openai:
-        architecture["quick_gelu"] = True
     vision, text = architecture["vision_cfg"], architecture["text_cfg"]
     plain = (
         not {"custom_text", "multimodal_cfg"} & architecture.keys()
@@ -64,7 +55,7 @@ def architecture_of_name(name: str, pretrained: str = "") -> dict[str, Any]:
             "transformer with class token, causal text transformer); take such a one, for example "
             "ViT-B/16, ViT-L/14, ViT-H-14"
         )
-    return architecture
+    return {**architecture, "quick_gelu": uses_quick_gelu(name, pretrained, known)}
 
 
 def architecture_of_file(
@@ -79,13 +70,9 @@ def architecture_of_file(
     Raises:
         UserError: see :func:`architecture_of_weights`.
     """
+    quick_gelu = file_uses_quick_gelu(path, model_cfg)
     if model_cfg is None:
-        model_cfg = architecture_of_weights(weights)
-        if not is_openai_archive(path):
-            logger.warning(
-                "%s does not say its architecture: taken for a CLIP as OpenAI's, with QuickGELU "
-                "and heads 64 wide; of another give the name, and the file as its weights", path
-            )  # fmt: skip
+        model_cfg = {**architecture_of_weights(weights), "quick_gelu": quick_gelu}
     # a file may hold fewer tokens than its model_cfg, which then describes the training
     rows = len(weights["token_embedding.weight"])
     return {**model_cfg, "text_cfg": {**model_cfg["text_cfg"], "vocab_size": rows}}

@@ -1,0 +1,62 @@
+"""The command line of train.py."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from open_clip_training.common.options import SEEDS, check_ranges
+from ovseg.errors import Parser
+
+RANGES: dict[str, tuple[float, float]] = {
+    **dict.fromkeys(("epochs", "steps", "accumulate"), (1, math.inf)),
+    **dict.fromkeys(("mask_prompt_depth", "warmup", "workers", "eval_images"), (0, math.inf)),
+    **dict.fromkeys(("lr", "weight_decay", "prompt_lr"), (0, math.inf)),
+    "batch_size": (2, math.inf),
+    "seed": SEEDS,
+}
+
+
+def parse_arguments(
+    arguments: Sequence[str] | None = None, description: str | None = None
+) -> argparse.Namespace:
+    """Read the command line; ``description`` is the script's, for ``--help``.
+
+    Raises:
+        UserError: it cannot be used.
+    """
+    parser = Parser(description)
+    add = parser.add_argument
+    add("--clip", required=True, help="where to start: ViT-B/16, ViT-L/14, another name, a file")
+    add("--pretrained", default="openai", help="open_clip's tag, or a file, of a name's weights")
+    add("--train-data", required=True, help="pairs.csv, its folder, or 'pairs-*.tar'")
+    add("--output", type=Path, required=True, help="the checkpoint to write")
+    add("--train", choices=("visual", "mask-prompts", "both"), default="visual",
+        help="fine-tuning, mask prompt tuning, both at once")  # fmt: skip
+    add("--mask-prompt-depth", type=int, help="default: the CLIP's own; 3 for new mask prompts")
+    add("--crops", choices=("masked", "unmasked"), default="masked",
+        help="fill the background of crops, or leave it (the control)")  # fmt: skip
+    add("--plain-loss", action="store_true", help="crops of one noun are each other's negatives")
+    add("--templates", default="vild",
+        help="vild, imagenet (a random one for each noun and step), or a text with {}")  # fmt: skip
+    add("--no-augment", dest="augment", action="store_false", help="neither mirror nor zoom")
+    add("--epochs", type=int, default=5)
+    add("--steps", type=int, help="instead of --epochs")
+    add("--batch-size", type=int, help="of all processes; default: 256 for ViT-L, else 1024")
+    add("--accumulate", type=int, default=1, help="passes a batch: less memory, the same result")
+    add("--warmup", type=int, default=100, help="steps")
+    add("--lr", type=float, default=5e-6, help="of fine-tuning")
+    add("--weight-decay", type=float, default=0.2, help="of fine-tuning")
+    add("--prompt-lr", type=float, default=0.05, help="of mask prompts, which do not decay")
+    add("--precision", choices=("fp32", "amp", "amp_bf16"), default="fp32")
+    add("--device", help="default: cuda where there is a GPU, else cpu")
+    add("--workers", type=int, default=4, help="loading processes; unused where all fits in memory")
+    add("--eval-data", help="a registered data set (ade20k_sem_seg_val), or the yaml of your own")
+    add("--eval-images", type=int, default=0, help="check on its first so many images; 0: all")
+    add("--seed", type=int, default=0)
+    add("--resume", action="store_true", help="continue a stopped run")
+    options = parser.parse_args(arguments)
+    check_ranges(options, RANGES)
+    return options

@@ -1,0 +1,244 @@
+"""``ovseg segment`` from the command line to the files, on a small model with random weights."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from detectron2.modeling import build_model
+from PIL import Image
+from tiny_world import CONFIGS, tiny_opts, write_clip
+
+from ovseg.cli import segment
+from ovseg.config import setup_cfg
+from ovseg.errors import UserError
+from ovseg.predictor import Predictor
+
+WORDS = ["Oculus", "Ukulele", "blue sky"]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """The part of a command line that names a small random model."""
+    folder = tmp_path_factory.mktemp("model")
+    opts = tiny_opts(write_clip(folder / "clip.pt"))
+    torch.manual_seed(0)
+    built = build_model(setup_cfg(CONFIGS / "ovseg_swinB_vitL_bs32_120k.yaml", opts))
+    torch.save({"model": built.state_dict()}, folder / "weights.pth")
+    return ["--opts", *opts, "MODEL.WEIGHTS", str(folder / "weights.pth")]
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for name in ("a.jpeg", "b.png", "c.png"):
+        small = rng.integers(0, 256, (5, 7, 3), dtype=np.uint8)
+        Image.fromarray(small).resize((84, 60)).save(folder / name)
+    return folder
+
+
+def run(config: str, *args: object) -> int:
+    """``ovseg segment ...`` in this process; the exit code."""
+    try:
+        segment.main(["--config-file", str(CONFIGS / config), *map(str, args)])
+    except SystemExit as ended:
+        return int(str(ended.code))
+    return 0
+
+
+EVALUATION, DEMO = "ovseg_swinB_vitL_bs32_120k.yaml", "ovseg_swinB_vitL_demo.yaml"
+
+
+@pytest.mark.parametrize("config", [EVALUATION, DEMO])
+def test_published_command(
+    config: str,
+    model: list[str],
+    photos: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    output = tmp_path / "pred"
+    picture = photos / "a.jpeg"
+    assert run(config, "--class-names", *WORDS, "--input", picture, "--output", output, *model) == 0
+    assert f"results in {output}" in capsys.readouterr().out
+    assert {path.name for path in output.iterdir()} == {"a_overlay.jpg", "a_labels.png", "a.json"}
+    summary = json.loads((output / "a.json").read_text("utf-8"))
+    with Image.open(output / "a_labels.png") as file:
+        labels = np.asarray(file)
+    assert labels.shape == (60, 84)
+    assert [entry["name"] for entry in summary["classes"]] == WORDS
+    for entry in summary["classes"]:
+        assert entry["pixels"] == (labels == entry["label"]).sum()
+    assert summary["no_class"]["pixels"] == (labels == 255).sum()
+    assert sum(entry["pixels"] for entry in summary["classes"]) > 0
+    assert summary["file"] == str(picture)
+    assert summary["model"]["config"] == config
+    expected = "OVSegDEMO" if config == DEMO else "OVSeg"
+    assert summary["model"]["architecture"] == expected
+    with Image.open(output / "a_overlay.jpg") as overlay:
+        assert overlay.width > 640
+
+
+def test_the_demo_writes_what_the_predictor_says(
+    model: list[str], photos: Path, tmp_path: Path
+) -> None:
+    args = ["--class-names", *WORDS, "--input", photos / "b.png", "--output", tmp_path / "out.png"]
+    assert run(EVALUATION, *args, *model) == 0
+    with Image.open(photos / "b.png") as file:
+        image = np.asarray(file)
+    predictor = Predictor(setup_cfg(CONFIGS / EVALUATION, model[1:]))
+    prediction = predictor(image, WORDS)
+    with Image.open(tmp_path / "out_labels.png") as file:
+        labels = np.asarray(file).astype(int)
+    np.testing.assert_array_equal(np.where(labels == 255, -1, labels), prediction.labels)
+    assert (tmp_path / "out.png").exists()
+    assert (tmp_path / "out.json").exists()
+
+
+def test_the_embedded_model_looks_for_all_it_knows(
+    model: list[str], photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(segment, "EMBEDDED_CONFIG", CONFIGS / EVALUATION)
+    monkeypatch.chdir(tmp_path)  # found from anywhere
+    segment.main(["--input", str(photos / "b.png"), "--output", "pred", *model])
+    summary = json.loads((tmp_path / "pred" / "b.json").read_text("utf-8"))
+    names = [entry["name"] for entry in summary["classes"]]
+    assert len(names) == 186
+    assert {"dog", "blue sky", "grass"} <= set(names)
+
+
+def test_one_word_has_company_that_is_not_shown(
+    model: list[str], photos: Path, tmp_path: Path
+) -> None:
+    args = ["--class-names", "Ukulele", "--input", photos / "b.png", "--output", tmp_path]
+    assert run(EVALUATION, *args, *model) == 0
+    summary = json.loads((tmp_path / "b.json").read_text("utf-8"))
+    (entry,) = summary["classes"]
+    assert entry["name"] == "Ukulele"
+    assert entry["pixels"] + summary["no_class"]["pixels"] == 60 * 84
+
+
+def test_the_good_ones_are_done_first(
+    model: list[str], photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (photos / "aa_broken.png").write_text("no picture")
+    inputs = [photos, photos / "missing.jpg", f"{photos}/*.jpeg"]
+    args = ["--class-names", *WORDS, "--input", *inputs, "--output", tmp_path / "pred"]
+    assert run(EVALUATION, *args, *model) == 1
+    names = {path.name for path in (tmp_path / "pred").glob("*.json")}
+    assert names == {"a.json", "b.json", "c.json"}
+    out, err = capsys.readouterr()
+    assert out.startswith("3 pictures, ")
+    errors = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 2
+    assert any("missing.jpg" in line for line in errors)
+    assert any("aa_broken.png" in line for line in errors)
+
+
+def errors_of(capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line of the error; what comes before it is a progress bar at most."""
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "no class names"),
+        (["cat", ""], "empty"),
+        (["cat", "dog", "CAT"], "'CAT' is given twice"),
+    ],
+)
+def test_bad_words(
+    words: list[str],
+    message: str,
+    photos: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    args = ["--input", photos, "--output", tmp_path / "pred", "--class-names", *words]
+    assert run(EVALUATION, *args) == 2
+    assert message in errors_of(capsys)
+    assert not (tmp_path / "pred").exists()
+
+
+def test_bad_single_inputs(
+    model: list[str], photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (photos / "broken.png").write_text("no picture")
+    for name in ("missing.png", "broken.png"):
+        args = ["--class-names", "cat", "--input", photos / name, "--output", tmp_path / "pred"]
+        assert run(EVALUATION, *args, *model) == 2
+        assert name in errors_of(capsys)
+    assert run(EVALUATION, "--class-names", "cat", "--output", tmp_path) == 2
+    assert "no input" in errors_of(capsys)
+
+
+@pytest.mark.parametrize(
+    ("opts", "message"),
+    [
+        (["MODEL.WEIGHT", "x"], "unknown config key MODEL.WEIGHT; did you mean MODEL.WEIGHTS"),
+        (["MODEL.WEIGHTS", "nowhere.pth"], "nowhere.pth"),
+        (["MODEL.WEIGHTS", ""], "MODEL.WEIGHTS is empty"),
+        (["MODEL.SWIN.EMBED_DIM", "32"], "does not fit this config"),
+        (["MODEL.DEVICE", "abacus"], "abacus"),
+    ],
+)
+def test_bad_config(
+    opts: list[str],
+    message: str,
+    model: list[str],
+    photos: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    args = ["--class-names", "cat", "--input", photos / "b.png", "--output", tmp_path / "pred"]
+    assert run(EVALUATION, *args, *model, *opts) == 2
+    assert message in errors_of(capsys)
+
+
+def test_usage_errors_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(EVALUATION, "--colour", "red") == 2
+    assert "--colour red; see --help" in errors_of(capsys)
+    assert run("none.yaml", "--class-names", "cat", "--input", __file__, "--output", "p.png") == 2
+    assert "none.yaml" in errors_of(capsys)
+
+
+def test_without_output_a_window_is_needed(
+    photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(segment.sys, "platform", "linux")
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    assert run(EVALUATION, "--class-names", "cat", "--input", photos / "b.png") == 2
+    assert "--output" in errors_of(capsys)
+
+
+def test_window_shows_every_picture_until_escape(
+    model: list[str], photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[np.ndarray] = []
+    keys = iter([ord(" "), 27])
+    monkeypatch.setenv("DISPLAY", ":0")
+    monkeypatch.setattr(cv2, "namedWindow", lambda *_: None)
+    monkeypatch.setattr(cv2, "imshow", lambda _, picture: shown.append(picture))
+    monkeypatch.setattr(cv2, "waitKey", lambda _: next(keys))
+    assert run(EVALUATION, "--class-names", *WORDS, "--input", photos, *model) == 0
+    assert len(shown) == 2
+    assert shown[0].shape[1] > 640
+
+
+def test_opencv_without_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise cv2.error("not implemented")
+
+    monkeypatch.setattr(cv2, "namedWindow", refuse)
+    with pytest.raises(UserError, match="cannot open windows; give --output"):
+        segment.show(np.zeros((4, 4, 3), np.uint8))
