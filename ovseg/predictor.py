@@ -21,6 +21,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from itertools import islice
 from typing import Any, cast
 
@@ -33,12 +34,12 @@ from torch import Tensor, nn
 
 from ovseg.config import setup_cfg
 from ovseg.data.mapper import resize_short_side, test_size
-from ovseg.data.vocabulary import ClassNames, read_vocabulary
+from ovseg.data.vocabulary import ClassNames, read_vocabulary, thing_names
 from ovseg.engine.checkpoint import OVSegCheckpointer
-from ovseg.engine.test_time import MultiViewSegmenter, for_inference
+from ovseg.engine.test_time import for_inference, plain_model
 from ovseg.errors import UserError
-from ovseg.modeling import OVSeg
 from ovseg.prediction import Prediction, ProposalScores
+from ovseg.segments import InstancePrediction, PanopticPrediction
 from ovseg.structures import GivenProposals, Regions
 from ovseg.utils.images import read_image, rgb_array
 from ovseg.vocabulary import Vocabulary
@@ -70,7 +71,7 @@ class Predictor:
                 raise UserError("MODEL.WEIGHTS is empty; give the path of a trained checkpoint")
             model = build_model(cfg)
             OVSegCheckpointer(model, cfg=cfg, trained=True).load(cfg.MODEL.WEIGHTS)
-        self.model = cast(OVSeg | MultiViewSegmenter, for_inference(cfg, model.eval()))
+        self.model: Any = for_inference(cfg, model.eval())
 
     @classmethod
     def from_pretrained(
@@ -116,8 +117,8 @@ class Predictor:
         """
         from ovseg.pretrained import save_pretrained
 
-        model = self.model if isinstance(self.model, OVSeg) else cast(OVSeg, self.model.model)
-        save_pretrained(self.cfg, model.state_dict(), folder, half=half)
+        state = plain_model(self.model).state_dict()
+        save_pretrained(self.cfg, state, folder, half=half)
 
     def __call__(
         self,
@@ -227,6 +228,7 @@ class Predictor:
             "image": torch.from_numpy(resized.transpose(2, 0, 1).copy()),
             "height": image.shape[0],
             "width": image.shape[1],
+            "picture": image,
         }
 
 
@@ -333,9 +335,71 @@ class EncodedImage:
                 "set MODEL.CLIP_ADAPTER.CLIP_ENSEMBLE True or leave the weight out"
             )
 
+    @torch.inference_mode()
+    def panoptic(
+        self,
+        class_names: ClassNames,
+        thing_classes: Sequence[str] | None = None,
+        *,
+        object_mask_threshold: float | None = None,
+        overlap_threshold: float | None = None,
+    ) -> PanopticPrediction:
+        """Cut the picture into segments: one for every thing and one for every kind of stuff.
+
+        Args:
+            class_names: see :meth:`Predictor.__call__`.
+            thing_classes: the names of those that are things; None: all, or what a built-in list
+                says.
+            object_mask_threshold, overlap_threshold: 0..1, see
+                :func:`ovseg.modeling.panoptic.panoptic_segments`; None: the config's.
+
+        Raises:
+            UserError: class names or thresholds that cannot be used, or see :attr:`regions`.
+        """
+        vocabulary, found = self._find(
+            class_names, thing_classes, panoptic=True, instances=False,
+            object_mask_threshold=object_mask_threshold, overlap_threshold=overlap_threshold,
+        )  # fmt: skip
+        ids, segments = found["panoptic_seg"]
+        return PanopticPrediction.of(ids, segments, vocabulary, self.image)
+
+    @torch.inference_mode()
+    def instances(
+        self,
+        class_names: ClassNames,
+        thing_classes: Sequence[str] | None = None,
+        *,
+        max_instances: int | None = None,
+    ) -> InstancePrediction:
+        """Find things, each with a mask and a score of its own.
+
+        Args:
+            class_names, thing_classes: see :meth:`panoptic`. Stuff competes, but is not found.
+            max_instances: at least 1; None: the config's ``TEST.DETECTIONS_PER_IMAGE``.
+
+        Raises:
+            UserError: class names or a number that cannot be used, or see :attr:`regions`.
+        """
+        vocabulary, found = self._find(
+            class_names, thing_classes, panoptic=False, instances=True, max_instances=max_instances
+        )
+        return InstancePrediction.of(found["instances"], vocabulary, self.image)
+
+    def _find(
+        self, class_names: ClassNames, thing_classes: Sequence[str] | None, **settings: Any
+    ) -> tuple[Vocabulary, dict[str, Any]]:
+        """The vocabulary and what the model's :class:`SegmentFinder` finds by it; ``settings`` that
+        are not None stand in place of its own."""
+        model, vocabulary = plain_model(self._predictor.model), read_vocabulary(class_names)
+        given = {name: value for name, value in settings.items() if value is not None}
+        finder = replace(model.segment_finder, **given)
+        things = thing_names(class_names) if thing_classes is None else thing_classes
+        inputs = {**self._inputs, "class_names": vocabulary, "thing_classes": things}
+        classified = model.classify(self.regions, model.text(vocabulary))
+        return vocabulary, model.find_segments(inputs, self.regions, classified, finder)
+
     def _proposal_scores(self, encoded: Any, vocabulary: Vocabulary) -> ProposalScores:
-        regions, model = _single_view(encoded), self._predictor.model
-        assert isinstance(model, OVSeg)
+        regions, model = _single_view(encoded), plain_model(self._predictor.model)
         text = model.text(vocabulary)
         probs = model.classify_queries(regions, text)
         of_queries = None if probs is None else vocabulary.best_of_words(probs, dim=1)

@@ -75,7 +75,11 @@ def color_map(labels: np.ndarray, colours: np.ndarray) -> np.ndarray:
 
 
 def draw_overlay(
-    image: np.ndarray, labels: np.ndarray, names: Sequence[str], opacity: float = 0.5
+    image: np.ndarray,
+    labels: np.ndarray,
+    names: Sequence[str],
+    opacity: float = 0.5,
+    colours: np.ndarray | None = None,
 ) -> np.ndarray:
     """The picture with its regions, their outlines and names, and a legend on its right.
 
@@ -84,6 +88,7 @@ def draw_overlay(
         labels: integer (H, W), -1 where there is no class.
         names: of the classes.
         opacity: of the regions' colours, 0..1.
+        colours: of the classes, uint8 (C, 3), RGB; None: of :func:`palette`.
 
     Returns:
         uint8 (H', W', 3), RGB. Pictures with sides below ``MIN_OVERLAY_SIDE`` are enlarged.
@@ -95,7 +100,7 @@ def draw_overlay(
         raise ValueError(f"labels {labels.shape} do not fit the image {image.shape[:2]}")
     areas = np.bincount(labels[labels >= 0], minlength=len(names))
     shares = areas / max(labels.size, 1)
-    colours = palette(len(names))
+    colours = palette(len(names)) if colours is None else colours
     image, labels = _enlarge(image, labels)
     panel = Image.fromarray(draw_regions(image, labels, colours, opacity))
     size = _font_size(image)

@@ -118,6 +118,10 @@ def _register(file: Path) -> str:
     register_split(split, file.parent)
     MetadataCatalog.get(name).set(custom_file=str(file.resolve()), class_words=words)
     if panoptic is not None:
+        categories = zip(_categories(panoptic), words, strict=True)
+        MetadataCatalog.get(name).set(
+            thing_classes=[entry[0] for category, entry in categories if category["isthing"]]
+        )
         DatasetCatalog.remove(name)
         DatasetCatalog.register(name, lambda: _load_panoptic(file, split, panoptic))
     return name
@@ -227,7 +231,12 @@ def _categories(panoptic: Path) -> list[dict[str, Any]]:
     try:
         items = json.loads(panoptic.read_text(encoding="utf-8"))["categories"]
         categories: list[dict[str, Any]] = [
-            {"id": int(item["id"]), "name": str(item["name"])} for item in items
+            {
+                "id": int(item["id"]),
+                "name": str(item["name"]),
+                "isthing": bool(item.get("isthing", True)),
+            }
+            for item in items
         ]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
@@ -247,7 +256,8 @@ def _categories(panoptic: Path) -> list[dict[str, Any]]:
 
 
 def _load_panoptic(file: Path, split: Split, panoptic: Path) -> list[dict[str, Any]]:
-    """Dataset dicts whose ``segments`` give the label of each colour, see ``read_truth``."""
+    """Dataset dicts whose ``segments`` give the label of each colour, see ``read_truth``, and
+    ``crowds`` those of many objects each."""
     labels = {item["id"]: label for label, item in enumerate(_categories(panoptic))}
     try:
         examples: list[dict[str, Any]] = [
@@ -255,6 +265,7 @@ def _load_panoptic(file: Path, split: Split, panoptic: Path) -> list[dict[str, A
                 "file_name": str(Path(split.images, item["file_name"]).with_suffix(".jpg")),
                 "sem_seg_file_name": str(Path(split.labels, item["file_name"])),
                 "segments": {int(x["id"]): labels[x["category_id"]] for x in item["segments_info"]},
+                "crowds": [int(x["id"]) for x in item["segments_info"] if x.get("iscrowd")],
                 "ignore_label": split.ignore_label,
             }
             for item in json.loads(panoptic.read_text(encoding="utf-8"))["annotations"]

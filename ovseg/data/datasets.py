@@ -26,11 +26,13 @@ logger = logging.getLogger(__name__)
 def register_split(split: Split, root: str | os.PathLike[str]) -> None:
     """Register ``split``, its files under ``root``, in detectron2's catalogues.
 
-    The dataset dicts have ``file_name`` and ``sem_seg_file_name``. Metadata: ``stuff_classes``,
-    ``ignore_label``, ``image_root``, ``sem_seg_root``, ``evaluator_type`` and ``class_groups``
-    (group name -> labels; empty where the classes have none).
+    The dataset dicts have ``file_name``, ``sem_seg_file_name`` and, of a split with instance maps,
+    ``instance_file_name``. Metadata: ``stuff_classes``, ``ignore_label``, ``image_root``,
+    ``sem_seg_root``, ``evaluator_type`` and ``class_groups`` (group name -> labels; empty where the
+    classes have none).
     """
-    files = _Files(split, Path(root, split.images), Path(root, split.labels))
+    instances = Path(root, split.instances) if split.instances else None
+    files = _Files(split, Path(root, split.images), Path(root, split.labels), instances)
     classes = split.classes()
     DatasetCatalog.register(split.name, files)
     MetadataCatalog.get(split.name).set(
@@ -50,6 +52,7 @@ class _Files:
     split: Split
     images: Path
     labels: Path
+    instances: Path | None = None
 
     def __call__(self, unpaired: bool = False) -> list[dict[str, Any]]:
         """Dicts in the order of the names; see :func:`load_dataset`."""
@@ -74,9 +77,15 @@ class _Files:
             {
                 "file_name": str(self.images / f"{stem}.{split.image_ext}"),
                 "sem_seg_file_name": str(self.labels / f"{stem}.{split.label_ext}"),
+                **self._instance_map(stem),
             }
             for stem in sorted(stems)
         ]
+
+    def _instance_map(self, stem: str) -> dict[str, str]:
+        if self.instances is None:
+            return {}
+        return {"instance_file_name": str(self.instances / f"{stem}.{self.split.label_ext}")}
 
     def _stems(self, folder: Path, extension: str) -> set[str]:
         if not folder.is_dir():

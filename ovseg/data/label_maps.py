@@ -26,20 +26,34 @@ def read_truth(example: Mapping[str, Any]) -> np.ndarray:
         UserError: the file is missing or broken, has the wrong number of channels, or a segment
             that is not listed.
     """
-    path = example["sem_seg_file_name"]
     if "segments" not in example:
-        return read_labels(path)
+        return read_labels(example["sem_seg_file_name"])
+    segments = read_segment_ids(example)
+    ids, places = np.unique(segments, return_inverse=True)
+    labels = {0: example["ignore_label"], **example["segments"]}
+    table = np.array([labels[segment] for segment in ids.tolist()], np.int32)
+    return table[places].reshape(segments.shape)
+
+
+def read_segment_ids(example: Mapping[str, Any]) -> np.ndarray:
+    """The ids of the segments of a COCO panoptic data set's image, 0 for none: int32 (H, W).
+
+    Args:
+        example: with ``sem_seg_file_name``, whose colours are ids, and ``segments``.
+
+    Raises:
+        UserError: the file is missing or broken, has no colours, or a segment that is not listed.
+    """
+    path = example["sem_seg_file_name"]
     colours = _read(path)
     if colours.ndim != 3 or colours.shape[2] < 3:
         raise UserError(f"panoptic map {path} has no colours; it needs red, green and blue")
     red, green, blue = np.moveaxis(colours[:, :, :3].astype(np.int32), -1, 0)
-    ids, places = np.unique(red + 256 * green + 65536 * blue, return_inverse=True)
-    labels = {0: example["ignore_label"], **example["segments"]}
-    for segment in ids.tolist():
-        if segment not in labels:
+    ids = red + 256 * green + 65536 * blue
+    for segment in np.unique(ids).tolist():
+        if segment and segment not in example["segments"]:
             raise UserError(f"panoptic map {path}: segment {segment} is not in its json; add it")
-    table = np.array([labels[segment] for segment in ids.tolist()], np.int32)
-    return table[places].reshape(red.shape)
+    return ids
 
 
 def read_labels(path: str | os.PathLike[str]) -> np.ndarray:

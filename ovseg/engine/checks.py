@@ -14,7 +14,9 @@ from ovseg.data.datasets import dataset_classes, ignore_label, load_dataset
 from ovseg.data.label_maps import read_truth
 from ovseg.data.loader import Example
 from ovseg.data.proposal_files import check_image_names, check_proposals, dataset_folder
+from ovseg.data.segment_maps import check_segment_truth
 from ovseg.errors import UserError
+from ovseg.evaluation.segments import check_panoptic_quality
 from ovseg.released import HUB_SCHEME, OVSEG_SCHEME, WEIGHTS_FILE, fetch, is_released
 
 
@@ -77,7 +79,8 @@ def check_evaluation(cfg: CfgNode) -> None:
     """Find out whether there is something to evaluate on, and its proposals where they are files.
 
     Raises:
-        UserError: ``DATASETS.TEST`` is empty or not there, or see :func:`check_proposal_files`.
+        UserError: ``DATASETS.TEST`` is empty or not there, or see :func:`check_proposal_files`,
+            :func:`check_segments`.
     """
     if not cfg.DATASETS.TEST:
         raise UserError(
@@ -85,6 +88,7 @@ def check_evaluation(cfg: CfgNode) -> None:
         )
     check_datasets(cfg.DATASETS.TEST)
     check_proposal_files(cfg)
+    check_segments(cfg)
 
 
 def check_training(cfg: CfgNode) -> None:
@@ -92,7 +96,8 @@ def check_training(cfg: CfgNode) -> None:
 
     Raises:
         UserError: torchrun has started several processes without GPUs, on which detectron2 trains
-            in one alone; or see :func:`check_datasets`, :func:`check_ignore_value`.
+            in one alone; or see :func:`check_datasets`, :func:`check_segments`,
+            :func:`check_ignore_value`.
     """
     if torch.device(cfg.MODEL.DEVICE).type == "cpu" and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError(
@@ -100,6 +105,7 @@ def check_training(cfg: CfgNode) -> None:
         )
     check_datasets(cfg.DATASETS.TEST)
     check_datasets(cfg.DATASETS.TRAIN, key="DATASETS.TRAIN")
+    check_segments(cfg)
     check_ignore_value(cfg)
 
 
@@ -162,11 +168,26 @@ def check_proposal_files(cfg: CfgNode) -> None:
             check_image_names(images)
 
 
-def check_single_view(cfg: CfgNode) -> None:
-    """Refuse several views of an image where proposals and classes are looked at apart.
+def check_segments(cfg: CfgNode) -> None:
+    """Find out whether panoptic segments and instances can be evaluated, where they are on.
 
     Raises:
-        UserError: test-time augmentation or the sliding window is on.
+        UserError: a data set of ``DATASETS.TEST`` has no ground truth for them, or a package is
+            missing.
+    """
+    asked = cfg.MODEL.MASK_FORMER.TEST
+    if asked.PANOPTIC_ON and cfg.DATASETS.TEST:
+        check_panoptic_quality()
+    if asked.PANOPTIC_ON or asked.INSTANCE_ON:
+        check_segment_truth(cfg.DATASETS.TEST)
+
+
+def check_single_view(cfg: CfgNode) -> None:
+    """Refuse several views of an image, and what follows the classification, where proposals and
+    classes are looked at apart.
+
+    Raises:
+        UserError: test-time augmentation, the sliding window or the dense CRF is on.
     """
     for key, used in (
         ("TEST.AUG.ENABLED", cfg.TEST.AUG.ENABLED),
@@ -174,3 +195,5 @@ def check_single_view(cfg: CfgNode) -> None:
     ):
         if used:
             raise UserError(f"{key} True: images are looked at once here; set it to False")
+    if cfg.TEST.DENSE_CRF:
+        raise UserError("TEST.DENSE_CRF True: labels are not refined here; set it to False")

@@ -23,6 +23,7 @@ from ovseg.data.loader import SeededStream, TrainLoader, build_test_loader
 from ovseg.data.mapper import TrainingMapper
 from ovseg.data.proposal_files import evaluation_mapper
 from ovseg.engine.checkpoint import OVSegCheckpointer
+from ovseg.engine.dense_crf import DenseCrfSegmenter
 from ovseg.engine.optimizer import build_optimizer
 from ovseg.engine.proposals import SaveProposals
 from ovseg.engine.test_time import for_inference
@@ -153,6 +154,8 @@ class Trainer(DefaultTrainer):
             dataset_name,
             os.path.join(cfg.OUTPUT_DIR, "inference", dataset_name),
             cfg.TEST.VISUALIZE,
+            panoptic=cfg.MODEL.MASK_FORMER.TEST.PANOPTIC_ON,
+            instances=cfg.MODEL.MASK_FORMER.TEST.INSTANCE_ON,
         )
 
     @classmethod
@@ -162,12 +165,14 @@ class Trainer(DefaultTrainer):
         Images are looked at as ``TEST.AUG`` and ``TEST.SLIDING_WINDOW`` say.
 
         Returns:
-            ``{"sem_seg": {name: percent}}``, with ``failed_images`` when some were left out; of
-            several data sets one such dict each, by name. Empty but on the main process.
+            ``{"sem_seg": {name: percent}}``, with ``panoptic_seg`` and ``segm`` where they are on
+            and ``failed_images`` when some were left out; of several data sets one such dict each,
+            by name. Empty but on the main process.
         """
         model = for_inference(cfg, model)
         if cfg.TEST.SAVE_PROPOSALS:
-            assert isinstance(model, OVSeg)  # of one view, in one process or not trained here
+            # of one view, in one process or not trained here
+            assert isinstance(model, OVSeg | DenseCrfSegmenter)
             model = SaveProposals(model, Path(cfg.TEST.SAVE_PROPOSALS))
         return super().test(cfg, SkipUnreadable(model), evaluators)
 

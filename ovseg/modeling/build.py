@@ -15,6 +15,7 @@ from ovseg.errors import UserError
 from .clip import ClipAdapter, build_clip, text_templates
 from .criterion import SetCriterion
 from .matcher import HungarianMatcher
+from .panoptic import SegmentFinder
 
 
 @contextmanager
@@ -67,6 +68,13 @@ def build_parts(cfg: CfgNode) -> dict[str, Any]:
         ),
         "clip_ensemble": adapter.CLIP_ENSEMBLE,
         "clip_ensemble_weight": adapter.CLIP_ENSEMBLE_WEIGHT,
+        "segment_finder": SegmentFinder(
+            panoptic=former.TEST.PANOPTIC_ON,
+            instances=former.TEST.INSTANCE_ON,
+            object_mask_threshold=former.TEST.OBJECT_MASK_THRESHOLD,
+            overlap_threshold=former.TEST.OVERLAP_THRESHOLD,
+            max_instances=cfg.TEST.DETECTIONS_PER_IMAGE,
+        ),
         "mask_threshold": adapter.MASK_THR,
         "mask_fill": adapter.MASK_FILL,
         "mask_expand_ratio": adapter.MASK_EXPAND_RATIO,
