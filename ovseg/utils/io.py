@@ -117,7 +117,19 @@ def naming_file(place: str | os.PathLike[str], written: Path | None = None) -> I
         unnamed = told.filename is None and is_full_disk(told)
         if not unnamed and (written is None or str(told.filename) != str(written)):
             raise
-        raise OSError(told.errno, told.strerror, str(place)) from error
+        # closing other files fails after the first has, and hides which that was
+        first = _first_full_disk(told) if unnamed else None
+        raise OSError(told.errno, told.strerror, first or str(place)) from error
+
+
+def _first_full_disk(error: BaseException | None) -> str | None:
+    """The file that the first of a chain of errors of a full disk names."""
+    found = None
+    while error is not None:
+        if isinstance(error, OSError) and is_full_disk(error) and error.filename is not None:
+            found = str(error.filename)
+        error = error.__cause__ or error.__context__
+    return found
 
 
 def _try_to_write(file: Path | None) -> OSError | None:
