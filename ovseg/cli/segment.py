@@ -29,7 +29,8 @@ from ovseg.cli.options import add_opts, add_proposals, check_command
 from ovseg.data.vocabulary import read_vocabulary, thing_names
 from ovseg.errors import Parser, UserError, cli_errors
 from ovseg.result_files import ResultPaths, plan_outputs, save_result
-from ovseg.utils.images import find_images, read_image
+from ovseg.utils.found_images import find_images
+from ovseg.utils.images import read_image
 from ovseg.utils.package_files import config_path
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ def build_parser() -> Parser:
     add("--input", nargs="*", default=[], metavar="PATH",
         help="pictures: files, folders (the pictures directly in them) and quoted patterns"
         )  # fmt: skip
+    add("--recursive", action="store_true", help="of a folder, the pictures in its folders too")
     add("--output", metavar="PATH",
         help="folder for the results, made if missing; for a single picture also the overlay's "
         "file name. Without it the overlays are shown in a window")  # fmt: skip
@@ -182,10 +184,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     with cli_errors():
         args = build_parser().parse_args(argv)
-        inputs, errors = find_images(args.input)
-        several = len(inputs) + len(errors) > 1
-        if inputs:
-            errors += _segment(args, inputs)
+        found = find_images(args.input, args.recursive)
+        errors = found.errors
+        several = len(found.images) + len(errors) > 1
+        if found.images:
+            errors += _segment(args, found.images)
+        if found.others:
+            print(f"passed over: {found.passed_over()}")
         if errors and not several:
             raise UserError(errors[0])
         for error in errors:

@@ -50,6 +50,12 @@ def make_parser(description: str | None, evaluating: bool) -> Parser:
         if evaluating
         else "go on from the last checkpoint in OUTPUT_DIR",
     )
+    if not evaluating:
+        parser.add_argument(
+            "--overwrite",
+            action="store_true",
+            help="remove the earlier training in OUTPUT_DIR, which would otherwise be refused",
+        )
     parser.add_argument(
         "--eval-only",
         action="store_true",
@@ -153,6 +159,9 @@ def _check_options(args: argparse.Namespace) -> None:
     check_command(args, keys=("DATASETS.TEST",) if args.eval_only else sorted(NAME_LISTS))
     if args.dataset and "DATASETS.CUSTOM" in args.opts:
         raise UserError("--dataset and DATASETS.CUSTOM are both given; give one of them")
+    if getattr(args, "overwrite", False) and (args.resume or args.eval_only):
+        other = "--resume" if args.resume else "--eval-only"
+        raise UserError(f"--overwrite and {other} are both given; give one of them")
     for option in ("load_proposals", "save_proposals"):
         folder = getattr(args, option)
         if folder and not args.eval_only:
@@ -174,7 +183,8 @@ def train_or_evaluate(args: argparse.Namespace) -> None:
     _check_options(args)
 
     from ovseg.engine.checks import check_checkpoint, check_evaluation, check_training
-    from ovseg.engine.processes import plain_errors, start
+    from ovseg.engine.processes import is_first_process, plain_errors, start
+    from ovseg.engine.resuming import remove_training
 
     with plain_errors():
         # here once, before processes start, so that a mistake is reported once
@@ -183,5 +193,7 @@ def train_or_evaluate(args: argparse.Namespace) -> None:
             check_evaluation(cfg)
             check_checkpoint(cfg, args.resume)
         else:
-            check_training(cfg)
+            check_training(cfg, args.resume, args.overwrite)
+            if args.overwrite and is_first_process(args):
+                remove_training(cfg.OUTPUT_DIR)
         start(run, cfg, args, cfg.OUTPUT_DIR, "config key OUTPUT_DIR:")

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from ovseg.errors import UserError
+from ovseg.utils.images import open_image
 
 
 def read_truth(example: Mapping[str, Any]) -> np.ndarray:
@@ -81,7 +81,7 @@ def read_labels(path: str | os.PathLike[str]) -> np.ndarray:
 
 def _read(path: str | os.PathLike[str]) -> np.ndarray:
     try:
-        with Image.open(path) as file:
+        with open_image(path) as file:
             return np.asarray(file)
     except FileNotFoundError as error:
         raise UserError(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 import torch
 from detectron2.config import CfgNode
@@ -15,6 +14,7 @@ from ovseg.data.label_maps import read_truth
 from ovseg.data.loader import Example
 from ovseg.data.proposal_files import check_image_names, check_proposals, dataset_folder
 from ovseg.data.segment_maps import check_segment_truth
+from ovseg.engine.resuming import check_fresh, check_resume, last_checkpoint
 from ovseg.errors import UserError
 from ovseg.evaluation.segments import check_panoptic_quality
 from ovseg.released import HUB_SCHEME, OVSEG_SCHEME, WEIGHTS_FILE, fetch, is_released
@@ -56,8 +56,7 @@ def check_checkpoint(cfg: CfgNode, resume: bool) -> None:
     Raises:
         UserError: ``MODEL.WEIGHTS`` is not there, nor with ``resume`` one in ``OUTPUT_DIR``.
     """
-    # the file by which detectron2 finds it
-    if not (resume and Path(cfg.OUTPUT_DIR, "last_checkpoint").is_file()):
+    if not (resume and last_checkpoint(cfg.OUTPUT_DIR)):
         check_weights(cfg.MODEL.WEIGHTS)
 
 
@@ -91,13 +90,19 @@ def check_evaluation(cfg: CfgNode) -> None:
     check_segments(cfg)
 
 
-def check_training(cfg: CfgNode) -> None:
-    """Find out whether a training can be started and its data sets are there.
+def check_training(cfg: CfgNode, resume: bool = False, overwrite: bool = False) -> None:
+    """Find out whether a training can be started, and its data sets are there.
+
+    Args:
+        cfg: of the training.
+        resume: it goes on with the one in ``OUTPUT_DIR``.
+        overwrite: it takes the place of the one in ``OUTPUT_DIR``.
 
     Raises:
         UserError: torchrun has started several processes without GPUs, on which detectron2 trains
             in one alone; or see :func:`check_datasets`, :func:`check_segments`,
-            :func:`check_ignore_value`.
+            :func:`check_ignore_value`, :func:`ovseg.engine.resuming.check_resume`,
+            :func:`ovseg.engine.resuming.check_fresh`.
     """
     if torch.device(cfg.MODEL.DEVICE).type == "cpu" and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError(
@@ -107,6 +112,10 @@ def check_training(cfg: CfgNode) -> None:
     check_datasets(cfg.DATASETS.TRAIN, key="DATASETS.TRAIN")
     check_segments(cfg)
     check_ignore_value(cfg)
+    if resume:
+        check_resume(cfg)
+    else:
+        check_fresh(cfg, overwrite)
 
 
 def check_ignore_value(cfg: CfgNode) -> None:

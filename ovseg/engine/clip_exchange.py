@@ -19,7 +19,6 @@ from ovseg.modeling.clip import OVSEG_PREFIX, architecture_of_name, build_untrai
 from ovseg.modeling.clip.weights import PROMPTS, drop_untrained_prompts
 from ovseg.utils.checkpoint_files import Checkpoint, read_checkpoint, without_prefix
 from ovseg.utils.io import atomic_path
-from ovseg.utils.write_checkpoint import save_torch
 
 NO_OBJECT = "clip_adapter.non_object_embedding"
 
@@ -190,7 +189,7 @@ def write(
         OSError: the file cannot be written.
     """
     with atomic_path(path) as temporary:
-        save_torch(content, temporary, path)
+        torch.save(dict(content), temporary)
         if wanted is None:
             return
         found = read_checkpoint(temporary).weights

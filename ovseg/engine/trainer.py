@@ -16,7 +16,7 @@ from detectron2.engine import DefaultTrainer, HookBase
 from detectron2.projects.deeplab import build_lr_scheduler
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter
-from torch import nn
+from torch import Tensor, nn
 
 from ovseg.data.datasets import load_dataset
 from ovseg.data.loader import SeededStream, TrainLoader, build_test_loader
@@ -26,18 +26,21 @@ from ovseg.engine.checkpoint import OVSegCheckpointer
 from ovseg.engine.dense_crf import DenseCrfSegmenter
 from ovseg.engine.optimizer import build_optimizer
 from ovseg.engine.proposals import SaveProposals
+from ovseg.engine.resuming import last_checkpoint, training_settings
 from ovseg.engine.test_time import for_inference
 from ovseg.engine.unreadable import MarkUnreadable, SkipUnreadable
 from ovseg.engine.writers import WandbWriter
 from ovseg.errors import UserError
 from ovseg.evaluation import SemSegEvaluator
 from ovseg.modeling import OVSeg
+from ovseg.utils.finite import loss_error
 
 logger = logging.getLogger(__name__)
 
 # what WarmupPolyLR is made with; it counts them among its state
 _CURVE = frozenset(
     {"max_iters", "warmup_factor", "warmup_iters", "warmup_method", "power", "constant_ending"}
+    | {"base_lrs"}
 )
 
 
@@ -75,6 +78,9 @@ class Trainer(DefaultTrainer):
             self.model, self.cfg.OUTPUT_DIR, cfg=self.cfg, trainer=weakref.proxy(self)
         )
         hooks = super().build_hooks()
+        self._settings = training_settings(self.cfg)
+        self._losses: dict[str, Tensor] = {}
+        self.model.register_forward_hook(self._remember_losses)
         if self.cfg.SEED >= 0:
             hooks.insert(0, SeedHook(self.cfg.SEED))
         return hooks
@@ -93,22 +99,48 @@ class Trainer(DefaultTrainer):
         super().resume_or_load(resume=resume)
         self.data_loader.start_iter = self.start_iter
 
+    def _remember_losses(self, model: nn.Module, inputs: Any, output: Any) -> None:
+        if model.training:
+            self._losses = {name: loss.detach() for name, loss in output.items()}
+
+    def run_step(self) -> None:
+        """One iteration.
+
+        Raises:
+            UserError: a loss is not finite, of this process or of another; the weights are those of
+                the iteration before.
+        """
+        try:
+            super().run_step()
+        except FloatingPointError as error:  # detectron2's, of the main process alone
+            losses = {name: float(loss) for name, loss in self._losses.items()}
+            rate = max(group["lr"] for group in self.optimizer.param_groups)
+            raise loss_error(losses, self.iter, rate, way_out(self.cfg)) from error
+
     def state_dict(self) -> dict[str, Any]:
-        """Iteration, hooks and, which detectron2 0.6 forgets, the optimizer."""
-        return {**super().state_dict(), "_trainer": self._trainer.state_dict()}
+        """Iteration, hooks, settings and, which detectron2 0.6 forgets, the optimizer."""
+        return {
+            **super().state_dict(),
+            "_trainer": self._trainer.state_dict(),
+            "settings": self._settings,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """The reverse of :meth:`state_dict`; takes checkpoints without an optimizer too.
 
         The schedule goes on from its place, but along the curve of this run's config: a run may be
-        resumed with a larger ``MAX_ITER``.
+        resumed with a larger ``MAX_ITER`` or another ``BASE_LR``. What else may differ is said by
+        :data:`ovseg.engine.resuming.MAY_CHANGE`.
         """
         curve = {name: value for name, value in vars(self.scheduler).items() if name in _CURVE}
         super().load_state_dict(state_dict)
         self.scheduler.__dict__.update(curve)
         if "_trainer" in state_dict:
             fused = [group.get("fused") for group in self.optimizer.param_groups]
-            self._trainer.load_state_dict(state_dict["_trainer"])
+            # of a run without mixed precision the scale of the gradients is missing
+            own = self._trainer.state_dict()
+            scale = {"grad_scaler": own["grad_scaler"]} if "grad_scaler" in own else {}
+            self._trainer.load_state_dict({**scale, **state_dict["_trainer"]})
             # how to compute depends on this machine, not on the one that wrote the checkpoint
             for group, value in zip(self.optimizer.param_groups, fused, strict=True):
                 group["fused"] = value
@@ -175,6 +207,16 @@ class Trainer(DefaultTrainer):
             assert isinstance(model, OVSeg | DenseCrfSegmenter)
             model = SaveProposals(model, Path(cfg.TEST.SAVE_PROPOSALS))
         return super().test(cfg, SkipUnreadable(model), evaluators)
+
+
+def way_out(cfg: CfgNode) -> str:
+    """What to try when a training has gone astray."""
+    tries = ["a smaller SOLVER.BASE_LR", "a longer SOLVER.WARMUP_ITERS"]
+    if cfg.SOLVER.AMP.ENABLED:
+        tries.append("SOLVER.AMP.ENABLED False")
+    kept = last_checkpoint(cfg.OUTPUT_DIR)
+    start = f"--resume, which goes on from {kept}" if kept else "--overwrite, to start anew"
+    return f"give {' or '.join(tries)}, and {start}"
 
 
 def load_model(cfg: CfgNode) -> OVSeg:
