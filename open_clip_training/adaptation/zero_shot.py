@@ -17,7 +17,7 @@ from open_clip_training.common.images import normalise
 from open_clip_training.common.processes import Processes
 from open_clip_training.common.regions import percent
 from ovseg.errors import UserError
-from ovseg.modeling.clip import text_templates, word_features
+from ovseg.modeling.clip import pixels_of, text_templates, word_features
 
 logger = logging.getLogger(__name__)
 
@@ -113,5 +113,6 @@ class ZeroShotCheck(Generic[Record]):
 def _hits(model: CLIP, text: Tensor, sample: Sample, device: torch.device) -> Tensor:
     """Which crops get their own class: bool ``(N,)``."""
     masks = sample.masks.to(device) if model.visual.mask_prompt_depth else None
-    features = model.visual(normalise(sample.images.to(device)), masks)
+    images = normalise(sample.images.to(device), *pixels_of(model))
+    features = model.visual(images, masks)
     return (F.normalize(features, dim=-1) @ text.T).argmax(dim=-1).cpu() == sample.labels

@@ -17,6 +17,7 @@ from ovseg.modeling.clip import (
     architecture_of_name,
     build_clip,
     build_untrained_clip,
+    encode_texts,
     find_pretrained,
     load_clip_weights,
     read_clip_file,
@@ -25,7 +26,6 @@ from ovseg.modeling.clip import (
 )
 from ovseg.modeling.clip.architecture import architecture_of_weights
 from ovseg.modeling.clip.compact_embedding import CompactTokenEmbedding
-from ovseg.modeling.clip.text import encode_texts
 
 
 @pytest.fixture(scope="module")

@@ -60,7 +60,7 @@ def seen(monkeypatch):
     def run(check: ClassFolderCheck) -> dict[str, float]:
         classes = len(check.names)
         monkeypatch.setattr(zero_shot, "word_features", lambda *_: torch.eye(classes))
-        monkeypatch.setattr(zero_shot, "normalise", lambda images: images.float())
+        monkeypatch.setattr(zero_shot, "normalise", lambda images, *_: images.float())
         model = torch.nn.Module()
         model.visual = GreyOfRegion(classes)
         return check(model, HERE)
