@@ -16,6 +16,7 @@ from open_clip_training.adaptation.zero_shot import Sample, ZeroShotCheck
 from open_clip_training.common.images import CPU_CHUNK
 from ovseg.data.vocabulary import read_vocabulary
 from ovseg.errors import UserError
+from ovseg.modeling.clip import ClipEncoder
 from ovseg.utils.images import IMAGE_SUFFIXES
 
 logger = logging.getLogger(__name__)
@@ -59,8 +60,9 @@ class ClassFolderCheck(ZeroShotCheck[Sequence[Crop]]):
         super().__init__(folder.name, chunks, names, {})
         self.background = FilledBackground(tolerance=fill_tolerance)
 
-    def read(self, record: Sequence[Crop], size: tuple[int, int]) -> Sample:
-        """Some crops; those that cannot be used are named and counted."""
+    def read(self, record: Sequence[Crop], encoder: ClipEncoder) -> Sample:
+        """Some crops as they are; those that cannot be used are named and counted."""
+        size = encoder.image_size
         images, masks, labels = [], [], []
         for path, label in record:
             pair = StoredPair(self.names[label], ByteRange(str(path)), self.background)

@@ -56,8 +56,8 @@ def load_clip(
         model_cfg = architecture_of_file(source, weights, known)
         if not takes_mask_prompts(model_cfg):
             raise UserError(
-                f"--clip {name!r}: its image tower is not open_clip's own vision transformer with a "
-                "class token, the only one that is adapted here; take such a CLIP"
+                f"--clip {name!r}: its image tower is not open_clip's own vision transformer with "
+                "a class token, the only one that is adapted here; take such a CLIP"
             )
     held = len(weights[PROMPTS]) if PROMPTS in weights else 0
     if depth is None:

@@ -9,6 +9,7 @@ from open_clip_training.common.regions import MIN_PIXELS, cut_regions, region_si
 from ovseg.data.custom import register_custom
 from ovseg.data.datasets import class_groups, dataset_classes, load_dataset
 from ovseg.evaluation.sem_seg import matching_truth
+from ovseg.modeling.clip import ClipEncoder
 from ovseg.utils.images import read_image
 
 
@@ -34,7 +35,7 @@ class RegionCheck(ZeroShotCheck[dict[str, str]]):
         records = load_dataset(name, unpaired=True)[: limit or None]
         super().__init__(name, records, dataset_classes([name]), class_groups(name))
 
-    def read(self, record: dict[str, str], size: tuple[int, int]) -> Sample:
+    def read(self, record: dict[str, str], encoder: ClipEncoder) -> Sample:
         """The regions of an image."""
         image = read_image(record["file_name"])
         labels = matching_truth(record, image.shape[:2])
@@ -43,5 +44,5 @@ class RegionCheck(ZeroShotCheck[dict[str, str]]):
             for label, pixels in region_sizes(labels).items()
             if 0 <= label < len(self.names) and pixels >= MIN_PIXELS
         ]
-        crops = cut_regions(image, labels, chosen, size)
+        crops = cut_regions(image, labels, chosen, encoder.image_size, mean=encoder.mean)
         return Sample(crops.images, crops.masks, torch.tensor(chosen, dtype=torch.int64))

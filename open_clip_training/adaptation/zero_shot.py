@@ -17,7 +17,13 @@ from open_clip_training.common.images import normalise
 from open_clip_training.common.processes import Processes
 from open_clip_training.common.regions import percent
 from ovseg.errors import UserError
-from ovseg.modeling.clip import pixels_of, text_templates, word_features
+from ovseg.modeling.clip import (
+    ClipEncoder,
+    encoder_of,
+    pixels_of,
+    text_templates,
+    word_features,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -58,8 +64,8 @@ class ZeroShotCheck(Generic[Record]):
         self.name, self.records, self.names, self.groups = name, records, list(names), groups
 
     @abstractmethod
-    def read(self, record: Record, size: tuple[int, int]) -> Sample:
-        """The crops of a record at CLIP's size.
+    def read(self, record: Record, encoder: ClipEncoder) -> Sample:
+        """The crops of a record at CLIP's size, their background of its mean colour.
 
         Raises:
             UserError: it cannot be used; it is named and counted.
@@ -78,9 +84,10 @@ class ZeroShotCheck(Generic[Record]):
         # rows: regions, hits
         counts = torch.zeros(2, len(self.names), dtype=torch.int64, device=processes.device)
         left_out = torch.zeros(1, dtype=torch.int64, device=processes.device)
+        encoder = encoder_of(model)
         for record in self.records[processes.rank :: processes.world]:
             try:
-                sample = self.read(record, model.visual.image_size)
+                sample = self.read(record, encoder)
             except UserError as error:
                 logger.warning("%s: left out an image: %s", self.name, error)
                 left_out += 1

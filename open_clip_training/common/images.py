@@ -17,9 +17,9 @@ CPU_CHUNK = 64
 
 def normalise(images: Tensor, mean: Sequence[float] = MEAN, std: Sequence[float] = STD) -> Tensor:
     """RGB ``(B, 3, S, S)`` in 0..255 to a CLIP's standardised values; OpenAI's by default."""
-    mean = torch.tensor(mean, device=images.device).view(3, 1, 1)
-    std = torch.tensor(std, device=images.device).view(3, 1, 1)
-    return (images.float() / 255 - mean) / std
+    means = torch.tensor(mean, device=images.device).view(3, 1, 1)
+    deviations = torch.tensor(std, device=images.device).view(3, 1, 1)
+    return (images.float() / 255 - means) / deviations
 
 
 def zoom_grid(scale: Tensor, mirrored: Tensor, shift: Tensor, images: Tensor) -> Tensor:

@@ -71,8 +71,9 @@ def build_untrained_clip(architecture: Mapping[str, Any], mask_prompt_depth: int
     if mask_prompt_depth and not prompted:
         raise UserError(
             f"MODEL.CLIP_ADAPTER.MASK_PROMPT_DEPTH {mask_prompt_depth}: mask prompts need "
-            f"open_clip's own vision transformer with a class token, and this CLIP has {_tower(architecture)}; "
-            "set MODEL.CLIP_ADAPTER.MASK_PROMPT_DEPTH 0 MODEL.CLIP_ADAPTER.MASK_PROMPT_FWD False"
+            "open_clip's own vision transformer with a class token, and this CLIP has "
+            f"{_tower(architecture)}; set MODEL.CLIP_ADAPTER.MASK_PROMPT_DEPTH 0 "
+            "MODEL.CLIP_ADAPTER.MASK_PROMPT_FWD False"
         )
     vision, text = dict(architecture["vision_cfg"]), dict(architecture["text_cfg"])
     tokenizer = Tokenizer(text)
