@@ -35,7 +35,7 @@ from open_clip_training.common.run_state import (
     write_resume,
 )
 from ovseg.errors import UserError
-from ovseg.modeling.clip.text import encode_texts
+from ovseg.modeling.clip import encode_texts, pixels_of
 from ovseg.utils.digests import digest
 from ovseg.utils.finite import check_weights_finite, loss_error
 from ovseg.utils.io import write_json
@@ -145,7 +145,7 @@ class AdaptationRun:
             # drawn for the whole batch, so that the number of processes makes no difference
             draws = self.processes.own_part(torch.rand((total, 4), generator=generator))
             images, masks = mirror_and_zoom(images, masks, draws)
-        images = normalise(images)
+        images = normalise(images, *pixels_of(self.model))
         parts = zip(images.chunk(self.parts), masks.chunk(self.parts), strict=True)
         return [(image, mask if self.uses_masks else None) for image, mask in parts]
 

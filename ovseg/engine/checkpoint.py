@@ -27,6 +27,7 @@ from ovseg.utils.write_checkpoint import write_checkpoint
 logger = logging.getLogger(__name__)
 
 _PROMPTS = OVSEG_PREFIX + "visual.mask_embedding"
+_NO_OBJECT = "clip_adapter.non_object_embedding"
 # what a checkpoint may lack, or hold in another shape, without being the wrong one
 _OPTIONAL = ("criterion.empty_weight", _PROMPTS)
 
@@ -165,6 +166,15 @@ class OVSegCheckpointer(DetectionCheckpointer):
         return {key: value for key, value in matched.items() if key in backbone}
 
     def _refuse_misfit(self, incompatible: Any, carries_clip: bool) -> None:
+        widths = [shapes for key, *shapes in incompatible.incorrect_shapes if key == _NO_OBJECT]
+        if widths:
+            held, wanted = (shape[-1] for shape in widths[0])
+            raise UserError(
+                f"the head of MODEL.WEIGHTS is for a CLIP with text features of width {held}, and "
+                f"those of {self.cfg.MODEL.CLIP_ADAPTER.CLIP_MODEL_NAME} have {wanted}: give the "
+                "MODEL.CLIP_ADAPTER.CLIP_MODEL_NAME that it was trained with (and its "
+                "MODEL.SEM_SEG_HEAD.EMBEDDING_DIM), or train a head for this one"
+            )
         problems = [
             *(
                 f"{key} is {of_file}, wanted {of_model}"
