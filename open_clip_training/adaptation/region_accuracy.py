@@ -12,10 +12,10 @@ from torch import Tensor
 from open_clip_training.common.images import normalise
 from open_clip_training.common.processes import Processes
 from open_clip_training.common.regions import MIN_PIXELS, cut_regions, percent, region_sizes
-from ovseg.data.custom import register_custom
 from ovseg.data.datasets import class_groups, dataset_classes, load_dataset
+from ovseg.data.label_maps import matching_truth
+from ovseg.data.own.registration import register_custom
 from ovseg.errors import UserError
-from ovseg.evaluation.sem_seg import matching_truth
 from ovseg.modeling.clip import text_templates, word_features
 from ovseg.structures import Crops
 from ovseg.utils.images import read_image

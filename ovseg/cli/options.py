@@ -103,7 +103,7 @@ def evaluation_config(args: argparse.Namespace) -> CfgNode:
         UserError: a mistake in the config, or weights or a data set that are not there.
     """
     from ovseg.config import setup_cfg
-    from ovseg.data.custom import register_custom
+    from ovseg.data.own.registration import register_custom
     from ovseg.engine.checks import check_evaluation, check_single_view, check_weights
 
     opts: list[Any] = ["TEST.LOAD_PROPOSALS", args.load_proposals] if args.load_proposals else []

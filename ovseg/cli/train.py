@@ -78,8 +78,8 @@ def setup(args: argparse.Namespace) -> CfgNode:
     at the end of the command takes precedence.
     """
     from ovseg.config import setup_cfg
-    from ovseg.data.custom import register_custom
     from ovseg.data.datasets import ignore_label
+    from ovseg.data.own.registration import register_custom
 
     opts: list[Any] = []
     if args.dataset:
@@ -108,7 +108,7 @@ def run(cfg: CfgNode, args: argparse.Namespace) -> dict[str, Any] | None:
     from detectron2.utils import comm
     from detectron2.utils.logger import setup_logger
 
-    from ovseg.data.custom import register_custom
+    from ovseg.data.own.registration import register_custom
     from ovseg.engine.trainer import Trainer
 
     register_custom(cfg.DATASETS.CUSTOM)  # again: this may be a new process

@@ -40,7 +40,7 @@ def _add_input(cfg: CN) -> None:
     # published keys that thin out the training images of each class; all are used, others refused
     cfg.DATASETS.SAMPLE_PER_CLASS = -1
     cfg.DATASETS.SAMPLE_SEED = 0
-    # yaml files that describe data sets of one's own (ovseg/data/custom.py); DATASETS.TRAIN and
+    # yaml files that describe data sets of one's own (ovseg/data/own); DATASETS.TRAIN and
     # DATASETS.TEST may then name them
     cfg.DATASETS.CUSTOM = ()
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from ovseg.errors import UserError
 
@@ -43,6 +43,23 @@ def read_image(path: str | os.PathLike[str]) -> np.ndarray:
         raise UserError(
             f"input {str(path)!r} cannot be read as a picture ({reason}); "
             "give an intact JPEG, PNG, WebP, TIFF or BMP file"
+        ) from error
+
+
+def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """Height and width of a picture as :func:`read_image` gives it, from the head of the file.
+
+    Raises:
+        UserError: the file is missing or no picture.
+    """
+    try:
+        with Image.open(path) as file:
+            turned = file.getexif().get(ExifTags.Base.Orientation) in {5, 6, 7, 8}
+            return (file.width, file.height) if turned else (file.height, file.width)
+    except Exception as error:  # as in read_image
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(
+            f"input {os.fspath(path)!r} cannot be read as a picture ({reason})"
         ) from error
 
 

@@ -21,7 +21,7 @@ from tiny_world import CONFIGS, tiny_opts, write_clip
 from torch.multiprocessing import ProcessExitedException, spawn
 
 from ovseg.cli import train
-from ovseg.data.custom import dataset_vocabulary, register_custom
+from ovseg.data.own.registration import dataset_vocabulary, register_custom
 from ovseg.data.datasets import dataset_classes, load_dataset
 from ovseg.data.label_maps import read_truth
 from ovseg.data.class_lists import load_class_list
