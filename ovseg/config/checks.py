@@ -48,6 +48,10 @@ def check_config(cfg: CN) -> None:
         value = cfg.MODEL.CLIP_ADAPTER[key]
         if not 0 <= value <= 1:
             raise UserError(f"MODEL.CLIP_ADAPTER.{key} {value} must lie in 0..1")
+    if not 0 <= cfg.DATALOADER.MAX_LOST <= 0.5:
+        raise UserError(
+            f"DATALOADER.MAX_LOST {cfg.DATALOADER.MAX_LOST} must lie in 0..0.5; 0: leave out none"
+        )
     for key, least in _LEAST.items():
         value = functools.reduce(getattr, key.split("."), cfg)
         if value < least:

@@ -43,6 +43,9 @@ def _add_input(cfg: CN) -> None:
     # yaml files that describe data sets of one's own (ovseg/data/own); DATASETS.TRAIN and
     # DATASETS.TEST may then name them
     cfg.DATASETS.CUSTOM = ()
+    # share of the training images that may be left out because they cannot be read: at least 10 of
+    # them, at most half; 0: none
+    cfg.DATALOADER.MAX_LOST = 0.01
 
 
 def _add_backbone(cfg: CN) -> None:

@@ -308,7 +308,7 @@ def test_other_files_are_refused(tmp_path: Path, text: str, message: str) -> Non
 
 def test_folders_that_do_not_fit_are_named(tmp_path: Path) -> None:
     register_custom([write_data(tmp_path, image_ext="webp")])
-    with pytest.raises(UserError, match=r"no \.webp files in .*photos; correct .*harbour\.yaml"):
+    with pytest.raises(UserError, match=r"no \.webp files in .*photos \(there are 4 \.jpg\); correct .*harbour\.yaml"):
         load_dataset("harbour")
     register_custom([write_data(tmp_path / "b", name="shifted")])
     (tmp_path / "b/maps/0.png").rename(tmp_path / "b/maps/9.png")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -15,10 +16,6 @@ logger = logging.getLogger(__name__)
 
 # (yaml file, code) that a warning has named in this process
 _warned: set[tuple[str, str]] = set()
-
-
-class UnnamedError(UserError):
-    """With ``strict: true``: pixels whose value or colour no class has."""
 
 
 class Decoded(NamedTuple):
@@ -75,12 +72,8 @@ class Truth(ABC):
             UserError: the file is missing or broken; or, with ``strict``, a code has no class.
         """
         labels, unnamed = self.decode()
+        self.check_strict(unnamed)
         for code, pixels in unnamed.items():
-            if self.strict:
-                raise UnnamedError(
-                    f"{self.place}: {pixels} pixels of {code}, which {self.key} does not name; "
-                    f"name it in {self.described_in}, or leave out strict to ignore it"
-                )
             if (self.described_in, code) not in _warned:
                 _warned.add((self.described_in, code))
                 logger.warning(
@@ -88,6 +81,18 @@ class Truth(ABC):
                     "%s, for instance)", self.described_in, code, self.key, pixels, self.place,
                 )  # fmt: skip
         return labels
+
+    def check_strict(self, unnamed: Mapping[str, int]) -> None:
+        """Refuse codes without a class, if they are to be refused.
+
+        Raises:
+            UserError: names the first of them.
+        """
+        for code, pixels in unnamed.items() if self.strict else ():
+            raise UserError(
+                f"{self.place}: {pixels} pixels of {code}, which {self.key} does not name; "
+                f"name it in {self.described_in}, or leave out strict to ignore it"
+            )
 
 
 def smallest_type(ignore_label: int) -> type[np.generic]:
