@@ -58,6 +58,9 @@ def build_parser() -> Parser:
     add("--input", nargs="*", default=[], metavar="PATH",
         help="pictures: files, folders (the pictures directly in them) and quoted patterns"
         )  # fmt: skip
+    add("--dataset", metavar="FILE",
+        help="yaml file of your own data set: its pictures in place of --input, and its class "
+        "names where --class-names gives none")  # fmt: skip
     add("--output", metavar="PATH",
         help="folder for the results, made if missing; for a single picture also the overlay's "
         "file name. Without it the overlays are shown in a window")  # fmt: skip
@@ -171,7 +174,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     with cli_errors():
         args = build_parser().parse_args(argv)
-        inputs, errors = find_images(args.input)
+        inputs, errors = _inputs(args)
         several = len(inputs) + len(errors) > 1
         if inputs:
             errors += _segment(args, inputs)
@@ -181,6 +184,24 @@ def main(argv: Sequence[str] | None = None) -> None:
             print(f"error: {' '.join(error.split())}", file=sys.stderr)
         if errors:
             raise SystemExit(1)
+
+
+def _inputs(args: argparse.Namespace) -> tuple[list[Path], list[str]]:
+    """The pictures, and errors of arguments that lead to none; sets the class names of a data set.
+
+    Raises:
+        UserError: there is nothing to segment.
+    """
+    if args.dataset is None:
+        return find_images(args.input)
+    if args.input:
+        raise UserError("--input and --dataset are both given; give one of them")
+    from ovseg.data.own.description import read_description
+
+    description = read_description(Path(args.dataset).expanduser())
+    if args.class_names is None:
+        args.class_names = [list(names) for names in description.words]
+    return description.images.paths(), []
 
 
 def _segment(args: argparse.Namespace, inputs: Sequence[Path]) -> list[str]:

@@ -71,7 +71,7 @@ def make_parser(description: str | None, evaluating: bool) -> Parser:
     parser.add_argument(
         "--check-data",
         action="store_true",
-        help="look at all label maps and images before the run; else at a sample of large data sets",
+        help="look at all files of the data sets before the run; else at a sample of large ones",
     )
     add_proposals(parser, condition)
     add_processes(parser, num_gpus=1)
@@ -199,8 +199,8 @@ def train_or_evaluate(args: argparse.Namespace) -> None:
         # here once, before processes start, so that a mistake is reported once
         cfg = setup(args)
         if args.eval_only:
-            check_checkpoint(cfg, args.resume)
             reports = check_evaluation(cfg, args.check_data)
+            check_checkpoint(cfg, args.resume)
         else:
             reports = check_training(cfg, args.check_data)
         start(

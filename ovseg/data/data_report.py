@@ -50,7 +50,7 @@ class DataReport:
         """The classes, their pixels and images; long lists are cut."""
         order = np.argsort(-self.pixels, kind="stable")
         total = max(1, int(self.pixels.sum()) + self.ignored_pixels)
-        rows = [
+        rows: list[tuple[object, ...]] = [
             (self.class_names[i], int(self.pixels[i]), f"{100 * self.pixels[i] / total:.2f}",
              int(self.occurrences[i])) for i in order
         ]  # fmt: skip

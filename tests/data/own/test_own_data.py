@@ -432,7 +432,7 @@ def test_broken_files_are_left_out_by_one_process_and_by_two(
     broken, other_size, unknown = one["failed"]
     assert "1.jpg' cannot be read" in broken
     assert "truncated" in broken
-    assert re.search(r"2\.tif is 8 x 9 pixels, its image \d+ x \d+; prepare", other_size)
+    assert re.search(r"2\.tif is 8 x 9 pixels, its image \d+ x \d+; correct it", other_size)
     assert "4.tif: ground truth holds label 77, outside the 5 classes" in unknown
     assert "not the ignored 255" in unknown
     assert "1.jpg" in (tmp_path / "one/inference/scenes/results.md").read_text()
