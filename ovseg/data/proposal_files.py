@@ -158,7 +158,9 @@ def _read_json(path: Path) -> tuple[np.ndarray, None]:
             f"it is {describe_json(entries)} of a data set's yaml file (docs/own-data.md); "
             "proposals are a list of run-length encodings for each image"
         )
-    codes = [entry.get("segmentation", entry) for entry in entries]
+    codes = [
+        entry.get("segmentation", entry) if isinstance(entry, dict) else entry for entry in entries
+    ]
     for number, code in enumerate(codes, start=1):
         if isinstance(code, list):
             raise ValueError(

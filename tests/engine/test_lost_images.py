@@ -107,13 +107,13 @@ def test_training_goes_on_and_resumes(tmp_path: Path) -> None:
     with tiny_world(tmp_path / "world", prefix="lost") as clip:
         images = tmp_path / "world/stickerscenes/images/train"
         path = images / "001.png"
-        path.write_bytes(path.read_bytes()[:-30])  # its head is intact
+        path.write_bytes(path.read_bytes()[:-30])
         train.main(command(clip, tmp_path / "whole"))
         log = (tmp_path / "whole/log.txt").read_text()
         assert re.search(r"left out an image, 1 of at most 2: .*001\.png", log)
         assert "1 images were left out" in log
         whole = weights(tmp_path / "whole")
-        assert list(whole["hooks"]["LostHook"]) == [str(path)]
+        assert list(whole["trainer"]["hooks"]["LostHook"]) == [str(path)]
 
         half = {"SOLVER__CHECKPOINT_PERIOD": 3, "DATALOADER__NUM_WORKERS": 0}
         train.main(command(clip, tmp_path / "half", **half))
@@ -124,7 +124,7 @@ def test_training_goes_on_and_resumes(tmp_path: Path) -> None:
         assert all(
             torch.equal(whole["model"][key], resumed["model"][key]) for key in whole["model"]
         )
-        assert resumed["hooks"]["LostHook"] == whole["hooks"]["LostHook"]
+        assert resumed["trainer"]["hooks"]["LostHook"] == whole["trainer"]["hooks"]["LostHook"]
 
 
 def test_none_may_be_lost(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
