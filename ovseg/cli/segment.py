@@ -29,7 +29,7 @@ from ovseg.cli.options import add_opts, add_proposals, check_command
 from ovseg.data.vocabulary import read_vocabulary, thing_names
 from ovseg.errors import Parser, UserError, cli_errors
 from ovseg.result_files import ResultPaths, plan_outputs, save_result
-from ovseg.utils.found_images import find_images
+from ovseg.utils.found_images import FoundImages, find_images
 from ovseg.utils.images import read_image
 from ovseg.utils.package_files import config_path
 
@@ -62,6 +62,9 @@ def build_parser() -> Parser:
         help="pictures: files, folders (the pictures directly in them) and quoted patterns"
         )  # fmt: skip
     add("--recursive", action="store_true", help="of a folder, the pictures in its folders too")
+    add("--dataset", metavar="FILE",
+        help="yaml file of your own data set: its pictures in place of --input, and its class "
+        "names where --class-names gives none")  # fmt: skip
     add("--output", metavar="PATH",
         help="folder for the results, made if missing; for a single picture also the overlay's "
         "file name. Without it the overlays are shown in a window")  # fmt: skip
@@ -184,7 +187,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     with cli_errors():
         args = build_parser().parse_args(argv)
-        found = find_images(args.input, args.recursive)
+        found = _inputs(args)
         errors = found.errors
         several = len(found.images) + len(errors) > 1
         if found.images:
@@ -197,6 +200,24 @@ def main(argv: Sequence[str] | None = None) -> None:
             print(f"error: {' '.join(error.split())}", file=sys.stderr)
         if errors:
             raise SystemExit(1)
+
+
+def _inputs(args: argparse.Namespace) -> FoundImages:
+    """The pictures that a command line names; sets the class names of a data set.
+
+    Raises:
+        UserError: there is nothing to segment.
+    """
+    if args.dataset is None:
+        return find_images(args.input, args.recursive)
+    if args.input:
+        raise UserError("--input and --dataset are both given; give one of them")
+    from ovseg.data.own.description import read_description
+
+    description = read_description(Path(args.dataset).expanduser())
+    if args.class_names is None:
+        args.class_names = [list(names) for names in description.words]
+    return FoundImages(description.images.paths(), [])
 
 
 def _segment(args: argparse.Namespace, inputs: Sequence[Path]) -> list[str]:
