@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from ovseg.config.overrides import dataset_names, find_config
+from ovseg.config.overrides import check_files, dataset_names, find_config
 from ovseg.data.splits import check_dataset_names
 from ovseg.errors import Parser
 
@@ -86,18 +86,21 @@ def check_command(args: argparse.Namespace, keys: Iterable[str] = ("DATASETS.TES
     """Find mistakes in a command line that can be found at once.
 
     Args:
-        args: with ``config_file`` and ``opts``, maybe ``dataset``.
+        args: with ``config_file`` and ``opts``, maybe ``dataset`` and ``resume``.
         keys: of the data sets that the command looks at.
 
     Raises:
-        UserError: no such config file, or an unknown data set.
+        UserError: no such config file, data set file or weights, or an unknown data set.
     """
     find_config(args.config_file)
     # data sets of the user's own have names that only their files tell; and where detectron2 is
     # imported already, a program may have registered more
-    own = "DATASETS.CUSTOM" in args.opts or getattr(args, "dataset", [])
+    files = getattr(args, "dataset", [])
+    own = "DATASETS.CUSTOM" in args.opts or files
     if not own and "detectron2" not in sys.modules:
         check_dataset_names(dataset_names(args.opts, keys))
+    # a resumed run has weights of its own
+    check_files(args.opts, files, weights=not getattr(args, "resume", False))
 
 
 def evaluation_config(args: argparse.Namespace) -> CfgNode:

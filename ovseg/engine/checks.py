@@ -9,6 +9,7 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.utils.file_io import PathManager
 
+from ovseg.config.overrides import missing_weights
 from ovseg.data.data_check import check_data
 from ovseg.data.data_report import DataReport
 from ovseg.data.datasets import dataset_classes, ignore_label, load_dataset
@@ -47,10 +48,7 @@ def check_weights(path: str) -> None:
     if path.startswith((OVSEG_SCHEME, HUB_SCHEME)):
         fetch(path)
     elif not weights_exist(path):
-        raise UserError(
-            f"MODEL.WEIGHTS {path!r}: there is no such file; give the path of a checkpoint "
-            "(GETTING_STARTED.md says where they are)"
-        )
+        raise missing_weights(path)
 
 
 def check_checkpoint(cfg: CfgNode, resume: bool) -> None:
