@@ -130,11 +130,13 @@ class Visitor:
 
     def areas(self) -> list[list[str]]:
         """The table of areas, row by row."""
-        rows = self.page.locator("#areas [role=row]:has([role=gridcell])")
-        return rows.evaluate_all(
-            "rows => rows.map(row => Array.from(row.querySelectorAll('[role=gridcell]'),"
-            " cell => cell.innerText.trim()))"
+        cells = self.page.locator("#areas [data-testid^=cell-]").evaluate_all(
+            "cells => cells.map(cell => [cell.dataset.testid, cell.innerText.trim()])"
         )
+        rows: dict[str, list[str]] = {}
+        for place, text in cells:  # cell-ROW-COLUMN
+            rows.setdefault(place.split("-")[1], []).append(text)
+        return list(rows.values())
 
     def wait_for_areas(self, expected: list[list[str]]) -> None:
         """Wait until the table is this one."""
@@ -281,7 +283,7 @@ def test_proposals(visit: Callable[[], Visitor], predictor: Predictor) -> None:
     assert cards.count() == (areas > 0).sum()
     cards.first.click()
     best = NAMES[int(proposals.clip_probs[areas.argmax()].argmax())]
-    cell = visitor.page.locator("#branches [role=gridcell]").nth(3)
+    cell = visitor.page.locator("#branches [data-testid=cell-0-3]")
     cell.get_by_text(best).wait_for()
     # another segmentation fills the tab anew
     visitor.type(["anything", "else"])
@@ -290,7 +292,7 @@ def test_proposals(visit: Callable[[], Visitor], predictor: Predictor) -> None:
         "document.querySelector('#status').innerText.includes(' of 2 classes')"
     )
     cards.nth(1).click()
-    visitor.page.locator("#branches [role=gridcell]").get_by_text("anything").first.wait_for()
+    visitor.page.locator("#branches [data-testid^=cell-]").get_by_text("anything").first.wait_for()
 
 
 def test_downloads(visit: Callable[[], Visitor], predictor: Predictor, tmp_path: Path) -> None:
