@@ -114,7 +114,10 @@ class DataReport:
                 f"may be left out (config key DATALOADER.MAX_LOST): {self.unreadable[0]}"
             )
         if not usable:
-            return f"{start}none of its files can be read: {self.unreadable[0]}"
+            return (
+                f"{start}there is no ground truth, none of its files can be read: "
+                f"{self.unreadable[0]}"
+            )
         if not self.pixels.any():
             return (
                 f"{start}there is no ground truth in its label maps, every pixel of "
