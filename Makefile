@@ -27,7 +27,7 @@ define use_working_opencv
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev demo test docs ablations lint types format clean distclean
+.PHONY: help install install-dev demo test test-fast docs ablations lint types format clean distclean
 
 help:  ## say what the targets do
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ demo: $(INSTALLED)  ## segment the sample pictures with the embedded model
 
 test: lint types  ## lint, types and tests
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-fast: $(INSTALLED_DEV)  ## the tests that take no more than seconds each
+	$(BIN)/python -m pytest -m 'not slow' $(PYTEST_ARGS)
 
 # NO_MKDOCS_2_WARNING: the theme advertises its successor
 docs: $(INSTALLED_DOCS)  ## build the documentation into site/; broken links are errors

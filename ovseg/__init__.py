@@ -15,7 +15,6 @@ The names below are imported when they are first asked for, so that ``import ovs
 from __future__ import annotations
 
 import importlib
-import warnings
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -38,21 +37,15 @@ _MODULE_OF = {
 }
 
 
-# fvcore scripts two losses when it is imported, which PyTorch announces to end one day. Here, since
-# any part of OVSeg may be the first to import it: this one message is not shown
-warnings.filterwarnings(
-    "ignore", message="`torch.jit.script` is deprecated", category=FutureWarning
-)
-
-
 def __getattr__(name: str) -> Any:
     if name not in _MODULE_OF:
         raise AttributeError(f"module 'ovseg' has no attribute {name!r}")
-    try:
-        module = importlib.import_module(_MODULE_OF[name])
-    except ModuleNotFoundError as error:
-        from .errors import NO_DETECTRON2, lacks_detectron2
+    from .errors import NO_DETECTRON2, lacks_detectron2, without_notices
 
+    try:
+        with without_notices():
+            module = importlib.import_module(_MODULE_OF[name])
+    except ModuleNotFoundError as error:
         if not lacks_detectron2(error):
             raise
         raise ImportError(NO_DETECTRON2) from error

@@ -11,10 +11,13 @@ from __future__ import annotations
 import argparse
 import errno
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
+#: what the system says when there is no room: none left, none for this user, none for this file
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 #: said where detectron2 is missing, by commands and by ``import ovseg``'s names
 NO_DETECTRON2 = "OVSeg needs detectron2: run ovseg install-detectron2"
 
@@ -44,14 +47,17 @@ def cli_errors() -> Iterator[None]:
     detectron2.
     """
     try:
-        yield
+        with without_notices():
+            yield
     except UserError as error:
         _end(str(error))
     except OSError as error:
-        if error.filename is None and error.errno != errno.ENOSPC:
+        full = error.errno in NO_ROOM
+        if error.filename is None and not full:
             raise
         place = f"{str(error.filename)!r}: " if error.filename is not None else ""
-        _end(f"{place}{error.strerror}")
+        way_out = "; make room there, or write elsewhere" if full else ""
+        _end(f"{place}{error.strerror}{way_out}")
     except ModuleNotFoundError as error:
         if not lacks_detectron2(error):
             raise
@@ -59,6 +65,17 @@ def cli_errors() -> Iterator[None]:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         raise SystemExit(130) from None
+
+
+@contextmanager
+def without_notices() -> Iterator[None]:
+    """Do not show what libraries say to each other when they are imported."""
+    with warnings.catch_warnings():
+        # fvcore scripts two losses, which PyTorch announces to end one day
+        warnings.filterwarnings(
+            "ignore", message="`torch.jit.script` is deprecated", category=FutureWarning
+        )
+        yield
 
 
 def lacks_detectron2(error: ModuleNotFoundError) -> bool:

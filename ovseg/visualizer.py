@@ -22,7 +22,6 @@ _FIRST_COLOURS = (
 )  # fmt: skip
 #: a picture's longer side in the overlay, at least; smaller pictures are enlarged
 MIN_OVERLAY_SIDE = 640
-_OPACITY = 0.5
 _INK, _MUTED, _PAPER, _FRAME = (33, 37, 41), (134, 142, 150), (255, 255, 255), (206, 212, 218)
 # up to this many words, those that were not found are listed too
 _LIST_ABSENT_UP_TO = 12
@@ -75,27 +74,35 @@ def color_map(labels: np.ndarray, colours: np.ndarray) -> np.ndarray:
     return with_none[np.where(labels < 0, len(colours), labels)]
 
 
-def draw_overlay(image: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> np.ndarray:
+def draw_overlay(
+    image: np.ndarray,
+    labels: np.ndarray,
+    names: Sequence[str],
+    opacity: float = 0.5,
+    colours: np.ndarray | None = None,
+) -> np.ndarray:
     """The picture with its regions, their outlines and names, and a legend on its right.
 
     Args:
         image: uint8 (H, W, 3), RGB.
         labels: integer (H, W), -1 where there is no class.
         names: of the classes.
+        opacity: of the regions' colours, 0..1.
+        colours: of the classes, uint8 (C, 3), RGB; None: of :func:`palette`.
 
     Returns:
         uint8 (H', W', 3), RGB. Pictures with sides below ``MIN_OVERLAY_SIDE`` are enlarged.
 
     Raises:
-        ValueError: labels and image differ in size.
+        ValueError: labels and image differ in size, or an opacity outside 0..1.
     """
     if labels.shape != image.shape[:2]:
         raise ValueError(f"labels {labels.shape} do not fit the image {image.shape[:2]}")
     areas = np.bincount(labels[labels >= 0], minlength=len(names))
     shares = areas / max(labels.size, 1)
-    colours = palette(len(names))
+    colours = palette(len(names)) if colours is None else colours
     image, labels = _enlarge(image, labels)
-    panel = Image.fromarray(draw_regions(image, labels, colours))
+    panel = Image.fromarray(draw_regions(image, labels, colours, opacity))
     size = _font_size(image)
     _draw_words(panel, labels, names, size)
     legend = _draw_legend(_legend_rows(names, shares, colours), size, panel.height)
@@ -106,12 +113,17 @@ def draw_overlay(image: np.ndarray, labels: np.ndarray, names: Sequence[str]) ->
     return np.asarray(canvas)
 
 
-def draw_regions(image: np.ndarray, labels: np.ndarray, colours: np.ndarray) -> np.ndarray:
+def draw_regions(
+    image: np.ndarray, labels: np.ndarray, colours: np.ndarray, opacity: float = 0.5
+) -> np.ndarray:
     """Tint the regions of ``labels`` and outline them; pixels of no class keep their colour.
 
-    Shapes as for :func:`color_map`; returns uint8 (H, W, 3), RGB.
+    Shapes as for :func:`color_map`, opacity as for :func:`draw_overlay`; returns uint8 (H, W, 3),
+    RGB.
     """
-    tinted = cv2.addWeighted(image, 1 - _OPACITY, color_map(labels, colours), _OPACITY, 0)
+    if not 0 <= opacity <= 1:
+        raise ValueError(f"opacity {opacity} must be in 0..1")
+    tinted = cv2.addWeighted(image, 1 - opacity, color_map(labels, colours), opacity, 0)
     result = np.where((labels >= 0)[..., None], tinted, image)
     width = max(1, round(max(labels.shape) / 450))
     # with the border continued outwards no outline runs along the edge of the picture

@@ -20,6 +20,7 @@ from ovseg.modeling.clip import (
     load_clip_weights,
     read_clip_file,
 )
+from ovseg.modeling.clip.construction import takes_mask_prompts
 from ovseg.modeling.clip.weights import PROMPTS, drop_untrained_prompts
 from ovseg.utils.digests import digest
 
@@ -53,6 +54,11 @@ def load_clip(
             source = str(find_pretrained(name, pretrained))
             weights, _ = read_clip_file(source)
         model_cfg = architecture_of_file(source, weights, known)
+        if not takes_mask_prompts(model_cfg):
+            raise UserError(
+                f"--clip {name!r}: its image tower is not open_clip's own vision transformer with "
+                "a class token, the only one that is adapted here; take such a CLIP"
+            )
     held = len(weights[PROMPTS]) if PROMPTS in weights else 0
     if depth is None:
         depth = held or (DEFAULT_DEPTH if prompts_train else 0)

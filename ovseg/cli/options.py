@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from ovseg.config.overrides import dataset_names, find_config
-from ovseg.data.splits import check_names
+from ovseg.data.splits import check_dataset_names
 from ovseg.errors import Parser
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def check_command(args: argparse.Namespace, keys: Iterable[str] = ("DATASETS.TES
     # imported already, a program may have registered more
     own = "DATASETS.CUSTOM" in args.opts or getattr(args, "dataset", [])
     if not own and "detectron2" not in sys.modules:
-        check_names(dataset_names(args.opts, keys))
+        check_dataset_names(dataset_names(args.opts, keys))
 
 
 def evaluation_config(args: argparse.Namespace) -> CfgNode:

@@ -9,6 +9,8 @@ same command.
 
 The results for NAME.jpg are NAME_overlay.jpg, NAME_labels.png (value = position among the class
 names, from 0; 255 = no class, or 65535 in the 16-bit map of more than 254 classes) and NAME.json.
+With MODEL.MASK_FORMER.TEST.PANOPTIC_ON True also NAME_panoptic.png, whose colours are the ids of
+segments (red + 256 green + 65536 blue).
 """
 
 from __future__ import annotations
@@ -24,10 +26,11 @@ from typing import TYPE_CHECKING
 
 from ovseg.cli.lean_imports import import_libraries
 from ovseg.cli.options import add_opts, add_proposals, check_command
-from ovseg.data.vocabulary import read_vocabulary
+from ovseg.data.vocabulary import read_vocabulary, thing_names
 from ovseg.errors import Parser, UserError, cli_errors
 from ovseg.result_files import ResultPaths, plan_outputs, save_result
-from ovseg.utils.images import find_images, read_image
+from ovseg.utils.found_images import FoundImages, find_images
+from ovseg.utils.images import read_image
 from ovseg.utils.package_files import config_path
 
 if TYPE_CHECKING:
@@ -61,9 +64,13 @@ def build_parser() -> Parser:
     add("--dataset", metavar="FILE",
         help="yaml file of your own data set: its pictures in place of --input, and its class "
         "names where --class-names gives none")  # fmt: skip
+    add("--recursive", action="store_true", help="of a folder, the pictures in its folders too")
     add("--output", metavar="PATH",
         help="folder for the results, made if missing; for a single picture also the overlay's "
         "file name. Without it the overlays are shown in a window")  # fmt: skip
+    add("--thing-classes", nargs="*", metavar="WORD",
+        help="those of the words that are things, each of which is a segment of its own, where "
+        "MODEL.MASK_FORMER.TEST.PANOPTIC_ON or INSTANCE_ON is True; default: all")  # fmt: skip
     add_proposals(parser)
     add_opts(parser, "--opts")
     return parser
@@ -130,8 +137,11 @@ def run(
     inputs: Sequence[Path],
     outputs: Sequence[ResultPaths],
     model: dict[str, object],
+    things: Sequence[str] | None = None,
 ) -> list[str]:
     """Segment every picture, and save it or, without outputs, show it.
+
+    ``things`` are the classes that are things, for segments and instances; None: all.
 
     Returns:
         the errors of pictures that failed, one line each.
@@ -141,6 +151,7 @@ def run(
     from ovseg.data.proposal_files import write_proposals
 
     errors: list[str] = []
+    asked = predictor.cfg.MODEL.MASK_FORMER.TEST
     done = 0
     start = time.perf_counter()
     for index, path in enumerate(tqdm(inputs, unit="picture", disable=None)):
@@ -150,14 +161,16 @@ def run(
             given = given_proposals(predictor, path, image)
             encoded = predictor.encode(image, proposals=given)
             prediction = encoded.segment(vocabulary)
+            panoptic = encoded.panoptic(vocabulary, things) if asked.PANOPTIC_ON else None
+            instances = encoded.instances(vocabulary, things) if asked.INSTANCE_ON else None
             seconds = round(time.perf_counter() - began, 3)
             if predictor.cfg.TEST.SAVE_PROPOSALS:
                 file = Path(predictor.cfg.TEST.SAVE_PROPOSALS, f"{path.stem}.npz")
                 write_proposals(file, encoded.regions)
             if outputs:
                 entries = {"file": str(path), "seconds": seconds, "model": model}
-                save_result(prediction, outputs[index], entries)
-            elif not show(prediction.overlay()):
+                save_result(prediction, outputs[index], entries, panoptic, instances)
+            elif not show((panoptic or prediction).overlay()):
                 break
             done += 1
         except UserError as error:
@@ -174,10 +187,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     with cli_errors():
         args = build_parser().parse_args(argv)
-        inputs, errors = _inputs(args)
-        several = len(inputs) + len(errors) > 1
-        if inputs:
-            errors += _segment(args, inputs)
+        found = _inputs(args)
+        errors = found.errors
+        several = len(found.images) + len(errors) > 1
+        if found.images:
+            errors += _segment(args, found.images)
+        if found.others:
+            print(f"passed over: {found.passed_over()}")
         if errors and not several:
             raise UserError(errors[0])
         for error in errors:
@@ -186,14 +202,14 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise SystemExit(1)
 
 
-def _inputs(args: argparse.Namespace) -> tuple[list[Path], list[str]]:
-    """The pictures, and errors of arguments that lead to none; sets the class names of a data set.
+def _inputs(args: argparse.Namespace) -> FoundImages:
+    """The pictures; sets the class names of a data set.
 
     Raises:
         UserError: there is nothing to segment.
     """
     if args.dataset is None:
-        return find_images(args.input)
+        return find_images(args.input, args.recursive)
     if args.input:
         raise UserError("--input and --dataset are both given; give one of them")
     from ovseg.data.own.description import read_description
@@ -201,7 +217,7 @@ def _inputs(args: argparse.Namespace) -> tuple[list[Path], list[str]]:
     description = read_description(Path(args.dataset).expanduser())
     if args.class_names is None:
         args.class_names = [list(names) for names in description.words]
-    return description.images.paths(), []
+    return FoundImages(description.images.paths(), [])
 
 
 def _segment(args: argparse.Namespace, inputs: Sequence[Path]) -> list[str]:
@@ -212,10 +228,16 @@ def _segment(args: argparse.Namespace, inputs: Sequence[Path]) -> list[str]:
     if embedded:
         args.config_file = EMBEDDED_CONFIG
     # what can be checked at once, before anything is imported or loaded
+    class_names = args.class_names or []
     if embedded and args.class_names is None:
-        vocabulary = read_vocabulary("stickerscenes")
-    else:
-        vocabulary = read_vocabulary(args.class_names or [])
+        class_names = "stickerscenes"
+    vocabulary = read_vocabulary(class_names)
+    things = args.thing_classes
+    if things is None:
+        things = thing_names(class_names)
+    for name in things or ():
+        if name not in vocabulary.names:
+            raise UserError(f"--thing-classes {name!r} is none of the words of --class-names")
     if args.config_file:
         check_command(args, keys=())
     outputs = plan_outputs(inputs, args.output) if args.output else []
@@ -224,7 +246,7 @@ def _segment(args: argparse.Namespace, inputs: Sequence[Path]) -> list[str]:
 
     import_libraries()
     from ovseg.config import setup_cfg
-    from ovseg.data.proposal_files import check_names, check_proposals
+    from ovseg.data.proposal_files import check_image_names, check_proposals
     from ovseg.predictor import Predictor
 
     weights: list[str] = []
@@ -237,6 +259,7 @@ def _segment(args: argparse.Namespace, inputs: Sequence[Path]) -> list[str]:
     if cfg.TEST.LOAD_PROPOSALS:
         check_proposals(Path(cfg.TEST.LOAD_PROPOSALS), inputs)
     if cfg.TEST.SAVE_PROPOSALS:
-        check_names(inputs)
+        check_image_names(inputs)
     predictor = Predictor(cfg)
-    return run(predictor, vocabulary, inputs, outputs, about_model(predictor, args.config_file))
+    model = about_model(predictor, args.config_file)
+    return run(predictor, vocabulary, inputs, outputs, model, things)

@@ -53,6 +53,12 @@ def make_parser(description: str | None, evaluating: bool) -> Parser:
         if evaluating
         else "go on from the last checkpoint in OUTPUT_DIR",
     )
+    if not evaluating:
+        parser.add_argument(
+            "--overwrite",
+            action="store_true",
+            help="remove the earlier training in OUTPUT_DIR, which would otherwise be refused",
+        )
     parser.add_argument(
         "--eval-only",
         action="store_true",
@@ -172,6 +178,9 @@ def _check_options(args: argparse.Namespace) -> None:
     check_command(args, keys=("DATASETS.TEST",) if args.eval_only else sorted(NAME_LISTS))
     if args.dataset and "DATASETS.CUSTOM" in args.opts:
         raise UserError("--dataset and DATASETS.CUSTOM are both given; give one of them")
+    if getattr(args, "overwrite", False) and (args.resume or args.eval_only):
+        other = "--resume" if args.resume else "--eval-only"
+        raise UserError(f"--overwrite and {other} are both given; give one of them")
     for option in ("load_proposals", "save_proposals"):
         folder = getattr(args, option)
         if folder and not args.eval_only:
@@ -193,7 +202,8 @@ def train_or_evaluate(args: argparse.Namespace) -> None:
     _check_options(args)
 
     from ovseg.engine.checks import check_checkpoint, check_evaluation, check_training
-    from ovseg.engine.processes import plain_errors, start
+    from ovseg.engine.processes import is_first_process, plain_errors, start
+    from ovseg.engine.resuming import remove_training
 
     with plain_errors():
         # here once, before processes start, so that a mistake is reported once
@@ -202,7 +212,9 @@ def train_or_evaluate(args: argparse.Namespace) -> None:
             reports = check_evaluation(cfg, args.check_data)
             check_checkpoint(cfg, args.resume)
         else:
-            reports = check_training(cfg, args.check_data)
+            reports = check_training(cfg, args.resume, args.overwrite, args.check_data)
+            if args.overwrite and is_first_process(args):
+                remove_training(cfg.OUTPUT_DIR)
         start(
             functools.partial(run, reports=reports),
             cfg,

@@ -54,10 +54,12 @@ def register_files(
 def register_split(split: Split, root: str | os.PathLike[str]) -> None:
     """Register ``split``, its files under ``root``, in detectron2's catalogues.
 
-    The dataset dicts have ``file_name`` and ``sem_seg_file_name``. Metadata are those of
-    :func:`register_files`, ``image_root`` and ``sem_seg_root``.
+    The dataset dicts have ``file_name``, ``sem_seg_file_name`` and, of a split with instance maps,
+    ``instance_file_name``. Metadata are those of :func:`register_files`, ``image_root`` and
+    ``sem_seg_root``.
     """
-    files = _Files(split, Path(root, split.images), Path(root, split.labels))
+    instances = Path(root, split.instances) if split.instances else None
+    files = _Files(split, Path(root, split.images), Path(root, split.labels), instances)
     roots = {"image_root": str(files.images), "sem_seg_root": str(files.labels)}
     register_files(split.name, files, split.classes(), split.ignore_label, **roots)
 
@@ -69,6 +71,7 @@ class _Files(DatasetFiles):
     split: Split
     images: Path
     labels: Path
+    instances: Path | None = None
 
     def __call__(self, unpaired: bool = False) -> list[dict[str, Any]]:
         """Dicts in the order of the names; see :func:`load_dataset`."""
@@ -93,9 +96,15 @@ class _Files(DatasetFiles):
             {
                 "file_name": str(self.images / f"{stem}.{split.image_ext}"),
                 "sem_seg_file_name": str(self.labels / f"{stem}.{split.label_ext}"),
+                **self._instance_map(stem),
             }
             for stem in sorted(stems)
         ]
+
+    def _instance_map(self, stem: str) -> dict[str, str]:
+        if self.instances is None:
+            return {}
+        return {"instance_file_name": str(self.instances / f"{stem}.{self.split.label_ext}")}
 
     def _stems(self, folder: Path, extension: str) -> set[str]:
         if not folder.is_dir():

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from ovseg.errors import UserError
+from ovseg.utils.images import open_image
 
 #: endings of files that lose what is written into them
 LOSSY = frozenset({"jpg", "jpeg", "jpe", "jfif", "webp", "jp2", "avif", "heic", "heif"})
@@ -47,24 +47,38 @@ def read_truth(example: Mapping[str, Any]) -> np.ndarray:
 
 def _truth(example: Mapping[str, Any]) -> np.ndarray:
     if "truth" in example:
-        labels: np.ndarray = example["truth"].read()
-        return labels
+        decoded: np.ndarray = example["truth"].read()
+        return decoded
     if "sem_seg_file_name" not in example:
         raise UserError(f"{example['file_name']} has no ground truth; {way_out(example)}")
-    path = example["sem_seg_file_name"]
     if "segments" not in example:
-        return read_labels(path)
+        return read_labels(example["sem_seg_file_name"])
+    segments = read_segment_ids(example)
+    ids, places = np.unique(segments, return_inverse=True)
+    labels = {0: example["ignore_label"], **example["segments"]}
+    table = np.array([labels[segment] for segment in ids.tolist()], np.int32)
+    return table[places].reshape(segments.shape)
+
+
+def read_segment_ids(example: Mapping[str, Any]) -> np.ndarray:
+    """The ids of the segments of a COCO panoptic data set's image, 0 for none: int32 (H, W).
+
+    Args:
+        example: with ``sem_seg_file_name``, whose colours are ids, and ``segments``.
+
+    Raises:
+        UserError: the file is missing or broken, has no colours, or a segment that is not listed.
+    """
+    path = example["sem_seg_file_name"]
     colours = _read(path)
     if colours.ndim != 3 or colours.shape[2] < 3:
         raise UserError(f"panoptic map {path} has no colours; it needs red, green and blue")
     red, green, blue = np.moveaxis(colours[:, :, :3].astype(np.int32), -1, 0)
-    ids, places = np.unique(red + 256 * green + 65536 * blue, return_inverse=True)
-    labels_of = {0: example["ignore_label"], **example["segments"]}
-    for segment in ids.tolist():
-        if segment not in labels_of:
+    ids = red + 256 * green + 65536 * blue
+    for segment in np.unique(ids).tolist():
+        if segment and segment not in example["segments"]:
             raise UserError(f"panoptic map {path}: segment {segment} is not in its json; add it")
-    table = np.array([labels_of[segment] for segment in ids.tolist()], np.int32)
-    return table[places].reshape(red.shape)
+    return ids
 
 
 def matching_truth(example: Mapping[str, Any], size: Sequence[int]) -> np.ndarray:
@@ -135,7 +149,7 @@ def read_colours(path: str | os.PathLike[str]) -> np.ndarray:
 
 def _read(path: str | os.PathLike[str], mode: str | None = None) -> np.ndarray:
     try:
-        with Image.open(path) as file:
+        with open_image(path) as file:
             lossy = file.format if str(file.format).lower() in LOSSY else None
             if str(file.info.get("compression")).lower() in {"jpeg", "tiff_jpeg", "webp"}:
                 lossy = f"{file.format} with {file.info['compression']} compression"

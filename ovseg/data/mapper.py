@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from ovseg.data.datasets import dataset_classes
 from ovseg.data.label_maps import matching_truth, truth_place, way_out
 from ovseg.data.own.registration import dataset_vocabulary
+from ovseg.data.segment_maps import thing_classes
 from ovseg.errors import UserError
 from ovseg.utils.images import read_image
 from ovseg.vocabulary import Vocabulary
@@ -198,6 +199,7 @@ class EvaluationMapper:
         image_format: str,
         vocabulary: Vocabulary,
         dataset_name: str,
+        thing_classes: Sequence[str] | None = None,
     ) -> None:
         """Build the mapper by hand; from a config: ``EvaluationMapper(cfg, dataset_name)``.
 
@@ -206,11 +208,13 @@ class EvaluationMapper:
             image_format: ``"RGB"`` or ``"BGR"``.
             vocabulary: the classes to look for.
             dataset_name: goes into ``meta``.
+            thing_classes: the classes that are things; None: all.
         """
         self.size = size
         self.image_format = image_format
         self.vocabulary = vocabulary
         self.dataset_name = dataset_name
+        self.thing_classes = vocabulary.names if thing_classes is None else tuple(thing_classes)
 
     @classmethod
     def from_config(cls, cfg: CfgNode, dataset_name: str) -> dict[str, Any]:
@@ -220,6 +224,7 @@ class EvaluationMapper:
             "image_format": cfg.INPUT.FORMAT,
             "vocabulary": dataset_vocabulary(dataset_name),
             "dataset_name": dataset_name,
+            "thing_classes": thing_classes(dataset_name),
         }
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
@@ -227,9 +232,9 @@ class EvaluationMapper:
 
         Returns:
             The dict's entries, ``image`` (uint8 tensor (3, H, W), 0..255), ``height`` and ``width``
-            of the file, ``class_names`` (the :class:`Vocabulary`), ``meta``, and
-            ``output: "labels"``, which asks the model for a label map in place of scores for every
-            class.
+            of the file, ``class_names`` (the :class:`Vocabulary`), ``thing_classes`` (names of
+            classes), ``meta``, and ``output: "labels"``, which asks the model for a label map in
+            place of scores for every class.
 
         Raises:
             UserError: the image is missing or broken.
@@ -242,6 +247,7 @@ class EvaluationMapper:
             "width": image.shape[1],
             "image": torch.from_numpy(np.ascontiguousarray(resized.transpose(2, 0, 1))),
             "class_names": self.vocabulary,
+            "thing_classes": self.thing_classes,
             "meta": {"dataset_name": self.dataset_name},
             "output": "labels",
         }

@@ -68,7 +68,7 @@ def check_proposals(folder: Path, images: Iterable[str | os.PathLike[str]]) -> N
     """
     if not folder.is_dir():
         raise UserError(f"folder of proposals {str(folder)!r} does not exist; check the path")
-    check_names(images)
+    check_image_names(images)
     missing = []
     for image in images:
         try:
@@ -80,7 +80,7 @@ def check_proposals(folder: Path, images: Iterable[str | os.PathLike[str]]) -> N
         raise UserError(f"{missing[0]}{others}")
 
 
-def check_names(images: Iterable[str | os.PathLike[str]]) -> None:
+def check_image_names(images: Iterable[str | os.PathLike[str]]) -> None:
     """Raise a :class:`UserError` when two images would share a file of proposals."""
     seen: dict[str, str] = {}
     for image in (os.fspath(path) for path in images):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 import torch
 from detectron2.config import CfgNode
@@ -16,8 +15,11 @@ from ovseg.data.datasets import dataset_classes, ignore_label, load_dataset
 from ovseg.data.label_maps import read_truth
 from ovseg.data.loader import Example
 from ovseg.data.lost_images import allowed_losses
-from ovseg.data.proposal_files import check_names, check_proposals, dataset_folder
+from ovseg.data.proposal_files import check_image_names, check_proposals, dataset_folder
+from ovseg.data.segment_maps import check_segment_truth
+from ovseg.engine.resuming import check_fresh, check_resume, last_checkpoint
 from ovseg.errors import UserError
+from ovseg.evaluation.segments import check_panoptic_quality
 from ovseg.released import HUB_SCHEME, OVSEG_SCHEME, WEIGHTS_FILE, fetch, is_released
 
 
@@ -57,8 +59,7 @@ def check_checkpoint(cfg: CfgNode, resume: bool) -> None:
     Raises:
         UserError: ``MODEL.WEIGHTS`` is not there, nor with ``resume`` one in ``OUTPUT_DIR``.
     """
-    # the file by which detectron2 finds it
-    if not (resume and Path(cfg.OUTPUT_DIR, "last_checkpoint").is_file()):
+    if not (resume and last_checkpoint(cfg.OUTPUT_DIR)):
         check_weights(cfg.MODEL.WEIGHTS)
 
 
@@ -87,8 +88,8 @@ def check_evaluation(cfg: CfgNode, all_data: bool = False) -> list[DataReport]:
         What was seen of each data set, see :func:`check_ground_truth`.
 
     Raises:
-        UserError: ``DATASETS.TEST`` is empty or not there, or see :func:`check_proposal_files` and
-            :func:`check_ground_truth`.
+        UserError: ``DATASETS.TEST`` is empty or not there, or see :func:`check_proposal_files`,
+            :func:`check_segments` and :func:`check_ground_truth`.
     """
     if not cfg.DATASETS.TEST:
         raise UserError(
@@ -96,14 +97,19 @@ def check_evaluation(cfg: CfgNode, all_data: bool = False) -> list[DataReport]:
         )
     check_datasets(cfg.DATASETS.TEST)
     check_proposal_files(cfg)
+    check_segments(cfg)
     return check_ground_truth(cfg.DATASETS.TEST, all_data)
 
 
-def check_training(cfg: CfgNode, all_data: bool = False) -> list[DataReport]:
-    """Find out whether a training can be started and its data sets are there.
+def check_training(
+    cfg: CfgNode, resume: bool = False, overwrite: bool = False, all_data: bool = False
+) -> list[DataReport]:
+    """Find out whether a training can be started, and its data sets are there.
 
     Args:
-        cfg: names the data sets.
+        cfg: of the training.
+        resume: it goes on with the one in ``OUTPUT_DIR``.
+        overwrite: it takes the place of the one in ``OUTPUT_DIR``.
         all_data: look at all their files, not at a sample of large ones.
 
     Returns:
@@ -111,8 +117,9 @@ def check_training(cfg: CfgNode, all_data: bool = False) -> list[DataReport]:
 
     Raises:
         UserError: torchrun has started several processes without GPUs, on which detectron2 trains
-            in one alone; or see :func:`check_datasets`, :func:`check_ignore_value` and
-            :func:`check_ground_truth`.
+            in one alone; or see :func:`check_datasets`, :func:`check_segments`,
+            :func:`check_ignore_value`, :func:`ovseg.engine.resuming.check_resume`,
+            :func:`ovseg.engine.resuming.check_fresh`, :func:`check_ground_truth`.
     """
     if torch.device(cfg.MODEL.DEVICE).type == "cpu" and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError(
@@ -120,7 +127,12 @@ def check_training(cfg: CfgNode, all_data: bool = False) -> list[DataReport]:
         )
     check_datasets(cfg.DATASETS.TEST)
     check_datasets(cfg.DATASETS.TRAIN, key="DATASETS.TRAIN")
+    check_segments(cfg)
     check_ignore_value(cfg)
+    if resume:
+        check_resume(cfg)
+    else:
+        check_fresh(cfg, overwrite)
     reports = check_ground_truth(cfg.DATASETS.TRAIN, all_data, cfg.DATALOADER.MAX_LOST)
     return reports + check_ground_truth(cfg.DATASETS.TEST, all_data)
 
@@ -212,14 +224,29 @@ def check_proposal_files(cfg: CfgNode) -> None:
         if cfg.TEST.LOAD_PROPOSALS:
             check_proposals(dataset_folder(cfg.TEST.LOAD_PROPOSALS, name), images)
         if cfg.TEST.SAVE_PROPOSALS:
-            check_names(images)
+            check_image_names(images)
+
+
+def check_segments(cfg: CfgNode) -> None:
+    """Find out whether panoptic segments and instances can be evaluated, where they are on.
+
+    Raises:
+        UserError: a data set of ``DATASETS.TEST`` has no ground truth for them, or a package is
+            missing.
+    """
+    asked = cfg.MODEL.MASK_FORMER.TEST
+    if asked.PANOPTIC_ON and cfg.DATASETS.TEST:
+        check_panoptic_quality()
+    if asked.PANOPTIC_ON or asked.INSTANCE_ON:
+        check_segment_truth(cfg.DATASETS.TEST)
 
 
 def check_single_view(cfg: CfgNode) -> None:
-    """Refuse several views of an image where proposals and classes are looked at apart.
+    """Refuse several views of an image, and what follows the classification, where proposals and
+    classes are looked at apart.
 
     Raises:
-        UserError: test-time augmentation or the sliding window is on.
+        UserError: test-time augmentation, the sliding window or the dense CRF is on.
     """
     for key, used in (
         ("TEST.AUG.ENABLED", cfg.TEST.AUG.ENABLED),
@@ -227,3 +254,5 @@ def check_single_view(cfg: CfgNode) -> None:
     ):
         if used:
             raise UserError(f"{key} True: images are looked at once here; set it to False")
+    if cfg.TEST.DENSE_CRF:
+        raise UserError("TEST.DENSE_CRF True: labels are not refined here; set it to False")

@@ -16,8 +16,7 @@ from detectron2.config import CfgNode
 from ovseg.data.datasets import class_groups, dataset_classes, ignore_label
 from ovseg.data.label_maps import matching_truth
 from ovseg.data.loader import Example
-from ovseg.engine.resumable import Counts, model_settings, resumable_pass
-from ovseg.errors import UserError
+from ovseg.engine.resumable import Counts, RegionCounter, model_settings, resumable_pass
 from ovseg.evaluation.confusion import new_confusion
 from ovseg.evaluation.ensemble_grid import Grid, GridScores, grid_scores
 from ovseg.evaluation.sem_seg import count_labels
@@ -25,7 +24,7 @@ from ovseg.modeling import OVSeg
 from ovseg.structures import Regions
 
 
-class GridCounter:
+class GridCounter(RegionCounter):
     """Counts images at all points of a grid."""
 
     def __init__(self, model: OVSeg, dataset_name: str, grid: Grid, halves: int = 1) -> None:
@@ -45,18 +44,8 @@ class GridCounter:
         self._model, self._grid = model, grid
         self._ignore_label = ignore_label(dataset_name)
 
-    def __call__(self, batch: list[Example]) -> list[str | None]:
-        """Count a batch; see :data:`ovseg.engine.resumable.CountBatch`."""
-        outcomes: list[str | None] = []
-        for example, regions in zip(batch, self._model.propose(batch), strict=True):
-            try:
-                self._count(example, regions)
-                outcomes.append(None)
-            except UserError as error:
-                outcomes.append(str(error))
-        return outcomes
-
-    def _count(self, example: Example, regions: Regions) -> None:
+    def count(self, example: Example, regions: Regions) -> None:
+        """Count one image."""
         truth = matching_truth(example, (example["height"], example["width"]))
         confusion = self.counts.arrays["confusion"]
         part = confusion[example["position"] % len(confusion)]

@@ -20,7 +20,7 @@ from ovseg.data.datasets import class_groups, dataset_classes, ignore_label, loa
 from ovseg.data.label_maps import matching_truth, read_truth
 from ovseg.data.loader import Example
 from ovseg.data.proposal_files import evaluation_mapper
-from ovseg.engine.resumable import Counts, model_settings, resumable_pass
+from ovseg.engine.resumable import Counts, RegionCounter, model_settings, resumable_pass
 from ovseg.errors import UserError
 from ovseg.evaluation.confusion import NO_CLASS, new_confusion, scores
 from ovseg.evaluation.oracles import IOU_BINS, SETTINGS, Analysis, pairwise_iou
@@ -36,7 +36,7 @@ from ovseg.utils.io import atomic_path
 _HALF = 0.5
 
 
-class AnalysisCounter:
+class AnalysisCounter(RegionCounter):
     """Counts images in every setting of :data:`ovseg.evaluation.oracles.SETTINGS`."""
 
     def __init__(self, model: OVSeg, dataset_name: str, num_images: int) -> None:
@@ -56,18 +56,8 @@ class AnalysisCounter:
         self._classes = classes
         self._ignore_label = ignore_label(dataset_name)
 
-    def __call__(self, batch: list[Example]) -> list[str | None]:
-        """Count a batch; see :data:`ovseg.engine.resumable.CountBatch`."""
-        outcomes: list[str | None] = []
-        for example, regions in zip(batch, self._model.propose(batch), strict=True):
-            try:
-                self._count(example, regions)
-                outcomes.append(None)
-            except UserError as error:
-                outcomes.append(str(error))
-        return outcomes
-
-    def _count(self, example: Example, regions: Regions) -> None:
+    def count(self, example: Example, regions: Regions) -> None:
+        """Count one image."""
         truth = matching_truth(example, (example["height"], example["width"]))
         present = np.unique(truth[truth != self._ignore_label]).astype(np.int64)
         # counts nothing; raises for labels outside the classes, before anything is counted

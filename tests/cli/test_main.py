@@ -89,7 +89,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     [
         ("segmet", "ovseg has no command 'segmet'; did you mean segment?"),
         ("eval", "did you mean evaluate"),
-        ("xyz", "there are segment, train, evaluate"),
+        ("xyz", "there are segment, web, train, evaluate"),
         ("--colour", "unrecognized arguments: --colour; see --help"),
     ],
 )
@@ -216,6 +216,11 @@ from torch._dynamo.utils import counters, is_compile_supported
 assert torchvision_asks == is_compile_supported("cpu")
 import timm
 assert timm.list_models()
+from ovseg.modeling.clip import build_untrained_clip
+text = {"context_length": 8, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1}
+vision = {"timm_model_name": "test_vit", "image_size": 160}
+towers = {"vision_cfg": vision, "text_cfg": text}
+build_untrained_clip({"embed_dim": 8, "custom_text": True, **towers}, 0)
 """
 
 

@@ -15,7 +15,7 @@ from tiny_world import CONFIGS, tiny_opts, tiny_world
 
 from ovseg.cli import search, segment, train
 from ovseg import OVSeg, UserError
-from ovseg.data.proposal_files import check_names, check_proposals, read_proposals, write_proposals
+from ovseg.data.proposal_files import check_image_names, check_proposals, read_proposals, write_proposals
 from ovseg.config import setup_cfg
 from ovseg.engine.trainer import Trainer
 from ovseg.structures import GivenProposals
@@ -210,7 +210,7 @@ def test_broken_and_missing_files_are_named(tmp_path):
     with pytest.raises(UserError, match="does not exist"):
         check_proposals(tmp_path / "none", [])
     with pytest.raises(UserError, match="have one name"):
-        check_names(["x/a.jpg", "y/a.png"])
+        check_image_names(["x/a.jpg", "y/a.png"])
 
 
 @pytest.fixture(scope="module")

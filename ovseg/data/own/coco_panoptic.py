@@ -12,7 +12,7 @@ from .coco_instances import COCO_INSTANCES, describe_json
 
 
 def read_categories(panoptic: Path) -> list[dict[str, Any]]:
-    """The categories, each with ``id`` and ``name``, in the file's order.
+    """The categories, each with ``id``, ``name`` and ``isthing``, in the file's order.
 
     Raises:
         UserError: it is no COCO panoptic file.
@@ -22,7 +22,12 @@ def read_categories(panoptic: Path) -> list[dict[str, Any]]:
         raise UserError(f"panoptic_json {panoptic} is {COCO_INSTANCES}")
     try:
         categories: list[dict[str, Any]] = [
-            {"id": int(item["id"]), "name": str(item["name"])} for item in content["categories"]
+            {
+                "id": int(item["id"]),
+                "name": str(item["name"]),
+                "isthing": bool(item.get("isthing", True)),
+            }
+            for item in content["categories"]
         ]
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(
@@ -46,6 +51,8 @@ def panoptic_examples(
 ) -> list[dict[str, Any]]:
     """Dataset dicts whose ``segments`` give the label of each colour, see ``read_truth``.
 
+    ``crowds`` are the segments that stand for many objects each.
+
     Args:
         panoptic: the JSON file.
         images, labels: folders of JPEG and PNG files.
@@ -65,6 +72,9 @@ def panoptic_examples(
                     int(entry["id"]): label_of[entry["category_id"]]
                     for entry in item["segments_info"]
                 },
+                "crowds": [
+                    int(entry["id"]) for entry in item["segments_info"] if entry.get("iscrowd")
+                ],
                 "ignore_label": ignore_label,
             }
             for item in _read(panoptic)["annotations"]

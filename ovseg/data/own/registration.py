@@ -17,7 +17,7 @@ from ovseg.errors import UserError
 from ovseg.vocabulary import Vocabulary
 
 from .coco_instances import read_instances
-from .coco_panoptic import panoptic_examples
+from .coco_panoptic import panoptic_examples, read_categories
 from .colours import ColourMap
 from .description import Description, read_description
 from .image_files import LabelFiles, files_by_stem, images_by_stem
@@ -60,8 +60,12 @@ def _register(file: Path) -> str:
     MetadataCatalog.get(name).set(
         custom_file=str(file.resolve()),
         class_words=description.words,
-        has_truth=description.truth is not None,
     )
+    if description.panoptic is not None:
+        categories = zip(read_categories(description.panoptic), description.words, strict=True)
+        MetadataCatalog.get(name).set(
+            thing_classes=[words[0] for category, words in categories if category["isthing"]]
+        )
     return name
 
 
