@@ -95,7 +95,8 @@ def check_command(args: argparse.Namespace, keys: Iterable[str] = ("DATASETS.TES
     find_config(args.config_file)
     # data sets of the user's own have names that only their files tell; and where detectron2 is
     # imported already, a program may have registered more
-    files = getattr(args, "dataset", [])
+    given = getattr(args, "dataset", None) or []
+    files = [given] if isinstance(given, str) else given
     own = "DATASETS.CUSTOM" in args.opts or files
     if not own and "detectron2" not in sys.modules:
         check_dataset_names(dataset_names(args.opts, keys))

@@ -47,8 +47,8 @@ def read_truth(example: Mapping[str, Any]) -> np.ndarray:
 
 def _truth(example: Mapping[str, Any]) -> np.ndarray:
     if "truth" in example:
-        labels: np.ndarray = example["truth"].read()
-        return labels
+        decoded: np.ndarray = example["truth"].read()
+        return decoded
     if "sem_seg_file_name" not in example:
         raise UserError(f"{example['file_name']} has no ground truth; {way_out(example)}")
     if "segments" not in example:

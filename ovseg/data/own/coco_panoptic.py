@@ -52,6 +52,8 @@ def panoptic_examples(
     """Dataset dicts whose ``segments`` give the label of each colour, see ``read_truth``, and
     ``crowds`` those of many objects each.
 
+    ``crowds`` are the segments that stand for many objects each.
+
     Args:
         panoptic: the JSON file.
         images, labels: folders of JPEG and PNG files.

@@ -60,7 +60,6 @@ def _register(file: Path) -> str:
     MetadataCatalog.get(name).set(
         custom_file=str(file.resolve()),
         class_words=description.words,
-        has_truth=description.truth is not None,
     )
     if description.panoptic is not None:
         categories = zip(read_categories(description.panoptic), description.words, strict=True)
