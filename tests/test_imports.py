@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-STAGES = ("backbone", "proposals", "crops", "clip", "ensemble", "segmentation")
+STAGES = ("backbone", "proposals", "crops", "clip", "ensemble", "segmentation", "panoptic")
 
 # importer's prefix -> prefixes that it must not import
 FORBIDDEN = {

@@ -84,7 +84,7 @@ class Handlers:
             picture: the upload, with its ``path`` and ``orig_name``.
             text: class names, a class a line.
             model: name of the model.
-            weight, threshold: see :meth:`ovseg.predictor.EncodedImage.segment`.
+            weight, threshold: see :meth:`ovseg.encoded_image.EncodedImage.segment`.
             opacity: of the regions, 0..1.
             tab: which is open.
 

@@ -13,9 +13,9 @@ import numpy as np
 from PIL import Image
 
 from ovseg.data.vocabulary import SEPARATOR, read_vocabulary
+from ovseg.encoded_image import EncodedImage
 from ovseg.errors import UserError
 from ovseg.prediction import Prediction
-from ovseg.predictor import EncodedImage
 from ovseg.utils.images import read_image
 from ovseg.web.models import Models
 
@@ -53,7 +53,7 @@ class Task:
         picture: the picture.
         model: the name of the model.
         class_names: a class an entry, its synonyms after ``|``.
-        ensemble_weight: see :meth:`ovseg.predictor.EncodedImage.segment`; None: the model's own.
+        ensemble_weight: see :meth:`ovseg.encoded_image.EncodedImage.segment`; None: its own.
         mask_threshold: likewise.
     """
 
@@ -65,7 +65,7 @@ class Task:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The options of :meth:`ovseg.predictor.EncodedImage.segment`."""
+        """The options of :meth:`ovseg.encoded_image.EncodedImage.segment`."""
         return {"ensemble_weight": self.ensemble_weight, "mask_threshold": self.mask_threshold}
 
 
