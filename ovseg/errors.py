@@ -16,6 +16,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
+#: what the system says when there is no room: none left, none for this user, none for this file
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 #: said where detectron2 is missing, by commands and by ``import ovseg``'s names
 NO_DETECTRON2 = "OVSeg needs detectron2: run ovseg install-detectron2"
 
@@ -50,10 +52,12 @@ def cli_errors() -> Iterator[None]:
     except UserError as error:
         _end(str(error))
     except OSError as error:
-        if error.filename is None and error.errno != errno.ENOSPC:
+        full = error.errno in NO_ROOM
+        if error.filename is None and not full:
             raise
         place = f"{str(error.filename)!r}: " if error.filename is not None else ""
-        _end(f"{place}{error.strerror}")
+        way_out = "; make room there, or write elsewhere" if full else ""
+        _end(f"{place}{error.strerror}{way_out}")
     except ModuleNotFoundError as error:
         if not lacks_detectron2(error):
             raise

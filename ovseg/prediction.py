@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from ovseg.errors import UserError
+from ovseg.mask_formats import coco_content, detections
 from ovseg.results.files import ResultPaths, save_result
 
 if TYPE_CHECKING:
@@ -74,17 +74,19 @@ class Prediction:
         inside = self.labels[self.labels >= 0]
         return np.bincount(inside, minlength=len(self.class_names)).tolist()
 
-    def overlay(self, *, steady: bool = False) -> Image.Image:
+    def overlay(self, opacity: float = 0.5, *, steady: bool = False) -> Image.Image:
         """The picture with its regions, their outlines and names, and a legend on its right.
 
-        ``steady``: with the same legend for every frame of a video.
+        Args:
+            opacity: of the regions' colours, 0 (outlines alone) to 1 (no picture under them).
+            steady: with the same legend for every frame of a video.
         """
         from ovseg.visualizer import draw_overlay  # OpenCV and a font, for pictures alone
 
-        drawn = draw_overlay(
-            self.image, self.labels, self.class_names, self._colours, steady=steady
+        colours = self._colours
+        return Image.fromarray(
+            draw_overlay(self.image, self.labels, self.class_names, opacity, colours, steady=steady)
         )
-        return Image.fromarray(drawn)
 
     def label_image(self) -> Image.Image:
         """The label map as a picture: palette (grey over 254 classes), a pixel's value its label.
@@ -172,36 +174,15 @@ class Prediction:
             polygons: outlines in place of run-length encodings. They leave holes out, and regions
                 of less than three corners.
         """
-        from pycocotools import mask as coco_mask
-
-        height, width = self.labels.shape
-        annotations: list[dict[str, Any]] = []
-        for label in np.unique(self.labels[self.labels >= 0]).tolist():
-            mask = self.labels == label
-            code = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
-            outlines = _polygons(mask) if polygons else []
-            if polygons and not outlines:
-                continue
-            annotations.append(
-                {
-                    "id": len(annotations) + 1,
-                    "image_id": image_id,
-                    "category_id": label + 1,
-                    "segmentation": outlines
-                    or {"size": [height, width], "counts": code["counts"].decode()},
-                    "area": int(mask.sum()),
-                    "bbox": [float(value) for value in coco_mask.toBbox(code)],
-                    "iscrowd": 0,
-                    "score": round(float(self.scores[mask].mean()), 6),
-                }
-            )
-        return {
-            "images": [{"id": image_id, "file_name": file_name, "width": width, "height": height}],
-            "categories": [
-                {"id": label + 1, "name": name} for label, name in enumerate(self.class_names)
-            ],
-            "annotations": annotations,
-        }
+        found = ((label, self.labels == label) for label in self._found)
+        return coco_content(
+            ((label, mask, self._score(mask)) for label, mask in found),
+            self.class_names,
+            self.labels.shape,
+            file_name,
+            image_id,
+            polygons,
+        )
 
     def to_labelstudio(self, image: str = "") -> dict[str, Any]:
         """A task of Label Studio with a brush mask for each class that was found.
@@ -229,25 +210,17 @@ class Prediction:
         Raises:
             UserError: the package supervision is not installed.
         """
-        try:
-            from supervision import Detections
-        except ImportError as error:
-            raise UserError(
-                "to_supervision() needs the package supervision: pip install supervision"
-            ) from error
-        labels = np.unique(self.labels[self.labels >= 0])
-        masks = self.labels[None] == labels[:, None, None]
-        boxes = [
-            (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
-            for rows, columns in (np.nonzero(mask) for mask in masks)
-        ]
-        return Detections(
-            xyxy=np.array(boxes, np.float32).reshape(-1, 4),
-            mask=masks,
-            confidence=np.array([self.scores[mask].mean() for mask in masks], np.float32),
-            class_id=labels.astype(int),
-            data={"class_name": np.array([self.class_names[label] for label in labels], str)},
+        masks = self.labels[None] == np.array(self._found)[:, None, None]
+        return detections(
+            masks, self._found, [self._score(mask) for mask in masks], self.class_names
         )
+
+    @property
+    def _found(self) -> list[int]:
+        return np.unique(self.labels[self.labels >= 0]).tolist()
+
+    def _score(self, mask: np.ndarray) -> float:
+        return float(self.scores[mask].mean())
 
     @property
     def _none_label(self) -> int:
@@ -258,13 +231,3 @@ class Prediction:
         from ovseg.colours import palette
 
         return palette(len(self.class_names), self.palette)
-
-
-def _polygons(mask: np.ndarray) -> list[list[float]]:
-    """Outlines of the parts of a mask (H, W): x, y, x, y, ... of their corners, in pixels."""
-    import cv2
-
-    outlines, _ = cv2.findContours(
-        mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE
-    )
-    return [outline.flatten().astype(float).tolist() for outline in outlines if len(outline) > 2]

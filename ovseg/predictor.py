@@ -17,38 +17,25 @@ encoded once and segmented by ever other names, at a small part of the time::
 from __future__ import annotations
 
 import os
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
-from PIL import Image
-from torch import Tensor, nn
+from torch import nn
 
 from ovseg.config import setup_cfg
 from ovseg.data.mapper import resize_short_side, test_size
 from ovseg.data.vocabulary import ClassNames, read_vocabulary
+from ovseg.encoded_image import EncodedImage
 from ovseg.engine.checkpoint import OVSegCheckpointer
-from ovseg.engine.test_time import MultiViewSegmenter, for_inference
+from ovseg.engine.test_time import for_inference, plain_model
 from ovseg.errors import UserError
-from ovseg.modeling import OVSeg
-from ovseg.prediction import Prediction, ProposalScores
-from ovseg.structures import GivenProposals, Regions
-from ovseg.utils.images import read_image, rgb_array
-from ovseg.vocabulary import Vocabulary
-
-if TYPE_CHECKING:
-    from ovseg.video.smoothing import Smoother
-
-#: one picture: a path; a Pillow image; uint8 (H, W, 3), RGB; or a tensor (3, H, W), RGB, uint8 in
-#: 0..255 or float in 0..1
-Picture = str | os.PathLike[str] | Image.Image | np.ndarray | Tensor
-_LOADING_THREADS = 2
+from ovseg.picture_input import Picture, is_one_picture, picture_array, read_ahead
+from ovseg.prediction import Prediction
+from ovseg.structures import GivenProposals
 
 
 class Predictor:
@@ -70,7 +57,7 @@ class Predictor:
                 raise UserError("MODEL.WEIGHTS is empty; give the path of a trained checkpoint")
             model = build_model(cfg)
             OVSegCheckpointer(model, cfg=cfg, trained=True).load(cfg.MODEL.WEIGHTS)
-        self.model = cast(OVSeg | MultiViewSegmenter, for_inference(cfg, model.eval()))
+        self.model: Any = for_inference(cfg, model.eval())
 
     @classmethod
     def from_pretrained(
@@ -116,8 +103,8 @@ class Predictor:
         """
         from ovseg.pretrained import save_pretrained
 
-        model = self.model if isinstance(self.model, OVSeg) else cast(OVSeg, self.model.model)
-        save_pretrained(self.cfg, model.state_dict(), folder, half=half)
+        state = plain_model(self.model).state_dict()
+        save_pretrained(self.cfg, state, folder, half=half)
 
     def __call__(
         self,
@@ -134,7 +121,7 @@ class Predictor:
             class_names: what to look for, see :func:`ovseg.data.vocabulary.read_vocabulary`: a list
                 of names, a mapping from names to synonyms, a file, or a built-in list's name.
             bgr: the channels of arrays and tensors are blue, green, red.
-            wanted: ``class_probs`` and ``proposals``, see :meth:`EncodedImage.segment`.
+            wanted: options of :meth:`EncodedImage.segment`.
 
         Returns:
             The prediction of one picture; of several a list, in their order.
@@ -143,7 +130,7 @@ class Predictor:
             UserError: class names that cannot be used, or a file that is no picture.
             ValueError: an array or a tensor of another shape or type.
         """
-        if _is_one(images):
+        if is_one_picture(images):
             return self.encode(cast(Picture, images), bgr=bgr).segment(class_names, **wanted)
         vocabulary = read_vocabulary(class_names)
         several = cast(Iterable[Picture], images)
@@ -161,7 +148,7 @@ class Predictor:
         Raises:
             UserError, ValueError: see :meth:`__call__`; or the proposals do not fit the model.
         """
-        return self.encode_batch([_rgb(image, bgr)], [proposals])[0]
+        return self.encode_batch([picture_array(image, bgr)], [proposals])[0]
 
     @torch.inference_mode()
     def encode_batch(
@@ -185,7 +172,9 @@ class Predictor:
             if given is not None:
                 inputs["proposals"] = given
         encoded = self.model.encode(batch)
-        return [EncodedImage(self, *each) for each in zip(images, batch, encoded, strict=True)]
+        return [
+            EncodedImage(self.model, *each) for each in zip(images, batch, encoded, strict=True)
+        ]
 
     def stream(
         self,
@@ -225,7 +214,7 @@ class Predictor:
         if batch_size < 1:
             raise ValueError(f"batch_size {batch_size} must be at least 1")
         batch: list[np.ndarray] = []
-        for array in _read_ahead(images, bgr, on_error, 2 * batch_size):
+        for array in read_ahead(images, bgr, on_error, 2 * batch_size):
             batch.append(array)
             if len(batch) == batch_size:
                 yield from self.encode_batch(batch)
@@ -241,169 +230,5 @@ class Predictor:
             "image": torch.from_numpy(resized.transpose(2, 0, 1).copy()),
             "height": image.shape[0],
             "width": image.shape[1],
+            "picture": image,
         }
-
-
-class EncodedImage:
-    """A picture after all that does not depend on class names; made by :meth:`Predictor.encode`.
-
-    Attributes:
-        image: uint8 (H, W, 3), RGB, 0..255; the picture.
-    """
-
-    def __init__(
-        self, predictor: Predictor, image: np.ndarray, inputs: Mapping[str, Any], encoded: Any
-    ) -> None:
-        """
-        Args:
-            predictor: whose model encoded the picture.
-            image: the picture.
-            inputs: what the model was given.
-            encoded: what the model made of it.
-        """
-        self.image = image
-        self._predictor = predictor
-        self._inputs = inputs
-        self._encoded = encoded
-
-    @property
-    def regions(self) -> Regions:
-        """The proposals.
-
-        Raises:
-            UserError: the picture has several views, each with proposals of its own.
-        """
-        if not isinstance(self._encoded, Regions):
-            raise UserError(
-                "there are proposals of one view of a picture alone: "
-                "set TEST.AUG.ENABLED and TEST.SLIDING_WINDOW to False"
-            )
-        return self._encoded
-
-    @torch.inference_mode()
-    def segment(
-        self,
-        class_names: ClassNames,
-        *,
-        class_probs: bool = False,
-        proposals: bool = False,
-        smoother: Smoother | None = None,
-    ) -> Prediction:
-        """Segment the picture by any class names.
-
-        Args:
-            class_names: see :meth:`Predictor.__call__`.
-            class_probs: give the probabilities of all classes at all pixels too.
-            proposals: give the proposals with both branches' probabilities too.
-            smoother: of a video, whose next frame this is.
-
-        Returns:
-            Labels and scores at the picture's own size.
-
-        Raises:
-            UserError: class names that cannot be used, or with a smoother see :attr:`regions`.
-        """
-        vocabulary = read_vocabulary(class_names)
-        model = self._predictor.model
-        inputs = {**self._inputs, "class_names": vocabulary}
-        if smoother is None:
-            result = model.segment({**inputs, "output": "labels"}, self._encoded)
-        else:
-            regions = self.regions  # of one view
-            assert isinstance(model, OVSeg)
-            result = model.segment({**inputs, "output": "labels"}, regions, smoother)
-        probs = None
-        if class_probs:
-            scores = model.segment({**inputs, "output": "scores"}, self._encoded)["sem_seg"]
-            total = scores.sum(dim=0)
-            probs = (scores / total.where(total > 0, 1))[: len(vocabulary)].cpu().numpy()
-        return Prediction(
-            labels=result["labels"].to("cpu", torch.int32).numpy(),
-            scores=result["scores"].to("cpu", torch.float32).numpy(),
-            class_names=list(vocabulary.names),
-            image=self.image,
-            class_probs=probs,
-            proposals=self._proposal_scores(vocabulary) if proposals else None,
-        )
-
-    def _proposal_scores(self, vocabulary: Vocabulary) -> ProposalScores:
-        regions, model = self.regions, self._predictor.model
-        assert isinstance(model, OVSeg)
-        text = model.text(vocabulary)
-        probs = model.classify_queries(regions, text)
-        of_queries = None if probs is None else vocabulary.best_of_words(probs, dim=1)
-        of_crops = None
-        if regions.crops is not None:
-            clip = model.classify_crops(regions.crops, text)
-            of_crops = clip.class_probs.new_full((len(regions.masks), len(vocabulary)), torch.nan)
-            of_crops[clip.valid] = vocabulary.best_of_words(clip.class_probs, dim=1)
-        return ProposalScores(
-            masks=regions.masks.float().cpu().numpy(),
-            maskformer_probs=None if of_queries is None else of_queries.float().cpu().numpy(),
-            clip_probs=None if of_crops is None else of_crops.float().cpu().numpy(),
-        )
-
-
-def _is_one(images: Any) -> bool:
-    if isinstance(images, np.ndarray | Tensor):
-        return images.ndim <= 3
-    return isinstance(images, str | os.PathLike | Image.Image)
-
-
-def _rgb(image: Picture, bgr: bool) -> np.ndarray:
-    """A picture as uint8 (H, W, 3), RGB."""
-    if isinstance(image, str | os.PathLike):
-        return read_image(image)
-    if isinstance(image, Image.Image):
-        return rgb_array(image)
-    if isinstance(image, Tensor):
-        image = _tensor_array(image)
-    if not isinstance(image, np.ndarray):
-        raise ValueError(
-            "image must be a path, a Pillow image, an array or a tensor, "
-            f"not a {type(image).__name__}"
-        )
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
-        raise ValueError(f"image must be uint8 (H, W, 3), not {image.dtype} {image.shape}")
-    return np.ascontiguousarray(image[:, :, ::-1]) if bgr else image
-
-
-def _tensor_array(image: Tensor) -> np.ndarray:
-    if image.ndim != 3 or image.shape[0] != 3:
-        raise ValueError(f"a tensor must be (3, H, W), not {tuple(image.shape)}")
-    image = image.detach().cpu()
-    if image.is_floating_point():
-        if not (image.numel() and float(image.min()) >= 0 and float(image.max()) <= 1):
-            raise ValueError("a tensor of floats must have values in 0..1; or give uint8 in 0..255")
-        image = (255 * image).round().to(torch.uint8)
-    return np.ascontiguousarray(image.permute(1, 2, 0).numpy())
-
-
-def _read_ahead(
-    images: Iterable[Picture],
-    bgr: bool,
-    on_error: Callable[[Picture, UserError], None] | None,
-    ahead: int,
-) -> Iterator[np.ndarray]:
-    """Pictures as arrays, up to ``ahead`` of them read before they are asked for."""
-    source = iter(images)
-    with ThreadPoolExecutor(_LOADING_THREADS) as threads:
-        waiting: deque[tuple[Picture, Future[np.ndarray]]] = deque()
-        try:
-            while True:
-                for image in islice(source, ahead - len(waiting)):
-                    waiting.append((image, threads.submit(_rgb, image, bgr)))
-                if not waiting:
-                    return
-                image, reading = waiting.popleft()
-                try:
-                    array = reading.result()
-                except UserError as error:
-                    if on_error is None:
-                        raise
-                    on_error(image, error)
-                else:
-                    yield array
-        finally:
-            for _, reading in waiting:
-                reading.cancel()

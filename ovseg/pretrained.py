@@ -156,7 +156,7 @@ def save_pretrained(
         config = files.enter_context(atomic_path(folder / CONFIG_FILE))
         target = files.enter_context(atomic_path(folder / WEIGHTS_FILE))
         config.write_text(_portable(cfg).dump(), encoding="utf-8")
-        save_safetensors(tensors, metadata, target, folder / WEIGHTS_FILE)
+        save_safetensors(tensors, metadata, target)
     return folder
 
 

@@ -18,7 +18,6 @@ from ovseg.lettering import draw_words, font_size, place_words
 
 #: a picture's longer side in the overlay, at least; smaller pictures are enlarged
 MIN_OVERLAY_SIDE = 640
-_OPACITY = 0.5
 # mean grey value from which on outlines are dark
 _LIGHT = 165
 
@@ -27,6 +26,7 @@ def draw_overlay(
     image: np.ndarray,
     labels: np.ndarray,
     names: Sequence[str],
+    opacity: float = 0.5,
     colours: np.ndarray | None = None,
     *,
     steady: bool = False,
@@ -37,6 +37,7 @@ def draw_overlay(
         image: uint8 (H, W, 3), RGB.
         labels: integer (H, W), -1 where there is no class.
         names: of the classes.
+        opacity: of the regions' colours, 0..1.
         colours: of the classes, uint8 (C, 3), RGB; None: of :func:`palette`.
         steady: for the frames of a video: the legend, which has all classes or is left out for many
             of them, is the same for all label maps, and so is the overlay's size.
@@ -45,7 +46,7 @@ def draw_overlay(
         uint8 (H', W', 3), RGB. Pictures with sides below ``MIN_OVERLAY_SIDE`` are enlarged.
 
     Raises:
-        ValueError: labels and image differ in size.
+        ValueError: labels and image differ in size, or an opacity outside 0..1.
     """
     if labels.shape != image.shape[:2]:
         raise ValueError(f"labels {labels.shape} do not fit the image {image.shape[:2]}")
@@ -53,7 +54,7 @@ def draw_overlay(
     shares = areas / max(labels.size, 1)
     colours = palette(len(names)) if colours is None else colours
     image, labels = _enlarge(image, labels)
-    panel = Image.fromarray(draw_regions(image, labels, colours))
+    panel = Image.fromarray(draw_regions(image, labels, colours, opacity))
     size = font_size(image)
     draw_words(panel, place_words(labels, names, size))
     rows = steady_rows(names, colours) if steady else legend_rows(names, shares, colours)
@@ -65,12 +66,17 @@ def draw_overlay(
     return np.asarray(canvas)
 
 
-def draw_regions(image: np.ndarray, labels: np.ndarray, colours: np.ndarray) -> np.ndarray:
+def draw_regions(
+    image: np.ndarray, labels: np.ndarray, colours: np.ndarray, opacity: float = 0.5
+) -> np.ndarray:
     """Tint the regions of ``labels`` and outline them; pixels of no class keep their colour.
 
-    Shapes as for :func:`color_map`; returns uint8 (H, W, 3), RGB.
+    Shapes as for :func:`color_map`, opacity as for :func:`draw_overlay`; returns uint8 (H, W, 3),
+    RGB.
     """
-    tinted = cv2.addWeighted(image, 1 - _OPACITY, color_map(labels, colours), _OPACITY, 0)
+    if not 0 <= opacity <= 1:
+        raise ValueError(f"opacity {opacity} must be in 0..1")
+    tinted = cv2.addWeighted(image, 1 - opacity, color_map(labels, colours), opacity, 0)
     result = np.where((labels >= 0)[..., None], tinted, image)
     width = max(1, round(max(labels.shape) / 450))
     # the classes' colours towards white, or in a light picture towards black

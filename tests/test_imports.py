@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-STAGES = ("backbone", "proposals", "crops", "clip", "ensemble", "segmentation")
+STAGES = ("backbone", "proposals", "crops", "clip", "ensemble", "segmentation", "panoptic")
 
 # importer's prefix -> prefixes that it must not import
 FORBIDDEN = {
@@ -92,6 +92,20 @@ def test_nothing_but_scripts_imports_the_commands() -> None:
         module_of(path) for path in FILES if any(is_in(n, "ovseg.cli") for n in imports_of(path))
     }
     assert {name for name in importers if not is_in(name, "ovseg.cli")} == {"ovseg.__main__"}
+
+
+def test_the_web_page_is_imported_by_its_command_alone() -> None:
+    modules = {module_of(path): imports_of(path) for path in FILES}
+    importers = {
+        module
+        for module, names in modules.items()
+        if not is_in(module, "ovseg.web") and any(is_in(name, "ovseg.web") for name in names)
+    }
+    assert importers == {"ovseg.cli.web"}
+    # what is behind the page works, and is tested, without its library
+    assert {module for module, names in modules.items() if "gradio" in names} == {
+        "ovseg.web.events", "ovseg.web.page", "ovseg.web.server"
+    }  # fmt: skip
 
 
 def test_relative_imports_are_resolved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

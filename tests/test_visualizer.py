@@ -43,6 +43,24 @@ def test_regions_are_tinted_and_the_rest_is_left() -> None:
     assert (image == 100).all()
 
 
+@pytest.mark.parametrize("opacity", [0.0, 0.25, 1.0])
+def test_opacity_mixes_picture_and_colour(opacity: float) -> None:
+    image = np.full((40, 40, 3), 100, np.uint8)
+    labels = np.zeros((40, 40), int)
+    labels[:, 20:] = -1
+    colours = np.array([[200, 40, 100]], np.uint8)
+    drawn = draw_regions(image, labels, colours, opacity)
+    expected = (1 - opacity) * np.array([100, 100, 100]) + opacity * colours[0]
+    np.testing.assert_allclose(drawn[20, 10], expected, atol=0.5)
+    np.testing.assert_array_equal(drawn[20, 30], [100, 100, 100])
+
+
+@pytest.mark.parametrize("opacity", [-0.1, 1.01, float("nan")])
+def test_opacity_has_a_range(opacity: float) -> None:
+    with pytest.raises(ValueError, match="opacity"):
+        draw_overlay(np.zeros((4, 4, 3), np.uint8), np.zeros((4, 4), int), ["a"], opacity)
+
+
 def test_overlay_has_legend_and_full_size() -> None:
     labels = np.zeros((700, 1000), int)
     labels[:300, :600] = 2

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from open_clip_training.adaptation.pairs import ByteRange, StoredPair
+from open_clip_training.adaptation.released import FilledBackground
 from open_clip_training.common.images import zoom_grid
 
 logger = logging.getLogger(__name__)
@@ -74,30 +75,56 @@ class PairImages(Dataset[Batch]):
         return Batch(self._images[indices], self._masks[indices], self._state[indices] == 1)
 
     def _decode(self, index: int) -> tuple[Tensor, Tensor]:
-        pair, size = self.pairs[index], self.size
+        pair = self.pairs[index]
         try:
-            image = _decode_image(pair.image, cv2.IMREAD_COLOR)[..., ::-1]
-            mask = np.full(image.shape[:2], 255, dtype=np.uint8)
-            # a masked crop without a region is all background, of one colour: others need no look
-            if pair.mask is not None and (self.with_masks or (image == image[0, 0]).all()):
-                region = _decode_image(pair.mask, cv2.IMREAD_GRAYSCALE)
-                if region.shape != image.shape[:2]:
-                    raise ValueError(f"mask {pair.mask.path} is of another size than its image")
-                if not region.any():
-                    raise ValueError(f"mask {pair.mask.path} has no pixel")
-                mask = region if self.with_masks else mask
+            image, mask = read_crop(pair, self.size, self.with_masks)
         except (OSError, ValueError, cv2.error) as error:
             if self._state[index] == 0:
                 logger.warning("left out %r: %s", pair.noun, error)
             self._state[index] = 2
-            empty = torch.zeros((4, *size), dtype=torch.uint8)
+            empty = torch.zeros((4, *self.size), dtype=torch.uint8)
             return empty[:3], empty[3:]
         self._state[index] = 1
-        # as the crops of the segmentation network (ovseg.modeling.crops)
-        pixels = torch.from_numpy(image.copy()).permute(2, 0, 1)[None].float()
-        resized = F.interpolate(pixels, size=size, mode="bicubic")[0].round().clamp(0, 255)
-        pixels = torch.from_numpy(mask > 0)[None, None].float()
-        return resized.byte(), F.interpolate(pixels, size=size, mode="nearest")[0].byte()
+        return image, mask
+
+
+def read_crop(pair: StoredPair, size: tuple[int, int], with_mask: bool) -> tuple[Tensor, Tensor]:
+    """A pair's crop and mask at CLIP's size, as those of :mod:`ovseg.modeling.crops`.
+
+    Args:
+        pair: whose files are read.
+        size: height and width in pixels.
+        with_mask: False: the mask is 1 everywhere.
+
+    Returns:
+        RGB uint8 ``(3, *size)`` and uint8 ``(1, *size)``, 1 on the region.
+
+    Raises:
+        OSError, ValueError, cv2.error: a file cannot be used, or there is no region in the crop.
+    """
+    image = _decode_image(pair.image, cv2.IMREAD_COLOR)[..., ::-1]
+    resized = _resized(image, size)
+    if isinstance(pair.mask, FilledBackground):
+        region = pair.mask.region(resized)
+        if not region.any():
+            raise ValueError(f"{pair.image.path} is all of its background's colour")
+        return resized, region.byte() if with_mask else torch.ones_like(resized[:1])
+    mask = np.full(image.shape[:2], 255, dtype=np.uint8)
+    # a masked crop without a region is all background, of one colour: others need no look
+    if pair.mask is not None and (with_mask or (image == image[0, 0]).all()):
+        found = _decode_image(pair.mask, cv2.IMREAD_GRAYSCALE)
+        if found.shape != image.shape[:2]:
+            raise ValueError(f"mask {pair.mask.path} is of another size than its image")
+        if not found.any():
+            raise ValueError(f"mask {pair.mask.path} has no pixel")
+        mask = found if with_mask else mask
+    pixels = torch.from_numpy(mask > 0)[None, None].float()
+    return resized, F.interpolate(pixels, size=size, mode="nearest")[0].byte()
+
+
+def _resized(image: np.ndarray, size: tuple[int, int]) -> Tensor:
+    pixels = torch.from_numpy(image.copy()).permute(2, 0, 1)[None].float()
+    return F.interpolate(pixels, size=size, mode="bicubic")[0].round().clamp(0, 255).byte()
 
 
 def _decode_image(place: ByteRange, flags: int) -> np.ndarray:

@@ -14,12 +14,15 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from open_clip_training.adaptation.batches import BatchOrder, PairImages
+from open_clip_training.adaptation.class_folders import ClassFolderCheck
+from open_clip_training.adaptation.eval_data import eval_data_check
 from open_clip_training.adaptation.model import choose_trained, load_clip
 from open_clip_training.adaptation.pairs import read_pairs
 from open_clip_training.adaptation.prompts import start_prompts
-from open_clip_training.adaptation.region_accuracy import RegionCheck
+from open_clip_training.adaptation.released import FilledBackground
 from open_clip_training.adaptation.run import AdaptationRun
 from open_clip_training.adaptation.settings import choose_settings
+from open_clip_training.adaptation.zero_shot import ZeroShotCheck
 from open_clip_training.common.processes import Processes, training_processes
 from open_clip_training.common.run_state import history_path, seed_everything
 from ovseg.errors import UserError
@@ -96,7 +99,14 @@ def _adapt_in(processes: Processes, options: argparse.Namespace) -> None:
     )
     choose_trained(model, options.train)
     with_masks = model.visual.mask_prompt_depth > 0
-    pairs = read_pairs(options.train_data, masked=options.crops == "masked", with_masks=with_masks)
+    pairs = read_pairs(
+        options.train_data,
+        masked=options.crops == "masked",
+        with_masks=with_masks,
+        captions=options.captions,
+        data_root=options.data_root,
+        fill_tolerance=options.fill_tolerance,
+    )
     nouns = [pair.noun for pair in pairs]
     width = model.visual.conv1.out_channels
     settings = choose_settings(options, len(pairs), width, processes.world)
@@ -108,7 +118,14 @@ def _adapt_in(processes: Processes, options: argparse.Namespace) -> None:
         processes.copy_first(model.visual.mask_embedding.data)
     if options.resume:
         run.resume(options.output)
-    check = RegionCheck(options.eval_data, options.eval_images) if options.eval_data else None
+    check = eval_data_check(options)
+    if options.fill_tolerance and not (
+        isinstance(pairs[0].mask, FilledBackground) or isinstance(check, ClassFolderCheck)
+    ):
+        raise UserError(
+            f"--fill-tolerance {options.fill_tolerance} is for crops without mask files, and here "
+            "are none; leave it out"
+        )
     logger.info("%d pairs of %d nouns, %s in memory", len(pairs), len(set(nouns)),
                 "kept" if images.cached else "not kept")  # fmt: skip
     logger.info("%s: %.2f M of %.2f M parameters train, %d steps of %d crops in %d processes",
@@ -119,7 +136,7 @@ def _adapt_in(processes: Processes, options: argparse.Namespace) -> None:
 
 
 def train(
-    run: AdaptationRun, images: PairImages, check: RegionCheck | None, output: Path, workers: int
+    run: AdaptationRun, images: PairImages, check: ZeroShotCheck | None, output: Path, workers: int
 ) -> None:
     """Take the run to its last step; check after every epoch, save then and every five minutes."""
     settings, processes = run.settings, run.processes
@@ -170,7 +187,10 @@ def train(
 
 
 def _check(
-    run: AdaptationRun, check: RegionCheck | None, writer: SummaryWriter | None, output: Path | None
+    run: AdaptationRun,
+    check: ZeroShotCheck | None,
+    writer: SummaryWriter | None,
+    output: Path | None,
 ) -> None:
     """Measure where that was not done, and save the run again, for its record."""
     if check is None or any(done["step"] == run.step for done in run.checks):

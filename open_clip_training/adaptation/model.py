@@ -11,6 +11,7 @@ import open_clip
 import torch
 from torch import nn
 
+from open_clip_training.adaptation.options import CLIP_FILES
 from ovseg.errors import UserError
 from ovseg.modeling.clip import (
     architecture_of_file,
@@ -20,6 +21,7 @@ from ovseg.modeling.clip import (
     load_clip_weights,
     read_clip_file,
 )
+from ovseg.modeling.clip.construction import takes_mask_prompts
 from ovseg.modeling.clip.weights import PROMPTS, drop_untrained_prompts
 from ovseg.utils.digests import digest
 
@@ -45,7 +47,7 @@ def load_clip(
         UserError: there is no such CLIP, it cannot be had, or its prompts have another depth.
     """
     with _options_named():
-        if Path(name).is_file() or Path(name).suffix in {".pt", ".pth", ".bin", ".safetensors"}:
+        if Path(name).is_file() or Path(name).suffix in CLIP_FILES:
             source = name
             weights, known = read_clip_file(source)
         else:
@@ -53,6 +55,11 @@ def load_clip(
             source = str(find_pretrained(name, pretrained))
             weights, _ = read_clip_file(source)
         model_cfg = architecture_of_file(source, weights, known)
+        if not takes_mask_prompts(model_cfg):
+            raise UserError(
+                f"--clip {name!r}: its image tower is not open_clip's own vision transformer with "
+                "a class token, the only one that is adapted here; take such a CLIP"
+            )
     held = len(weights[PROMPTS]) if PROMPTS in weights else 0
     if depth is None:
         depth = held or (DEFAULT_DEPTH if prompts_train else 0)

@@ -10,7 +10,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from open_clip_training.common.tables import read_table
+from open_clip_training.adaptation.released import (
+    AS_IS,
+    COLUMNS,
+    TEMPLATE,
+    FilledBackground,
+    read_released,
+)
+from open_clip_training.common.tables import read_columns, read_table
 from ovseg.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -33,49 +40,105 @@ class ByteRange:
 
 @dataclass(frozen=True, slots=True)
 class StoredPair:
-    """Where a crop lies, and its noun; ``mask`` is None where there is none, or does not matter."""
+    """Where a crop lies, and its noun.
+
+    ``mask`` says which pixels are the region; None where nothing does, or it does not matter.
+    """
 
     noun: str
     image: ByteRange
-    mask: ByteRange | None
+    mask: ByteRange | FilledBackground | None
 
 
-def read_pairs(source: str, *, masked: bool, with_masks: bool) -> list[StoredPair]:
-    """List the pairs that ``collect_pairs.py`` wrote.
+def read_pairs(
+    source: str,
+    *,
+    masked: bool,
+    with_masks: bool,
+    captions: str | None = None,
+    data_root: Path | None = None,
+    fill_tolerance: int = 0,
+) -> list[StoredPair]:
+    """List mask-noun pairs: those that ``collect_pairs.py`` wrote, or the released ones.
 
     Args:
-        source: a ``pairs.csv``, the folder that holds it, or a pattern of shards (``pairs-*.tar``).
+        source: a ``pairs.csv``, the folder that holds it, or a pattern of shards (``pairs-*.tar``);
+            or a table of filepath and title, as ``coco_proposal_1cap.csv`` is.
         masked: take the crops whose background is filled; False: as they stand in their image.
         with_masks: masks are needed; otherwise they are taken for masked crops, where there are.
+        captions: template of the released pairs' titles, or ``"as-is"``; None: "a photo of a {}.".
+        data_root: what a table's relative paths are relative to; None: its folder.
+        fill_tolerance: of the released pairs' background, see :class:`FilledBackground`.
 
     Raises:
-        UserError: nothing is there, a column or member is lacking, or there is no pair.
+        UserError: nothing is there, a column or member is lacking, there is no pair, or an option
+            is not for pairs of this kind.
     """
     crop = "image" if masked else "raw"
     wanted = [crop, "noun", *(["mask"] if with_masks else [])]
     path = Path(source)
     path = path / "pairs.csv" if path.is_dir() else path
-    if path.suffix == ".tar" or "*" in source:
+    sharded = path.suffix == ".tar" or "*" in source
+    released = not sharded and set(COLUMNS) <= set(_columns(path))
+    if not released and captions is not None:
+        raise UserError(
+            f"--captions is for tables of filepath and title; leave it out for {source}"
+        )
+    if sharded and data_root is not None:
+        raise UserError("--data-root is for tables; leave it out for shards")
+    if released:
+        pairs = _released_pairs(
+            path,
+            masked,
+            captions or TEMPLATE,
+            data_root,
+            FilledBackground(tolerance=fill_tolerance),
+        )
+    elif sharded:
         pairs = _read_shards(source, wanted, masks=masked or with_masks)
     else:
-        pairs = _read_table(path, wanted, masks=masked or with_masks)
+        pairs = _read_table(path, wanted, data_root, masks=masked or with_masks)
     if not pairs:
         raise UserError(f"--train-data {source}: there is no pair in it")
     return pairs
 
 
-def _read_table(path: Path, wanted: Sequence[str], masks: bool) -> list[StoredPair]:
+def _columns(path: Path) -> list[str]:
     if not path.is_file():
         raise UserError(f"--train-data {path} is not there; collect_pairs.py makes it")
+    return read_columns(path, f"--train-data {path}")
+
+
+def _released_pairs(
+    path: Path, masked: bool, captions: str, root: Path | None, background: FilledBackground
+) -> list[StoredPair]:
+    if captions != AS_IS and "{}" not in captions:
+        raise UserError(
+            f"--captions {captions!r}: give as-is, or a template with {{}} for the noun"
+        )
+    if not masked:
+        raise UserError(
+            f"--crops unmasked: {path} has crops with filled background alone; leave the option out"
+        )
+    return [
+        StoredPair(noun, ByteRange(str(crop)), background)
+        for noun, crop in read_released(path, captions, root)
+    ]
+
+
+def _read_table(
+    path: Path, wanted: Sequence[str], root: Path | None, masks: bool
+) -> list[StoredPair]:
     rows = read_table(path, wanted, f"--train-data {path}")
     complete = [row for row in rows if all(row[column] for column in wanted)]
     if len(complete) < len(rows):
         logger.warning("%s: left out %d rows with an empty cell", path, len(rows) - len(complete))
+    folder = path.parent if root is None else root
     return [
         StoredPair(
             row["noun"],
-            ByteRange(str(path.parent / row[wanted[0]])),
-            ByteRange(str(path.parent / row["mask"])) if masks and row.get("mask") else None,
+            ByteRange(str(folder / row[wanted[0]])),
+            ByteRange(str(folder / row["mask"])) if masks and row.get("mask") else None,
         )
         for row in complete
     ]

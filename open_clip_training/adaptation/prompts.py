@@ -10,6 +10,7 @@ from torch.utils.hooks import RemovableHandle
 
 from open_clip_training.adaptation.batches import PairImages
 from open_clip_training.common.images import normalise
+from ovseg.modeling.clip import pixels_of
 
 SAMPLE = 256  # crops, of which the prompts are means
 
@@ -31,7 +32,7 @@ def start_prompts(model: open_clip.CLIP, pairs: PairImages, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     batch = pairs[torch.randperm(len(pairs), generator=generator)[:SAMPLE].tolist()]
     device = visual.conv1.weight.device
-    images = normalise(batch.images[batch.valid].to(device))
+    images = normalise(batch.images[batch.valid].to(device), *pixels_of(model))
     masks = batch.masks[batch.valid].to(device).float()
     if not len(images):
         return

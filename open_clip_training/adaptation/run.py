@@ -35,8 +35,9 @@ from open_clip_training.common.run_state import (
     write_resume,
 )
 from ovseg.errors import UserError
-from ovseg.modeling.clip.text import encode_texts
+from ovseg.modeling.clip import encode_texts, pixels_of
 from ovseg.utils.digests import digest
+from ovseg.utils.finite import check_weights_finite, loss_error
 from ovseg.utils.io import write_json
 from ovseg.utils.settings import check_settings
 
@@ -107,10 +108,9 @@ class AdaptationRun:
         if not math.isfinite(loss) and (
             not self.scaler.is_enabled() or self.scaler.get_scale() < 1
         ):
-            raise UserError(
-                f"the loss of step {self.step} is {loss}: give a smaller --lr or --prompt-lr (now "
-                f"{settings.lr} and {settings.prompt_lr}), a longer --warmup or another --precision"
-            )
+            way_out = f"give {self._smaller_rate()}, a longer --warmup or another --precision"
+            rate = max(group["lr"] for group in self.optimizer.param_groups)
+            raise loss_error({"loss": loss}, self.step, rate, way_out, unit="step")
         for parameter in self.trained.values():
             assert parameter.grad is not None
             self.processes.add_up(parameter.grad)
@@ -119,6 +119,10 @@ class AdaptationRun:
         self.step += 1
         self.losses.append(loss)
         return loss
+
+    def _smaller_rate(self) -> str:
+        lr, prompt_lr = self.settings.lr, self.settings.prompt_lr
+        return f"a smaller --lr or --prompt-lr (now {lr} and {prompt_lr})"
 
     def _texts(self, indices: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Features of the batch's distinct texts, and which of them is each crop's."""
@@ -141,7 +145,7 @@ class AdaptationRun:
             # drawn for the whole batch, so that the number of processes makes no difference
             draws = self.processes.own_part(torch.rand((total, 4), generator=generator))
             images, masks = mirror_and_zoom(images, masks, draws)
-        images = normalise(images)
+        images = normalise(images, *pixels_of(self.model))
         parts = zip(images.chunk(self.parts), masks.chunk(self.parts), strict=True)
         return [(image, mask if self.uses_masks else None) for image, mask in parts]
 
@@ -197,12 +201,8 @@ class AdaptationRun:
         if self.processes.rank:
             return
         state = half_precision(self.model)
-        for name in self.trained:
-            if not state[name].isfinite().all():
-                raise UserError(
-                    f"training has spoilt {name}, so {output} is not written: give a smaller --lr "
-                    f"or --prompt-lr (now {self.settings.lr} and {self.settings.prompt_lr})"
-                )
+        trained = ((name, state[name]) for name in self.trained)
+        check_weights_finite(trained, output, f"give {self._smaller_rate()}")
         write_clip(output, state, self.model_cfg, self.step)
         history = {
             "step": self.step,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import dataclass
 
+from open_clip_training.adaptation.released import AS_IS
 from ovseg.errors import UserError
 from ovseg.modeling.clip import text_templates
 
@@ -28,6 +29,8 @@ class AdaptationSettings:
     augment: bool
     precision: str
     seed: int
+    #: of released pairs' background, where it is not 0
+    fill_tolerance: int | None = None
 
 
 def choose_settings(
@@ -70,14 +73,20 @@ def choose_settings(
         weight_decay=options.weight_decay,
         prompt_lr=options.prompt_lr,
         plain_loss=options.plain_loss,
-        templates=_templates(options.templates),
+        templates=_templates(options.templates, options.captions),
         augment=options.augment,
         precision=options.precision,
         seed=options.seed,
+        fill_tolerance=options.fill_tolerance or None,
     )
 
 
-def _templates(kind: str) -> tuple[str, ...]:
+def _templates(kind: str | None, captions: str | None) -> tuple[str, ...]:
+    if captions == AS_IS:
+        if kind is not None:
+            raise UserError(f"--templates {kind!r}: with --captions as-is titles have none")
+        return ("{}",)
+    kind = "vild" if kind is None else kind
     if "{}" in kind:
         return (kind,)
     if kind not in ("vild", "imagenet"):

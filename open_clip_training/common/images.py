@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import open_clip
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-#: of CLIP's pixels, RGB, for values in 0..1
+#: of OpenAI's CLIP's pixels, RGB, for values in 0..1
 MEAN, STD = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
 #: images a forward pass on a CPU: activations of more do not fit its cache
 CPU_CHUNK = 64
 
 
-def normalise(images: Tensor) -> Tensor:
-    """RGB ``(B, 3, S, S)`` in 0..255 to CLIP's standardised values."""
-    mean = torch.tensor(MEAN, device=images.device).view(3, 1, 1)
-    std = torch.tensor(STD, device=images.device).view(3, 1, 1)
-    return (images.float() / 255 - mean) / std
+def normalise(images: Tensor, mean: Sequence[float] = MEAN, std: Sequence[float] = STD) -> Tensor:
+    """RGB ``(B, 3, S, S)`` in 0..255 to a CLIP's standardised values; OpenAI's by default."""
+    means = torch.tensor(mean, device=images.device).view(3, 1, 1)
+    deviations = torch.tensor(std, device=images.device).view(3, 1, 1)
+    return (images.float() / 255 - means) / deviations
 
 
 def zoom_grid(scale: Tensor, mirrored: Tensor, shift: Tensor, images: Tensor) -> Tensor:

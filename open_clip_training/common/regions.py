@@ -29,6 +29,7 @@ def cut_regions(
     size: tuple[int, int],
     *,
     fill_background: bool = True,
+    mean: Sequence[float] = MEAN,
 ) -> Crops:
     """The crops of regions.
 
@@ -39,6 +40,7 @@ def cut_regions(
         size: height and width of CLIP's input in pixels.
         fill_background: with CLIP's mean colour, as the segmentation network does; False: all that
             is in a region's box stays, and its crop's mask is the whole box.
+        mean: of CLIP's pixels, RGB, for values in 0..1.
     """
     masks = torch.from_numpy(ids == np.array(chosen, np.int64)[:, None, None])
     if not fill_background:
@@ -49,7 +51,7 @@ def cut_regions(
         masks.float(),
         size=size,
         threshold=0.5,
-        fill=[255 * value for value in MEAN],
+        fill=[255 * value for value in mean],
     )
 
 

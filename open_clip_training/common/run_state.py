@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ovseg.errors import UserError
-from ovseg.utils.io import atomic_path
+from ovseg.utils.write_checkpoint import write_checkpoint
 
 
 def learning_rate(step: int, warmup: int, steps: int) -> float:
@@ -55,8 +55,9 @@ def write_clip(
     output: Path, state: Mapping[str, Tensor], model_cfg: Mapping[str, Any], step: int
 ) -> None:
     """Write a training checkpoint of open_clip's form, which says its architecture."""
-    with atomic_path(output) as path:
-        torch.save({"state_dict": dict(state), "model_cfg": dict(model_cfg), "step": step}, path)
+    write_checkpoint(
+        {"state_dict": dict(state), "model_cfg": dict(model_cfg), "step": step}, output
+    )
 
 
 def resume_path(output: Path) -> Path:
@@ -71,8 +72,7 @@ def history_path(output: Path) -> Path:
 
 def write_resume(output: Path, state: Mapping[str, Any]) -> None:
     """Write the training state of a run beside ``output``."""
-    with atomic_path(resume_path(output)) as path:
-        torch.save(dict(state), path)
+    write_checkpoint(state, resume_path(output))
 
 
 def read_resume(output: Path) -> dict[str, Any]:

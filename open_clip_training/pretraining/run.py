@@ -31,6 +31,7 @@ from open_clip_training.pretraining.settings import PretrainingSettings
 from ovseg.data.stickerscenes import load_concepts
 from ovseg.modeling.clip import encode_tokens, text_templates
 from ovseg.modeling.clip.compact_embedding import CompactTokenEmbedding
+from ovseg.utils.finite import check_weights_finite, loss_error
 from ovseg.utils.settings import check_settings
 
 # the name of the class that stands for everything else when a user gives a single word
@@ -144,6 +145,10 @@ class PretrainingRun:
             start_step(optimizer, rates, factor)
         indices = batch_indices(self.step, len(self.data.images), settings)
         loss = train_step(self.model, self.data, indices, settings)
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            way_out = "go on with --resume from the last file, or start anew with another --seed"
+            raise loss_error({"loss": value}, self.step, factor * settings.lr, way_out, "step")
         loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         for optimizer in self.optimizers:
@@ -151,10 +156,13 @@ class PretrainingRun:
         with torch.no_grad():
             self.model.logit_scale.clamp_(0, math.log(MAX_LOGIT_SCALE))
         self.step += 1
-        return float(loss.detach())
+        return value
 
     def save(self, output: Path) -> None:
         """Write ``output`` (half precision, for use) and its neighbour to resume from."""
+        check_weights_finite(
+            self.model.named_parameters(), output, "start anew with another --seed"
+        )
         # readers make the token embedding as large as the config says
         rows = len(self.model.token_embedding.token_ids)
         text = {**self.config["text_cfg"], "vocab_size": rows}

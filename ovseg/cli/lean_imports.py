@@ -16,9 +16,9 @@ def import_libraries() -> None:
 
     * torchvision asks PyTorch's compiler whether a device can be compiled for, and so imports all
       of it; here it is imported when that question is asked.
-    * open_clip imports timm and transformers for models that OVSeg does not take
-      (:func:`ovseg.modeling.clip.architecture_of_name` refuses them), and does without where they
-      are not installed.
+    * open_clip imports timm and transformers for towers of some CLIPs, and does without where they
+      are not installed. Such a CLIP gets them when it is built
+      (``ovseg/modeling/clip/construction.py``).
 
     A release that needs more of them is imported as usual.
     """

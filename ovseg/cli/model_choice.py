@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ovseg.cli.lean_imports import import_libraries
 from ovseg.cli.options import check_command
 from ovseg.colours import PALETTES
-from ovseg.data.vocabulary import read_vocabulary
+from ovseg.data.vocabulary import read_vocabulary, thing_names
 from ovseg.errors import Parser, UserError
 from ovseg.utils.package_files import config_path
 
@@ -61,6 +61,21 @@ def chosen_words(args: argparse.Namespace) -> Vocabulary:
     if args.config_file:
         check_command(args, keys=())
     return vocabulary
+
+
+def chosen_things(args: argparse.Namespace, vocabulary: Vocabulary) -> Sequence[str] | None:
+    """The classes that are things: ``--thing-classes``, or what the embedded model's list says.
+
+    Raises:
+        UserError: one of them is no class.
+    """
+    things: Sequence[str] | None = args.thing_classes
+    if things is None and args.class_names is None:
+        things = thing_names("stickerscenes")
+    for name in things or ():
+        if name not in vocabulary.names:
+            raise UserError(f"--thing-classes {name!r} is none of the words of --class-names")
+    return things
 
 
 def chosen_config(args: argparse.Namespace, opts: Sequence[str] = ()) -> CfgNode:

@@ -9,6 +9,8 @@ same command.
 
 The results for NAME.jpg are NAME_overlay.jpg, NAME_labels.png (value = position among the class
 names, from 0; 255 = no class, or 65535 in the 16-bit map of more than 254 classes) and NAME.json.
+With MODEL.MASK_FORMER.TEST.PANOPTIC_ON True also NAME_panoptic.png, whose colours are the ids of
+segments (red + 256 green + 65536 blue).
 --save chooses others; an interrupted run goes on with --skip-existing.
 """
 
@@ -26,6 +28,7 @@ from ovseg.cli.model_choice import (
     add_model,
     add_palette,
     chosen_config,
+    chosen_things,
     chosen_words,
 )
 from ovseg.cli.options import add_opts, add_proposals
@@ -34,7 +37,7 @@ from ovseg.cli.windows import check_display
 from ovseg.errors import Parser, UserError, cli_errors
 from ovseg.results.files import ResultPaths, is_done, plan_outputs
 from ovseg.results.formats import DEFAULT_FORMATS, FORMATS, SUMMARY, read_formats
-from ovseg.utils.images import find_images
+from ovseg.utils.found_images import FoundImages, find_images
 
 
 def build_parser() -> Parser:
@@ -46,9 +49,16 @@ def build_parser() -> Parser:
     add("--input", nargs="*", default=[], metavar="PATH",
         help="pictures: files, folders (the pictures directly in them) and quoted patterns"
         )  # fmt: skip
+    add("--recursive", action="store_true", help="of a folder, the pictures in its folders too")
+    add("--dataset", metavar="FILE",
+        help="yaml file of your own data set: its pictures in place of --input, and its class "
+        "names where --class-names gives none")  # fmt: skip
     add("--output", metavar="PATH",
         help="folder for the results, made if missing; for a single picture also the overlay's "
         "file name. Without it the overlays are shown in a window")  # fmt: skip
+    add("--thing-classes", nargs="*", metavar="WORD",
+        help="those of the words that are things, each of which is a segment of its own, where "
+        "MODEL.MASK_FORMER.TEST.PANOPTIC_ON or INSTANCE_ON is True; default: all")  # fmt: skip
     known = "; ".join(f"{name}: {format.about}" for name, format in FORMATS.items())
     default = ",".join((*DEFAULT_FORMATS, SUMMARY))
     add("--save", metavar="FORMATS",
@@ -79,10 +89,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     with cli_errors():
         args = build_parser().parse_args(argv)
-        inputs, errors = find_images(args.input)
-        several = len(inputs) + len(errors) > 1
-        if inputs:
-            errors += _segment(args, inputs)
+        found = _inputs(args)
+        errors = found.errors
+        several = len(found.images) + len(errors) > 1
+        if found.images:
+            errors += _segment(args, found.images)
+        if found.others:
+            print(f"passed over: {found.passed_over()}")
         if errors and not several:
             raise UserError(errors[0])
         for error in errors:
@@ -91,10 +104,29 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise SystemExit(1)
 
 
+def _inputs(args: argparse.Namespace) -> FoundImages:
+    """The pictures that a command line names; sets the class names of a data set.
+
+    Raises:
+        UserError: there is nothing to segment.
+    """
+    if args.dataset is None:
+        return find_images(args.input, args.recursive)
+    if args.input:
+        raise UserError("--input and --dataset are both given; give one of them")
+    from ovseg.data.own.description import read_description
+
+    description = read_description(Path(args.dataset).expanduser())
+    if args.class_names is None:
+        args.class_names = [list(names) for names in description.words]
+    return FoundImages(description.images.paths(), [])
+
+
 def _segment(args: argparse.Namespace, inputs: Sequence[Path]) -> list[str]:
     """Segment pictures as a command line asks for; returns the errors of those that failed."""
     # what can be checked at once, before anything is imported or loaded
     vocabulary = chosen_words(args)
+    things = chosen_things(args, vocabulary)
     formats = DEFAULT_FORMATS if args.save is None else read_formats(args.save)
     if args.batch_size < 1:
         raise UserError(f"--batch-size {args.batch_size} must be at least 1")
@@ -128,7 +160,7 @@ def _segment(args: argparse.Namespace, inputs: Sequence[Path]) -> list[str]:
         _say_files(finish(plan, there, formats))
         return []
     run = SegmentRun(
-        Predictor(cfg), vocabulary, left, formats, model, args.palette, args.batch_size
+        Predictor(cfg), vocabulary, left, formats, model, args.palette, args.batch_size, things
     )
     start = time.perf_counter()
     try:

@@ -17,7 +17,8 @@ from ovseg.utils.images import read_image
 if TYPE_CHECKING:
     import numpy as np
 
-    from ovseg.predictor import EncodedImage, Predictor
+    from ovseg.encoded_image import EncodedImage
+    from ovseg.predictor import Predictor
     from ovseg.structures import GivenProposals
     from ovseg.vocabulary import Vocabulary
 
@@ -34,6 +35,7 @@ class SegmentRun:
         model: what the JSON says of the model.
         palette: the classes' colours.
         batch_size: pictures that go through the model together.
+        things: the classes that are things, for segments and instances; None: all.
         done: pictures whose results are there.
         errors: of pictures that failed, one line each.
     """
@@ -45,6 +47,7 @@ class SegmentRun:
     model: Mapping[str, object]
     palette: str = "default"
     batch_size: int = 1
+    things: Sequence[str] | None = None
     done: list[Path] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
 
@@ -70,6 +73,10 @@ class SegmentRun:
         began = time.perf_counter()
         prediction = encoded.segment(self.vocabulary)
         prediction.palette = self.palette
+        asked = self.predictor.cfg.MODEL.MASK_FORMER.TEST
+        words, things = self.vocabulary, self.things
+        panoptic = encoded.panoptic(words, things) if asked.PANOPTIC_ON else None
+        instances = encoded.instances(words, things) if asked.INSTANCE_ON else None
         seconds += time.perf_counter() - began
         if self.predictor.cfg.TEST.SAVE_PROPOSALS:
             file = Path(self.predictor.cfg.TEST.SAVE_PROPOSALS, f"{path.stem}.npz")
@@ -77,9 +84,9 @@ class SegmentRun:
         paths, go_on = self.plan[path], True
         if paths:
             about = {"file": str(path), "seconds": round(seconds, 3), "model": dict(self.model)}
-            save_result(prediction, paths, about, self.formats)
+            save_result(prediction, paths, about, self.formats, panoptic, instances)
         else:
-            go_on = show(prediction.overlay())
+            go_on = show((panoptic or prediction).overlay())
         self.done.append(path)
         return go_on
 

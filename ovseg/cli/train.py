@@ -12,6 +12,7 @@ not be evaluated (the others are), 2 for a mistake in the command.
 from __future__ import annotations
 
 import argparse
+import functools
 import logging
 import sys
 from collections.abc import Sequence
@@ -29,6 +30,8 @@ from ovseg.errors import Parser, UserError, cli_errors
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
+
+    from ovseg.data.data_report import DataReport
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +53,12 @@ def make_parser(description: str | None, evaluating: bool) -> Parser:
         if evaluating
         else "go on from the last checkpoint in OUTPUT_DIR",
     )
+    if not evaluating:
+        parser.add_argument(
+            "--overwrite",
+            action="store_true",
+            help="remove the earlier training in OUTPUT_DIR, which would otherwise be refused",
+        )
     parser.add_argument(
         "--eval-only",
         action="store_true",
@@ -65,6 +74,11 @@ def make_parser(description: str | None, evaluating: bool) -> Parser:
         + ("evaluate on" if evaluating else "train on, or with --eval-only to evaluate on")
         + "; may be given several times",
     )
+    parser.add_argument(
+        "--check-data",
+        action="store_true",
+        help="look at all files of the data sets before the run; else at a sample of large ones",
+    )
     add_proposals(parser, condition)
     add_processes(parser, num_gpus=1)
     add_opts(parser)
@@ -78,8 +92,8 @@ def setup(args: argparse.Namespace) -> CfgNode:
     at the end of the command takes precedence.
     """
     from ovseg.config import setup_cfg
-    from ovseg.data.custom import register_custom
     from ovseg.data.datasets import ignore_label
+    from ovseg.data.own.registration import register_custom
 
     opts: list[Any] = []
     if args.dataset:
@@ -97,8 +111,15 @@ def setup(args: argparse.Namespace) -> CfgNode:
     return cfg
 
 
-def run(cfg: CfgNode, args: argparse.Namespace) -> dict[str, Any] | None:
+def run(
+    cfg: CfgNode, args: argparse.Namespace, reports: Sequence[DataReport] = ()
+) -> dict[str, Any] | None:
     """One process's work: set up the log, then train or evaluate.
+
+    Args:
+        cfg: see :func:`setup`.
+        args: of the command line.
+        reports: of the data sets; they are logged.
 
     Returns:
         The last evaluation's results, ``{"sem_seg": {...}}`` or one such dict a data set; None when
@@ -108,13 +129,17 @@ def run(cfg: CfgNode, args: argparse.Namespace) -> dict[str, Any] | None:
     from detectron2.utils import comm
     from detectron2.utils.logger import setup_logger
 
-    from ovseg.data.custom import register_custom
+    from ovseg.data.own.registration import register_custom
     from ovseg.engine.trainer import Trainer
 
     register_custom(cfg.DATASETS.CUSTOM)  # again: this may be a new process
     default_setup(cfg, args)
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="ovseg")
     logger.info("Running on %s, %d process(es)", cfg.MODEL.DEVICE, comm.get_world_size())
+    for report in reports if comm.is_main_process() else ():
+        logger.info("%s", report.table())
+        for line in report.warnings():
+            logger.warning("%s", line)
     if args.eval_only:
         return evaluate(cfg, resume=args.resume)
     trainer = Trainer(cfg)
@@ -153,6 +178,9 @@ def _check_options(args: argparse.Namespace) -> None:
     check_command(args, keys=("DATASETS.TEST",) if args.eval_only else sorted(NAME_LISTS))
     if args.dataset and "DATASETS.CUSTOM" in args.opts:
         raise UserError("--dataset and DATASETS.CUSTOM are both given; give one of them")
+    if getattr(args, "overwrite", False) and (args.resume or args.eval_only):
+        other = "--resume" if args.resume else "--eval-only"
+        raise UserError(f"--overwrite and {other} are both given; give one of them")
     for option in ("load_proposals", "save_proposals"):
         folder = getattr(args, option)
         if folder and not args.eval_only:
@@ -174,14 +202,23 @@ def train_or_evaluate(args: argparse.Namespace) -> None:
     _check_options(args)
 
     from ovseg.engine.checks import check_checkpoint, check_evaluation, check_training
-    from ovseg.engine.processes import plain_errors, start
+    from ovseg.engine.processes import is_first_process, plain_errors, start
+    from ovseg.engine.resuming import remove_training
 
     with plain_errors():
         # here once, before processes start, so that a mistake is reported once
         cfg = setup(args)
         if args.eval_only:
-            check_evaluation(cfg)
+            reports = check_evaluation(cfg, args.check_data)
             check_checkpoint(cfg, args.resume)
         else:
-            check_training(cfg)
-        start(run, cfg, args, cfg.OUTPUT_DIR, "config key OUTPUT_DIR:")
+            reports = check_training(cfg, args.resume, args.overwrite, args.check_data)
+            if args.overwrite and is_first_process(args):
+                remove_training(cfg.OUTPUT_DIR)
+        start(
+            functools.partial(run, reports=reports),
+            cfg,
+            args,
+            cfg.OUTPUT_DIR,
+            "config key OUTPUT_DIR:",
+        )

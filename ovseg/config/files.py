@@ -20,7 +20,7 @@ from detectron2.projects.deeplab import add_deeplab_config
 from ovseg.errors import UserError
 
 from .checks import check_config
-from .keys import DENSE_CRF, add_ovseg_config
+from .keys import add_ovseg_config
 from .overrides import NAME_LISTS, find_config, split_names
 
 logger = logging.getLogger(__name__)
@@ -108,9 +108,6 @@ def _merge_file(cfg: CfgNode, path: Path, known: dict[str, Any]) -> None:
         with _published_sizes():
             # no arbitrary Python objects from a yaml file
             cfg.merge_from_file(str(path), allow_unsafe=False)
-            # of keys that it does not have detectron2 tells no values
-            loaded = CfgNode(CfgNode.load_yaml_with_base(str(path), allow_unsafe=False))
-        _refuse_dense_crf(dict(_flatten(loaded)).get(DENSE_CRF, False), f"{path}: ")
     except FileNotFoundError as error:
         raise UserError(
             f"{path}: its _BASE_ {error.filename!r} does not exist; correct the _BASE_ line"
@@ -131,11 +128,6 @@ def _merge_file(cfg: CfgNode, path: Path, known: dict[str, Any]) -> None:
         raise UserError(f"{path}: {reason}; correct the value") from error
 
 
-def _refuse_dense_crf(value: Any, where: str = "") -> None:
-    if str(value).lower() != "false":
-        raise UserError(f"{where}{DENSE_CRF} {value} is not supported: leave it out")
-
-
 def _merge_opts(cfg: CfgNode, opts: Sequence[str], known: dict[str, Any]) -> None:
     for opt in opts[::2]:
         if opt.startswith("--"):
@@ -144,16 +136,13 @@ def _merge_opts(cfg: CfgNode, opts: Sequence[str], known: dict[str, Any]) -> Non
             )
         if "=" in opt:
             raise UserError(f"{opt!r}: give overrides as KEY VALUE, with a blank in place of '='")
-        if opt not in known and opt != DENSE_CRF:
+        if opt not in known:
             raise UserError(_unknown_key(opt, known))
         if isinstance(known.get(opt), CfgNode):
             raise UserError(f"config key {opt} is a group; give one of the keys in it")
     if len(opts) % 2:
         raise UserError(f"config key {opts[-1]} has no value; overrides are KEY VALUE pairs")
     for key, value in zip(opts[::2], opts[1::2], strict=True):
-        if key == DENSE_CRF:
-            _refuse_dense_crf(value)
-            continue
         try:
             cfg.merge_from_list([key, _readable(key, value, known[key])])
         except (ValueError, TypeError, AssertionError) as error:

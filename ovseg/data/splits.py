@@ -30,6 +30,7 @@ class Split:
         ignore_label: label of pixels that count nowhere.
         image_ext, label_ext: endings of the files.
         images_shared: the images without a label map belong to other splits.
+        instances: folder of instance maps under the root, named as the label maps; "" for none.
         hint: how to get the files; "" to describe the folders.
     """
 
@@ -42,6 +43,7 @@ class Split:
     image_ext: str = "jpg"
     label_ext: str = "png"
     images_shared: bool = False
+    instances: str = ""
     hint: str = ""
 
     def classes(self) -> ClassList:
@@ -120,6 +122,7 @@ def _stickerscenes(split: str, num_classes: int | None = None) -> Split:
         name=f"stickerscenes_{split}",
         images=f"stickerscenes/images/{split}",
         labels=f"stickerscenes/annotations/{split}",
+        instances=f"stickerscenes/instances/{split}",
         vocabulary="stickerscenes",
         num_classes=num_classes,
         image_ext="png",
@@ -162,6 +165,7 @@ FROZEN = Split(
     "annotations",
     "stickerscenes",
     image_ext="jpg",
+    instances="instances",
     hint="it is part of the repository; run from a complete checkout",
 )
 

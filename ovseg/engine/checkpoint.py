@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,11 +21,13 @@ from ovseg.errors import UserError
 from ovseg.modeling.clip import OVSEG_PREFIX, find_pretrained, load_clip_weights, read_clip_file
 from ovseg.released import HUB_SCHEME, OVSEG_SCHEME, WEIGHTS_FILE, fetch, is_released
 from ovseg.utils.checkpoint_files import read_checkpoint, without_prefix
+from ovseg.utils.finite import check_weights_finite
 from ovseg.utils.write_checkpoint import write_checkpoint
 
 logger = logging.getLogger(__name__)
 
 _PROMPTS = OVSEG_PREFIX + "visual.mask_embedding"
+_NO_OBJECT = "clip_adapter.non_object_embedding"
 # what a checkpoint may lack, or hold in another shape, without being the wrong one
 _OPTIONAL = ("criterion.empty_weight", _PROMPTS)
 
@@ -163,6 +166,15 @@ class OVSegCheckpointer(DetectionCheckpointer):
         return {key: value for key, value in matched.items() if key in backbone}
 
     def _refuse_misfit(self, incompatible: Any, carries_clip: bool) -> None:
+        widths = [shapes for key, *shapes in incompatible.incorrect_shapes if key == _NO_OBJECT]
+        if widths:
+            held, wanted = (shape[-1] for shape in widths[0])
+            raise UserError(
+                f"the head of MODEL.WEIGHTS is for a CLIP with text features of width {held}, and "
+                f"those of {self.cfg.MODEL.CLIP_ADAPTER.CLIP_MODEL_NAME} have {wanted}: give the "
+                "MODEL.CLIP_ADAPTER.CLIP_MODEL_NAME that it was trained with (and its "
+                "MODEL.SEM_SEG_HEAD.EMBEDDING_DIM), or train a head for this one"
+            )
         problems = [
             *(
                 f"{key} is {of_file}, wanted {of_model}"
@@ -221,12 +233,20 @@ class OVSegCheckpointer(DetectionCheckpointer):
         logger.info("CLIP's weights come from %s", path)
 
     def save(self, name: str, **kwargs: Any) -> None:
-        """Write ``<save_dir>/<name>.pth`` whole or not at all; arguments as in detectron2."""
+        """Write ``<save_dir>/<name>.pth`` whole or not at all; arguments as in detectron2.
+
+        Raises:
+            UserError: a trained weight is not finite; the last good checkpoint stays.
+        """
         if not self.save_dir or not self.save_to_disk:
             return
         data = {"model": self.model.state_dict()}
         data |= {key: obj.state_dict() for key, obj in self.checkpointables.items()}
         path = os.path.join(self.save_dir, f"{name}.pth")
+        trained = ((n, value) for n, value in self.model.named_parameters() if value.requires_grad)
+        check_weights_finite(
+            trained, Path(path), "give a smaller SOLVER.BASE_LR or a longer SOLVER.WARMUP_ITERS"
+        )
         logger.info("saving checkpoint to %s", path)
         write_checkpoint({**data, **kwargs}, path)
         self.tag_last_checkpoint(os.path.basename(path))

@@ -19,7 +19,6 @@ from ovseg.modeling.clip import OVSEG_PREFIX, architecture_of_name, build_untrai
 from ovseg.modeling.clip.weights import PROMPTS, drop_untrained_prompts
 from ovseg.utils.checkpoint_files import Checkpoint, read_checkpoint, without_prefix
 from ovseg.utils.io import atomic_path
-from ovseg.utils.write_checkpoint import save_torch
 
 NO_OBJECT = "clip_adapter.non_object_embedding"
 
@@ -62,8 +61,8 @@ def check_fit(weights: Mapping[str, Tensor], clip: Mapping[str, Tensor], source:
     the one it replaces. Of a checkpoint without CLIP only the width of the text features is known.
     """
     held = clip_of(weights)
-    width, given = weights[NO_OBJECT].shape[1], clip["text_projection"].shape[-1]
-    if given != width:
+    width, given = weights[NO_OBJECT].shape[1], feature_width(clip)
+    if given is not None and given != width:
         raise UserError(
             f"{source} has text features of width {given}, the OVSeg head wants {width}: take a "
             "CLIP of the architecture that the head was trained with"
@@ -71,6 +70,16 @@ def check_fit(weights: Mapping[str, Tensor], clip: Mapping[str, Tensor], source:
     problem = misfit(clip, held) if held else None
     if problem:
         raise UserError(f"{source} is not of the architecture of the checkpoint's CLIP: {problem}")
+
+
+def feature_width(clip: Mapping[str, Tensor]) -> int | None:
+    """The width of a CLIP's features by its weights; None where no projection tells it."""
+    for key in ("text_projection", "text.text_projection", "visual.proj"):
+        if key in clip:
+            return clip[key].shape[-1]
+        if f"{key}.weight" in clip:  # a linear layer
+            return clip[f"{key}.weight"].shape[0]
+    return None
 
 
 def misfit(clip: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str | None:
@@ -190,7 +199,7 @@ def write(
         OSError: the file cannot be written.
     """
     with atomic_path(path) as temporary:
-        save_torch(content, temporary, path)
+        torch.save(dict(content), temporary)
         if wanted is None:
             return
         found = read_checkpoint(temporary).weights

@@ -18,7 +18,7 @@ from detectron2.utils import comm
 from torch.multiprocessing import ProcessExitedException
 
 from ovseg.errors import UserError, cli_errors
-from ovseg.utils.io import make_folder
+from ovseg.utils.io import is_full_disk, make_folder, naming_file
 
 #: one process's work, from a config and a command line
 Run = Callable[[CfgNode, argparse.Namespace], Any]
@@ -49,7 +49,7 @@ def start(
     """
     if dist.is_torchelastic_launched():
         make_folder(output, argument)
-        _run_in_torchrun(run, cfg, args)
+        _run_in_torchrun(run, cfg, args, output)
         return
     count = _wanted_processes(cfg, args)
     make_folder(output, argument)
@@ -59,8 +59,13 @@ def start(
         num_machines=args.num_machines,
         machine_rank=args.machine_rank,
         dist_url=args.dist_url,
-        args=(run, cfg, args),
+        args=(run, cfg, args, output),
     )
+
+
+def is_first_process(args: argparse.Namespace) -> bool:
+    """Whether this process, which has a command line, is the one of several that clears up."""
+    return args.machine_rank == 0 and int(os.environ.get("RANK", "0")) == 0
 
 
 def _wanted_processes(cfg: CfgNode, args: argparse.Namespace) -> int:
@@ -77,19 +82,19 @@ def _wanted_processes(cfg: CfgNode, args: argparse.Namespace) -> int:
     return count
 
 
-def _run_plainly(run: Run, cfg: CfgNode, args: argparse.Namespace) -> None:
-    with cli_errors(), plain_errors():
+def _run_plainly(run: Run, cfg: CfgNode, args: argparse.Namespace, output: str) -> None:
+    with cli_errors(), plain_errors(), naming_file(output):
         run(cfg, args)
 
 
-def _run_in_torchrun(run: Run, cfg: CfgNode, args: argparse.Namespace) -> None:
+def _run_in_torchrun(run: Run, cfg: CfgNode, args: argparse.Namespace, output: str) -> None:
     on_gpu = torch.device(cfg.MODEL.DEVICE).type == "cuda"
     if on_gpu:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     dist.init_process_group("nccl" if on_gpu else "gloo")
     try:
         _set_local_group(int(os.environ["LOCAL_WORLD_SIZE"]))
-        _run_plainly(run, cfg, args)
+        _run_plainly(run, cfg, args, output)
     finally:
         comm._LOCAL_PROCESS_GROUP = None
         dist.destroy_process_group()
@@ -145,11 +150,12 @@ def plain_errors() -> Iterator[None]:
 
     A :class:`UserError` raised in a loading process comes back with that process's traceback in its
     text: the error's own line is kept. So is it alone where detectron2 logs the traceback of an
-    error that ends a training. A training process that has ended with an exit code, having said
-    why, ends this one with the same code.
+    error that ends a training, of a full disk too, which then leaves the log silent. A training
+    process that has ended with an exit code, having said why, ends this one with the same code.
     """
     training = logging.getLogger("detectron2.engine.train_loop")
     training.addFilter(_without_traceback)
+    complain, logging.raiseExceptions = logging.raiseExceptions, False
     try:
         yield
     except UserError as error:
@@ -158,6 +164,7 @@ def plain_errors() -> Iterator[None]:
         raise SystemExit(error.exit_code) from error
     finally:
         training.removeFilter(_without_traceback)
+        logging.raiseExceptions = complain
 
 
 def _own_line(error: BaseException) -> str:
@@ -166,6 +173,6 @@ def _own_line(error: BaseException) -> str:
 
 def _without_traceback(record: logging.LogRecord) -> bool:
     error = record.exc_info[1] if record.exc_info else None
-    if isinstance(error, UserError):
+    if isinstance(error, UserError) or (error is not None and is_full_disk(error)):
         record.msg, record.args, record.exc_info = _own_line(error), None, None
     return True

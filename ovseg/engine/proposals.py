@@ -8,13 +8,14 @@ from torch import Tensor, nn
 
 from ovseg.data.loader import Example
 from ovseg.data.proposal_files import write_proposals
+from ovseg.engine.dense_crf import DenseCrfSegmenter
 from ovseg.modeling import OVSeg
 
 
 class SaveProposals(nn.Module):
     """Writes the proposals of a model in evaluation besides segmenting by them."""
 
-    def __init__(self, model: OVSeg, folder: Path) -> None:
+    def __init__(self, model: OVSeg | DenseCrfSegmenter, folder: Path) -> None:
         """Write into the subfolder of each data set's name, a file an image."""
         super().__init__()
         self.model = model

@@ -35,6 +35,7 @@ from ovseg.errors import UserError
 from ovseg.modeling import OVSeg
 from ovseg.structures import Regions
 from ovseg.utils.io import atomic_path
+from ovseg.utils.settings import differing_settings
 
 logger = logging.getLogger(__name__)
 
@@ -186,7 +187,7 @@ class _SavedCounts:
 
     def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
         self._path = path
-        self._settings = json.dumps(settings, sort_keys=True, default=str)
+        self._settings = json.dumps(settings, default=str)
 
     def load(self, counts: Counts) -> int:
         """Add what was saved under the same settings; the number of images it stands for."""
@@ -195,8 +196,13 @@ class _SavedCounts:
         try:
             with np.load(self._path, allow_pickle=False) as file:
                 header = json.loads(str(file["header"]))
-                if header["settings"] != self._settings:
-                    logger.warning("%s is of other settings: starting anew.", self._path)
+                different = differing_settings(
+                    json.loads(header["settings"]), json.loads(self._settings)
+                )
+                if different:
+                    logger.warning(
+                        "%s is of another %s: starting anew.", self._path, ", ".join(different)
+                    )
                     return 0
                 for name, array in counts.arrays.items():
                     array += file[f"array_{name}"]

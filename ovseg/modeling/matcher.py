@@ -8,6 +8,8 @@ from torch import Tensor, nn
 
 from .losses import pairwise_dice_loss, pairwise_focal_loss
 
+_SPOILT = -1e30
+
 
 class HungarianMatcher(nn.Module):
     """The one-to-one assignment of least class, focal and dice cost."""
@@ -47,6 +49,9 @@ class HungarianMatcher(nn.Module):
                 + self.cost_mask * pairwise_focal_loss(flat, wanted)
                 + self.cost_dice * pairwise_dice_loss(flat, wanted)
             )
-            rows, columns = linear_sum_assignment(cost.cpu())
+            # what is not finite is matched before all else: it then shows in the losses, whose
+            # names the trainer tells
+            cost = cost.cpu().nan_to_num(_SPOILT, _SPOILT, _SPOILT)
+            rows, columns = linear_sum_assignment(cost)
             matches.append((torch.as_tensor(rows), torch.as_tensor(columns)))
         return matches

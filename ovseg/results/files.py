@@ -16,6 +16,7 @@ from ovseg.utils.io import atomic_path, make_folder
 
 if TYPE_CHECKING:
     from ovseg.prediction import Prediction
+    from ovseg.segments import InstancePrediction, PanopticPrediction
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,11 @@ class ResultPaths:
         return self.overlay, self.labels, self.summary
 
     @property
+    def panoptic(self) -> Path:
+        """``NAME_panoptic.png``, of segments."""
+        return self.summary.with_name(f"{self.summary.stem}_panoptic.png")
+
+    @property
     def name(self) -> str:
         """Of the picture among the others."""
         return self.summary.stem
@@ -52,7 +58,7 @@ class ResultPaths:
     def possible(self) -> list[Path]:
         """Where files may be written, in whatever format."""
         parts = [path for format in FORMATS.values() for path in format.paths(self)]
-        return list(dict.fromkeys([*self.all(), *parts]))
+        return list(dict.fromkeys([*self.all(), self.panoptic, *parts]))
 
 
 def plan_outputs(inputs: Sequence[Path], output: str) -> list[ResultPaths]:
@@ -101,6 +107,8 @@ def save_result(
     paths: ResultPaths,
     about: dict[str, Any],
     formats: Sequence[str] = DEFAULT_FORMATS,
+    panoptic: PanopticPrediction | None = None,
+    instances: InstancePrediction | None = None,
 ) -> None:
     """Write the files, each whole or not at all; the JSON comes last.
 
@@ -109,14 +117,25 @@ def save_result(
         paths: where to; missing folders are made, existing files replaced.
         about: further entries of the JSON (the picture's file, the model).
         formats: names of :data:`ovseg.results.formats.FORMATS`.
+        panoptic: of the same image; the overlay shows its segments, ``NAME_panoptic.png`` has their
+            ids, and the JSON lists them as ``segments``.
+        instances: of the same image; listed in the JSON.
 
     Raises:
         UserError: a file cannot be written.
     """
     summary = {**about, **prediction.describe()}
+    if panoptic is not None:
+        summary |= {"segments": panoptic.describe(), "panoptic": paths.panoptic.name}
+    if instances is not None:
+        summary |= {"instances": instances.describe()}
     try:
+        if panoptic is not None:
+            with atomic_path(paths.panoptic) as path:
+                panoptic.id_image().save(path)
         for name in formats:
-            FORMATS[name].write(prediction, paths, about)
+            shown: Any = panoptic if name == "overlay" and panoptic is not None else prediction
+            FORMATS[name].write(shown, paths, about)
             written = FORMATS[name].paths(paths)[0].relative_to(paths.folder)
             summary["label_map" if name == "labels" else name] = written.as_posix()
         with atomic_path(paths.summary) as path:

@@ -13,6 +13,7 @@ from ovseg.utils.io import read_json, write_json
 
 #: the record in a folder that is filled in several runs
 RECORD = "settings.json"
+_MOST = 6  # differences in a message
 _LONGEST = 120  # characters of a value in a message
 
 
@@ -66,6 +67,8 @@ def check_settings(
         f"now {_short(present.get(name))}"
         for name in differing_settings(recorded, present)
     ]
+    if len(differences) > _MOST:
+        differences[_MOST:] = [f"and {len(differences) - _MOST} more"]
     if differences:
         raise UserError(
             f"{what} was begun with other settings ({'; '.join(differences)}): {way_out}"

@@ -1,4 +1,4 @@
-"""Writing checkpoints of each form, whole or not at all; errors of a full disk name the file."""
+"""Writing checkpoints of each form, whole or not at all."""
 
 from __future__ import annotations
 
@@ -31,34 +31,13 @@ def write_checkpoint(content: Mapping[str, Any], path: str | os.PathLike[str]) -
         OSError: the file cannot be written; names it.
     """
     with atomic_path(path) as temporary:
-        save_torch(content, temporary, path)
-
-
-def save_torch(content: Mapping[str, Any], file: Path, name: str | os.PathLike[str]) -> None:
-    """Write ``content`` to ``file``, a temporary one; errors name ``name``.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
-    try:
-        torch.save(content, file)
-    except RuntimeError:
-        # PyTorch's words for a full disk are "unexpected pos": the system's come by writing more
-        try:
-            with file.open("ab") as stream:
-                stream.write(bytes(1 << 20))
-        except OSError as error:
-            raise OSError(error.errno, error.strerror, str(name)) from error
-        raise
+        torch.save(dict(content), temporary)
 
 
 def save_safetensors(
-    weights: Mapping[str, Tensor],
-    metadata: Mapping[str, str],
-    file: Path,
-    name: str | os.PathLike[str],
+    weights: Mapping[str, Tensor], metadata: Mapping[str, str], file: Path
 ) -> None:
-    """Write weights to ``file``, a temporary one; errors name ``name``.
+    """Write weights to ``file``, a temporary one.
 
     Args:
         weights: tensors by name; those that share memory are written each.
@@ -80,8 +59,7 @@ def save_safetensors(
         number = re.search(r"os error (\d+)", str(error))
         if number is None:
             raise
-        code = int(number[1])
-        raise OSError(code, os.strerror(code), str(name)) from error
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(file)) from error
 
 
 def write_detectron2_pickle(

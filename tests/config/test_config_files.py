@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
 import pytest
@@ -81,7 +82,23 @@ def test_overrides_take_the_type_of_their_key() -> None:
         (["MODEL.DEVICE", "meta"], "MODEL.DEVICE: 'meta' is not supported; give cpu or cuda"),
         (["MODEL.META_ARCHITECTURE", "Foo"], "MODEL.META_ARCHITECTURE 'Foo' is not registered"),
         (["MODEL.BACKBONE.NAME", "Foo"], "MODEL.BACKBONE.NAME 'Foo' is not registered"),
-        (["TEST.DENSE_CRF", "True"], "TEST.DENSE_CRF True is not supported"),
+        (
+            ["MODEL.MASK_FORMER.TEST.OBJECT_MASK_THRESHOLD", "-0.1"],
+            r"MODEL\.MASK_FORMER\.TEST\.OBJECT_MASK_THRESHOLD -0\.1 must lie in 0\.\.1",
+        ),
+        (
+            ["MODEL.MASK_FORMER.TEST.OVERLAP_THRESHOLD", "2"],
+            r"MODEL\.MASK_FORMER\.TEST\.OVERLAP_THRESHOLD 2\.0 must lie in 0\.\.1",
+        ),
+        (["TEST.DETECTIONS_PER_IMAGE", "0"], "TEST.DETECTIONS_PER_IMAGE 0 must be at least 1"),
+        (
+            ["MODEL.MASK_FORMER.TEST.PANOPTIC_ON", "True", "TEST.AUG.ENABLED", "True"],
+            "PANOPTIC_ON True: segments are of one view of an image; set TEST.AUG.ENABLED and",
+        ),
+        (
+            ["MODEL.MASK_FORMER.TEST.INSTANCE_ON", "True", "TEST.SLIDING_WINDOW", "True"],
+            "INSTANCE_ON True: segments are of one view of an image",
+        ),
         (["INPUT.FORMAT", "HSV"], "INPUT.FORMAT 'HSV' is unknown"),
     ],
 )
@@ -97,7 +114,6 @@ def test_wrong_overrides_are_answered(opts: list[str], message: str) -> None:
         ("MODEL: [\n", "not valid yaml"),
         ("MODEL:\n  CLIP_ADAPTOR:\n    X: 1\nVERSION: 2", r"key MODEL\.CLIP_ADAPTOR; did you mean"),
         ("SOLVER:\n  BASE_LR: abc\nVERSION: 2", r"SOLVER\.BASE_LR"),
-        ("TEST:\n  DENSE_CRF: True\nVERSION: 2", "TEST.DENSE_CRF True is not supported"),
         ("SOLVER: 3\nVERSION: 2", "for config key: SOLVER; correct the value"),
         ("hello", "holds no config"),
         ("", "holds no config"),
@@ -112,12 +128,13 @@ def test_wrong_files_are_answered(tmp_path: Path, text: str, message: str) -> No
     assert "wrong.yaml" in str(caught.value)
 
 
-def test_published_key_without_a_method_may_be_false(tmp_path: Path) -> None:
+def test_a_dense_crf_needs_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "published.yaml"
-    path.write_text("TEST:\n  DENSE_CRF: False\n  SLIDING_TILE_SIZE: 96\nVERSION: 2")
-    cfg = setup_cfg(path, ["TEST.DENSE_CRF", "False"])
-    assert cfg.TEST.SLIDING_TILE_SIZE == 96
-    assert "DENSE_CRF" not in cfg.TEST
+    path.write_text("TEST:\n  DENSE_CRF: False\nVERSION: 2")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert setup_cfg(path).TEST.DENSE_CRF is False
+    with pytest.raises(UserError, match=r"TEST\.DENSE_CRF True needs .*pip install pydensecrf2"):
+        setup_cfg(path, ["TEST.DENSE_CRF", "True"])
 
 
 def test_missing_file_is_answered() -> None:

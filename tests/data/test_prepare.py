@@ -159,8 +159,9 @@ def test_finished_files_are_skipped_and_missing_ones_made(
     assert len(first) == 3
     gone = sorted(first)[1]
     (voc / VOC / "annotations_detectron2/val" / gone).unlink()
-    leftover = voc / VOC / "annotations_detectron2/val" / ".2009_000002-a1b2c3d4.png"
+    leftover = voc / VOC / "annotations_detectron2/val" / ".2009_000002-0000-7-a1b2c3d4.png"
     leftover.write_bytes(b"of a run that was killed")
+    os.utime(leftover, (0, 0))
     assert prepare("voc_sem_seg", voc) == 0
     second = voc_maps(voc)
     assert set(second) == set(first)

@@ -57,7 +57,7 @@ def test_manifest_loads_without_missing_or_unexpected_key(tmp_path, monkeypatch,
     with caplog.at_level(logging.WARNING):
         checkpointer.load(str(tmp_path / "released.pth"))
     assert not list(checkpointer._missing)
-    assert not caplog.records
+    assert not [record for record in caplog.records if record.levelno > logging.INFO]
     assert all((value == 1).all() for value in model.state_dict().values())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from pathlib import Path
 
 import open_clip
@@ -17,6 +18,7 @@ from ovseg.modeling.clip import (
     architecture_of_name,
     build_clip,
     build_untrained_clip,
+    encode_texts,
     find_pretrained,
     load_clip_weights,
     read_clip_file,
@@ -25,7 +27,6 @@ from ovseg.modeling.clip import (
 )
 from ovseg.modeling.clip.architecture import architecture_of_weights
 from ovseg.modeling.clip.compact_embedding import CompactTokenEmbedding
-from ovseg.modeling.clip.text import encode_texts
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +149,7 @@ def test_a_file_that_says_no_architecture_is_read_as_openais(clip, tmp_path, cap
     weights = dict(clip.state_dict())
     torch.jit.save(torch.jit.script(_Holder(weights)), tmp_path / "openai.pt")
     architecture_of_file(tmp_path / "openai.pt", weights, None)
-    assert not caplog.messages
+    assert not [record for record in caplog.records if record.levelno > logging.INFO]
     torch.save(weights, tmp_path / "other.pt")
     found = architecture_of_file(tmp_path / "other.pt", weights, None)
     assert found["quick_gelu"]
@@ -157,7 +158,7 @@ def test_a_file_that_says_no_architecture_is_read_as_openais(clip, tmp_path, cap
     assert known == CLIP_ARCHITECTURE
 
 
-@pytest.mark.parametrize("name", ["ViT-Z/99", "RN50", "ViT-B-16-SigLIP"])
+@pytest.mark.parametrize("name", ["ViT-Z/99", "RN50"])
 def test_other_names_are_refused(name):
     with pytest.raises(UserError, match=name):
         architecture_of_name(name)

@@ -27,9 +27,9 @@ from ovseg.modeling.clip import (
     ClipAdapter,
     architecture_of_name,
     build_untrained_clip,
+    encode_texts,
     text_templates,
 )
-from ovseg.modeling.clip.text import encode_texts
 from ovseg.modeling.segmentation import label_map
 from ovseg.structures import PartialScores
 

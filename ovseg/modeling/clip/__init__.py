@@ -5,8 +5,11 @@ from __future__ import annotations
 import open_clip
 
 from .adapter import ClipAdapter
-from .architecture import architecture_of_file, architecture_of_name, build_untrained_clip
-from .text import encode_tokens, text_templates, word_features
+from .architecture import architecture_of_file, architecture_of_name
+from .construction import build_untrained_clip
+from .encoder import ClipEncoder, encode_texts, encoder_of, word_features
+from .pixels import pixels_of
+from .text import encode_tokens, text_templates
 from .visual import MaskPromptedViT
 from .weights import (
     OVSEG_PREFIX,
@@ -19,15 +22,19 @@ from .weights import (
 __all__ = [
     "OVSEG_PREFIX",
     "ClipAdapter",
+    "ClipEncoder",
     "MaskPromptedViT",
     "architecture_of_file",
     "architecture_of_name",
     "build_clip",
     "build_untrained_clip",
+    "encode_texts",
     "encode_tokens",
+    "encoder_of",
     "find_pretrained",
     "is_clip_file",
     "load_clip_weights",
+    "pixels_of",
     "read_clip_file",
     "text_templates",
     "word_features",

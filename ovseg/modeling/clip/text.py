@@ -1,4 +1,4 @@
-"""From words to text features: templates, tokens, text encoder."""
+"""Templates of texts, and OpenAI's text tower in less time than its own forward takes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from pathlib import Path
 
 import open_clip
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ovseg.errors import UserError
@@ -42,26 +41,11 @@ def text_templates(kind: str, predefined: Sequence[str]) -> tuple[str, ...]:
     return templates
 
 
-def word_features(model: open_clip.CLIP, words: Sequence[str], templates: Sequence[str]) -> Tensor:
-    """Features of words: normalised per text, averaged over templates, normalised again.
-
-    Args:
-        model: a CLIP; its text encoder runs where its weights are.
-        words: any words; those longer than the context are cut.
-        templates: see :func:`text_templates`.
-
-    Returns:
-        float32 (len(words), embed_dim), of unit length.
-    """
-    texts = [template.replace("{}", word) for word in words for template in templates]
-    features = F.normalize(encode_texts(model, texts), dim=-1)
-    return F.normalize(features.view(len(words), len(templates), -1).mean(dim=1), dim=-1)
-
-
-def encode_texts(model: open_clip.CLIP, texts: Sequence[str]) -> Tensor:
+def encode_causal_texts(model: open_clip.CLIP, texts: Sequence[str]) -> Tensor:
     """Encode texts, short ones with short ones, each batch cut to its longest.
 
-    The encoder is causal and read at the end token, so what follows that token changes nothing.
+    The encoder must be causal and read at the end token, as OpenAI's is: what follows that token
+    changes nothing.
 
     Returns:
         float32 (len(texts), embed_dim), not normalised.

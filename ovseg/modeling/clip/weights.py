@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import open_clip
+from open_clip.convert import convert_state_dict
+from open_clip.model import CustomTextCLIP, convert_to_custom_text_state_dict
 from torch import Tensor
 
 from ovseg.errors import UserError
@@ -23,8 +25,12 @@ OVSEG_PREFIX = "clip_adapter.clip_model."
 PROMPTS = "visual.mask_embedding"
 # entries of OpenAI's archives that are no weights
 _NO_WEIGHTS = ("input_resolution", "context_length", "vocab_size")
-# entries that every CLIP with a vision transformer has
+# entries that every CLIP of OpenAI's kind has
 _OF_CLIP = ("visual.conv1.weight", "token_embedding.weight", "text_projection")
+# what tells where a CLIP's weights begin: of OpenAI's kind, Hugging Face's, any other
+_ANCHORS = (_OF_CLIP[0], ANCHOR, "logit_scale")
+# of a CoCa, whose decoder OVSeg does not need; positions of a text tower, 0, 1, 2 ...
+_UNUSED = ("text_decoder.", "text.transformer.embeddings.position_ids")
 #: endings of a name that tell the activation: whether it is QuickGELU
 ACTIVATION_ENDINGS = {"-gelu": False, "-quickgelu": True}
 
@@ -62,7 +68,7 @@ def read_clip_file(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any] 
     """
     path = Path(path)
     checkpoint = read_checkpoint(path, "CLIP weights")
-    weights = without_prefix(checkpoint.weights, (_OF_CLIP[0], ANCHOR))
+    weights = without_prefix(checkpoint.weights, _ANCHORS)
     model_cfg = _model_cfg(path, checkpoint, weights)
     if is_hugging_face(weights):
         try:
@@ -72,17 +78,26 @@ def read_clip_file(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any] 
     weights = {
         key: value.float() if value.is_floating_point() else value
         for key, value in weights.items()
-        if key not in _NO_WEIGHTS
+        if key not in _NO_WEIGHTS and not key.startswith(_UNUSED)
     }
     drop_untrained_prompts(weights)
     lacking = [key for key in _OF_CLIP if key not in weights]
-    if lacking:
+    if lacking and (is_openai_layout(weights) or "logit_scale" not in weights):
         raise UserError(
             f"{str(path)!r} holds no CLIP with a vision transformer ({lacking[0]} is missing); "
             "wanted is an OpenAI archive, a state dict, an open_clip training checkpoint, a "
             "CLIPModel of Hugging Face or an OVSeg checkpoint"
         )
     return weights, model_cfg
+
+
+def is_openai_layout(weights: Mapping[str, Tensor]) -> bool:
+    """Whether weights are of OpenAI's two towers, or part of such ones.
+
+    Other towers have other names ("visual.trunk", "text."), or parts that OpenAI's lack.
+    """
+    others = ("visual.trunk.", "visual.attn_pool.", "text.", "image_encoder.", "text_encoder.")
+    return "visual.conv1.weight" in weights and not any(key.startswith(others) for key in weights)
 
 
 def read_model_cfg(path: str | Path) -> dict[str, Any] | None:
@@ -93,7 +108,7 @@ def read_model_cfg(path: str | Path) -> dict[str, Any] | None:
         UserError: the file cannot be read.
     """
     checkpoint = read_checkpoint(path, "CLIP weights", mmap=True)
-    weights = without_prefix(checkpoint.weights, (_OF_CLIP[0], ANCHOR))
+    weights = without_prefix(checkpoint.weights, _ANCHORS)
     return _model_cfg(Path(path), checkpoint, weights)
 
 
@@ -109,7 +124,10 @@ def _model_cfg(
         beside = path.with_name("open_clip_config.json")
         if found is None and path.name.startswith("open_clip_") and beside.is_file():
             where = f"the model_cfg of {beside.name} beside it"
-            found = json.loads(beside.read_text(encoding="utf-8")).get("model_cfg")
+            content = json.loads(beside.read_text(encoding="utf-8"))
+            found = content.get("model_cfg")
+            if found and content.get("preprocess_cfg"):
+                found = {**found, "preprocess_cfg": content["preprocess_cfg"]}
     except (ValueError, AttributeError):
         found = {}
     if found is not None and not _is_model_config(found):
@@ -131,7 +149,10 @@ def _is_model_config(content: Any) -> bool:
         isinstance(content, Mapping)
         and isinstance(content.get("embed_dim"), int)
         and isinstance(content.get("vision_cfg"), Mapping)
-        and isinstance(content["vision_cfg"].get("layers"), int)
+        and (
+            isinstance(content["vision_cfg"].get("layers"), int)
+            or isinstance(content["vision_cfg"].get("timm_model_name"), str)
+        )
         and isinstance(content.get("text_cfg"), Mapping)
     )
 
@@ -142,8 +163,8 @@ def load_clip_weights(model: open_clip.CLIP, weights: dict[str, Tensor], source:
     Raises:
         UserError: when a weight is missing, left over or of another shape, naming the first.
     """
-    weights = dict(weights)
     wanted = model.state_dict()
+    weights = _in_layout_of(model, weights)
     if PROMPTS in weights and PROMPTS not in wanted:
         logger.info("%s carries mask prompts, which MASK_PROMPT_DEPTH 0 leaves out", source)
         del weights[PROMPTS]
@@ -172,6 +193,18 @@ def load_clip_weights(model: open_clip.CLIP, weights: dict[str, Tensor], source:
                 f"{problem}"
             )
     model.load_state_dict(weights)
+
+
+def _in_layout_of(model: open_clip.CLIP, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A copy of weights of other forms of the same CLIP under the model's names."""
+    weights = dict(convert_state_dict(model, dict(weights)))
+    if isinstance(model, CustomTextCLIP) and "positional_embedding" in weights:
+        weights = dict(convert_to_custom_text_state_dict(weights))
+    for name in ("logit_scale", "logit_bias"):  # a number, or one in a list
+        of_model = getattr(model, name, None)
+        if name in weights and of_model is not None and weights[name].numel() == 1:
+            weights[name] = weights[name].reshape(of_model.shape)
+    return weights
 
 
 def find_pretrained(name: str, pretrained: str) -> Path:

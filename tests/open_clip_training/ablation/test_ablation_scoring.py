@@ -17,8 +17,6 @@ from ovseg.evaluation import SemSegEvaluator
 from ovseg.predictor import Predictor
 
 CONFIG, FROZEN = "configs/ovseg_tiny.yaml", "stickerscenes_frozen"
-
-
 WEIGHTS = ["MODEL.WEIGHTS", "ovseg://ovseg_tiny.pth", "MODEL.DEVICE", "cpu"]
 
 

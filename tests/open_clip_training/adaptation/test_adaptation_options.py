@@ -71,6 +71,8 @@ def without_column(world, tmp_path):
         (("--mask-prompt-depth", 4, "--train", "both"), r"must lie in 1..3"),
         (("--mask-prompt-depth", 3, "--train", "visual"), r"--train visual trains none"),
         (("--output", lambda world, _: world / "clip.pt"), r"--output .* is the file of --clip"),
+        (("--captions", "as-is"), r"--captions is for tables of filepath and title"),
+        (("--fill-tolerance", 3), r"--fill-tolerance 3 is for crops without mask files"),
         (("--resume", None), r"--resume: .* is not there"),
     ],
 )

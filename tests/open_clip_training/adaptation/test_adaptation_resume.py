@@ -72,7 +72,7 @@ def test_a_check_that_was_broken_off_is_made_up_for(world, tmp_path, monkeypatch
                 raise KeyboardInterrupt
             return {"accuracy": 50.0 + len(seen)}
 
-    monkeypatch.setattr("open_clip_training.adaptation.loop.RegionCheck", Check)
+    monkeypatch.setattr("open_clip_training.adaptation.eval_data.RegionCheck", Check)
     extra = ("--steps", 3, "--eval-data", "regions")  # two steps an epoch
     with pytest.raises(KeyboardInterrupt):
         main(command(world, tmp_path / "new.pt", *extra))

@@ -10,7 +10,7 @@ import torch
 from clip_pairs import write_clip
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from open_clip_training.adaptation import region_accuracy
+from open_clip_training.adaptation import zero_shot
 from open_clip_training.adaptation.region_accuracy import RegionCheck
 from open_clip_training.common.processes import Processes
 from ovseg.modeling.clip import build_clip
@@ -57,7 +57,7 @@ class MeanColour(torch.nn.Module):
 
 
 def test_accuracy_counts_regions_by_hand(patches, monkeypatch, caplog):
-    monkeypatch.setattr(region_accuracy, "word_features", lambda *_: torch.eye(3))
+    monkeypatch.setattr(zero_shot, "word_features", lambda *_: torch.eye(3))
     model = torch.nn.Module()
     model.visual = MeanColour()
     here = Processes(torch.device("cpu"))
@@ -78,7 +78,7 @@ def test_accuracy_counts_regions_by_hand(patches, monkeypatch, caplog):
 
 
 def test_accuracy_on_a_data_set_of_ones_own(patches, tmp_path, monkeypatch):
-    monkeypatch.setattr(region_accuracy, "word_features", lambda *_: torch.eye(3))
+    monkeypatch.setattr(zero_shot, "word_features", lambda *_: torch.eye(3))
     model = torch.nn.Module()
     model.visual = MeanColour()
     for kind in ("images", "labels"):
@@ -105,8 +105,8 @@ def test_accuracy_is_the_same_as_open_clips_encoders_give(patches, tmp_path):
         std = torch.tensor(open_clip.OPENAI_DATASET_STD).view(3, 1, 1)
         with torch.no_grad():
             image = clip.encode_image((crop / 255 - mean) / std)
-            text = region_accuracy.word_features(
-                clip, ["red", "green", "blue"], region_accuracy.text_templates("vild", [])
+            text = zero_shot.word_features(
+                clip, ["red", "green", "blue"], zero_shot.text_templates("vild", [])
             )
         hits += int((image @ text.T).argmax()) == label
     seen = result["accuracy_seen"]

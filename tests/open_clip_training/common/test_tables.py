@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from open_clip_training.common.tables import read_table
+from open_clip_training.common.tables import read_columns, read_table
 from ovseg.errors import UserError
 
 
@@ -21,8 +21,13 @@ def test_rows_and_what_is_no_table(tmp_path: Path) -> None:
         read_table(path, ("image", "noun"), "--train-data a.csv")
     assert str(raised.value) == (
         "--train-data a.csv lacks the column 'noun'; it has 'image', 'caption', 'more' (columns "
-        "are separated by commas), and needs image and noun"
+        "are separated by commas or tabs), and needs image and noun"
     )
+    path.write_text("filepath\ttitle\na,b.png\ta photo of a cat.\n")
+    assert read_table(path, ("filepath", "title"), "--train-data") == [
+        {"filepath": "a,b.png", "title": "a photo of a cat."}
+    ]
+    assert read_columns(path, "--train-data") == ["filepath", "title"]
     path.write_text("")
     with pytest.raises(UserError, match=r"lacks the column 'image'; it has none"):
         read_table(path, ("image",), "--captions")

@@ -31,6 +31,7 @@ class Proposer:
         return [Regions(inputs[0]["image"], self.masks)]
 
     def text(self, vocabulary: Vocabulary) -> TextEmbeddings:
+        self.words = list(vocabulary.words)
         return TextEmbeddings(vocabulary, torch.zeros(len(vocabulary.words) + 1, 1))
 
     def classify_queries(self, regions: Regions, text: TextEmbeddings) -> Tensor:
@@ -46,20 +47,10 @@ class Proposer:
 
 # a 4 x 6 picture: a cat on the left, a dog on the right, their floor below; one empty proposal
 LEFT = [[0, 1, 0, 0, 0, 0], [1, 1, 0, 0, 0, 0], [0] * 6, [0] * 6]
-
-
 RIGHT = [[0] * 6, [0, 0, 0, 0, 1, 1], [0, 0, 0, 0, 0, 1], [0] * 6]
-
-
 BELOW = [[0] * 6, [0] * 6, [0] * 6, [1] * 6]
-
-
 EMPTY = [[0] * 6] * 4
-
-
 WORDS = ["cat", "dog", "floor", "tree"]
-
-
 PICTURE = np.arange(72, dtype=np.uint8).reshape(4, 6, 3)
 
 
