@@ -62,7 +62,7 @@ def rendered(folder: Path, tmp_path: Path, script: str) -> str:
             BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic",
             "--no-first-run", "--disable-background-networking", "--disable-component-update",
             "--disable-sync", f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1200,900",
-            "--virtual-time-budget=6000", "--dump-dom", probe.as_uri(),
+            "--virtual-time-budget=60000", "--dump-dom", probe.as_uri(),
         ],
         capture_output=True, text=True, timeout=120, check=True,
     )  # fmt: skip
