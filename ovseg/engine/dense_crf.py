@@ -67,10 +67,14 @@ class DenseCrfSegmenter(nn.Module):
         """As the model's own."""
         return self.model.encode(batched_inputs)
 
-    def segment(self, inputs: dict[str, Any], encoded: Any) -> dict[str, Any]:
-        """As the model's own. The picture is ``inputs``' entry ``picture``, uint8 (height, width,
-        3), RGB, or is read from its ``file_name``."""
-        result = self.model.segment({**inputs, "output": "scores"}, encoded)
+    def recrop(self, encoded: Any, mask_threshold: float) -> Any:
+        """As the model's own."""
+        return self.model.recrop(encoded, mask_threshold)
+
+    def segment(self, inputs: dict[str, Any], encoded: Any, **settings: Any) -> dict[str, Any]:
+        """As the model's own, with its ``settings``. The picture is ``inputs``' entry ``picture``,
+        uint8 (height, width, 3), RGB, or is read from its ``file_name``."""
+        result = self.model.segment({**inputs, "output": "scores"}, encoded, **settings)
         picture = inputs["picture"] if "picture" in inputs else read_image(inputs["file_name"])
         refined = dense_crf(result.pop("sem_seg"), picture)
         if inputs.get("output", "scores") == "scores":

@@ -105,6 +105,8 @@ class SegmentScores:
             On the main process ``panoptic_seg`` and ``segm``, as far as they are asked for, each
             with its figures in percent, NaN for what does not exist; empty on the others.
         """
+        if not (panoptic or instances):
+            return {}
         gathered = comm.gather(self.images)
         if not comm.is_main_process():
             return {}

@@ -163,4 +163,7 @@ def test_a_picture_is_segmented_with_it(small_config, small_model) -> None:
     # probabilities, where the plain model's scores are sums over proposals
     np.testing.assert_allclose(prediction.class_probs.sum(axis=0), 1, atol=1e-5)
     assert (prediction.labels == prediction.class_probs.argmax(axis=0)).mean() > 0.999
+    # settings of one call reach the model inside
+    other = encoded.segment(["cat", "dog", "sky"], ensemble_weight=0.1, mask_threshold=0.6)
+    assert not np.allclose(other.scores, prediction.scores)
     assert not np.allclose(scores.class_probs, prediction.class_probs, atol=1e-3)
