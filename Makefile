@@ -13,6 +13,7 @@ PYTEST_ARGS ?=
 INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
 INSTALLED_DOCS := $(VENV)/.installed-docs
+INSTALLED_WEB := $(VENV)/.installed-web-test
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 # PYTHONWARNINGS: setuptools warns of every editable installation
@@ -27,7 +28,7 @@ define use_working_opencv
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev demo test test-fast docs ablations lint types format clean distclean
+.PHONY: help install install-dev demo test test-fast test-browser docs ablations lint types format clean distclean
 
 help:  ## say what the targets do
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,11 +41,14 @@ demo: $(INSTALLED)  ## segment the sample pictures with the embedded model
 	$(BIN)/python demo.py --class-names $(DEMO_WORDS) --input $(DEMO_INPUT) --output $(DEMO_OUTPUT)
 	@echo "The results are in $(DEMO_OUTPUT)"
 
-test: lint types  ## lint, types and tests
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+test: lint types  ## lint, types and all tests but those in a browser
+	$(BIN)/python -m pytest -m 'not browser' $(PYTEST_ARGS)
 
 test-fast: $(INSTALLED_DEV)  ## the tests that take no more than seconds each
-	$(BIN)/python -m pytest -m 'not slow' $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m 'not slow and not browser' $(PYTEST_ARGS)
+
+test-browser: $(INSTALLED_DEV) $(INSTALLED_WEB)  ## the web page, in Chromium or Chrome where one is installed
+	$(BIN)/python -m pytest tests/web $(PYTEST_ARGS)
 
 # NO_MKDOCS_2_WARNING: the theme advertises its successor
 docs: $(INSTALLED_DOCS)  ## build the documentation into site/; broken links are errors
@@ -93,6 +97,11 @@ $(INSTALLED): pyproject.toml setup.py ovseg/cli/install_detectron2.py ovseg/cli/
 
 $(INSTALLED_DEV): $(INSTALLED)
 	$(EDITABLE) '.[dev]'
+	$(use_working_opencv)
+	@touch $@
+
+$(INSTALLED_WEB): $(INSTALLED)
+	$(EDITABLE) '.[web-test]'
 	$(use_working_opencv)
 	@touch $@
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -18,6 +18,9 @@ from ovseg.prediction import Prediction, ProposalScores
 from ovseg.segments import InstancePrediction, PanopticPrediction
 from ovseg.structures import Regions
 from ovseg.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from ovseg.video.smoothing import Smoother
 
 # of a picture: the features of its crops at so many mask thresholds besides the model's own
 _THRESHOLDS_KEPT = 8
@@ -70,6 +73,7 @@ class EncodedImage:
         proposals: bool = False,
         ensemble_weight: float | None = None,
         mask_threshold: float | None = None,
+        smoother: Smoother | None = None,
     ) -> Prediction:
         """Segment the picture by any class names.
 
@@ -83,6 +87,7 @@ class EncodedImage:
                 proposal where its mask exceeds this. The crops are cut anew and go through CLIP
                 again, which is kept for thresholds that come back; a model that segments by its
                 best proposals alone (``OVSegDEMO``) shows its masks cut at this threshold too.
+            smoother: of a video, whose next frame this is.
 
         Returns:
             Labels and scores at the picture's own size.
@@ -97,12 +102,16 @@ class EncodedImage:
         encoded: Any = self._encoded
         if mask_threshold is not None:
             encoded = self._recropped(mask_threshold)
-        settings: dict[str, float | None] = {
+        settings: dict[str, Any] = {
             "ensemble_weight": ensemble_weight,
             "mask_threshold": mask_threshold,
         }
         inputs = {**self._inputs, "class_names": vocabulary}
-        result = model.segment({**inputs, "output": "labels"}, encoded, **settings)
+        adjust: dict[str, Any] = {}
+        if smoother is not None:
+            _single_view(encoded)
+            adjust = {"adjust": smoother}
+        result = model.segment({**inputs, "output": "labels"}, encoded, **settings, **adjust)
         probs = None
         if class_probs:
             scores = model.segment({**inputs, "output": "scores"}, encoded, **settings)["sem_seg"]

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from ovseg.mask_formats import coco_content, detections
-from ovseg.result_files import ResultPaths, save_result
+from ovseg.results.files import ResultPaths, save_result
 
 if TYPE_CHECKING:
     import supervision
@@ -53,6 +53,7 @@ class Prediction:
             the scores of everything that competes. They sum to 1, or to less where "others" has a
             part in it beside a single class, or to 0 where nothing scores.
         proposals: where asked for.
+        palette: the colours of the classes, one of :data:`ovseg.colours.PALETTES`.
     """
 
     labels: np.ndarray
@@ -61,6 +62,7 @@ class Prediction:
     image: np.ndarray
     class_probs: np.ndarray | None = None
     proposals: ProposalScores | None = None
+    palette: str = "default"
 
     @cached_property
     def masks(self) -> np.ndarray:
@@ -72,15 +74,19 @@ class Prediction:
         inside = self.labels[self.labels >= 0]
         return np.bincount(inside, minlength=len(self.class_names)).tolist()
 
-    def overlay(self, opacity: float = 0.5) -> Image.Image:
+    def overlay(self, opacity: float = 0.5, *, steady: bool = False) -> Image.Image:
         """The picture with its regions, their outlines and names, and a legend on its right.
 
         Args:
             opacity: of the regions' colours, 0 (outlines alone) to 1 (no picture under them).
+            steady: with the same legend for every frame of a video.
         """
         from ovseg.visualizer import draw_overlay  # OpenCV and a font, for pictures alone
 
-        return Image.fromarray(draw_overlay(self.image, self.labels, self.class_names, opacity))
+        colours = self._colours
+        return Image.fromarray(
+            draw_overlay(self.image, self.labels, self.class_names, opacity, colours, steady=steady)
+        )
 
     def label_image(self) -> Image.Image:
         """The label map as a picture: palette (grey over 254 classes), a pixel's value its label.
@@ -178,6 +184,26 @@ class Prediction:
             polygons,
         )
 
+    def to_labelstudio(self, image: str = "") -> dict[str, Any]:
+        """A task of Label Studio with a brush mask for each class that was found.
+
+        Args:
+            image: where Label Studio finds the picture.
+        """
+        from ovseg.results.labelstudio import task
+
+        return task(self, image)
+
+    def to_yolo(self) -> str:
+        """YOLO's segmentation text: a line for each part of each class.
+
+        A line is the label, then x and y in 0..1 of each corner. Regions that are straight lines of
+        pixels are left out.
+        """
+        from ovseg.results.yolo import text
+
+        return text(self)
+
     def to_supervision(self) -> supervision.Detections:
         """The classes that were found as ``supervision.Detections``, one mask a class.
 
@@ -202,6 +228,6 @@ class Prediction:
 
     @property
     def _colours(self) -> np.ndarray:
-        from ovseg.visualizer import palette
+        from ovseg.colours import palette
 
-        return palette(len(self.class_names))
+        return palette(len(self.class_names), self.palette)

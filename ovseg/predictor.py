@@ -148,7 +148,33 @@ class Predictor:
         Raises:
             UserError, ValueError: see :meth:`__call__`; or the proposals do not fit the model.
         """
-        return self._encode([picture_array(image, bgr)], proposals)[0]
+        return self.encode_batch([picture_array(image, bgr)], [proposals])[0]
+
+    @torch.inference_mode()
+    def encode_batch(
+        self,
+        images: Sequence[np.ndarray],
+        proposals: Sequence[GivenProposals | None] | None = None,
+    ) -> list[EncodedImage]:
+        """Encode pictures that go through the model together.
+
+        They are padded to one size, which may change a result in its last digits.
+
+        Args:
+            images: uint8 (H, W, 3) each, RGB.
+            proposals: for each picture, in place of MaskFormer's; None for MaskFormer's.
+
+        Raises:
+            UserError: proposals do not fit the model.
+        """
+        batch = [self._model_input(image) for image in images]
+        for inputs, given in zip(batch, proposals or (), strict=proposals is not None):
+            if given is not None:
+                inputs["proposals"] = given
+        encoded = self.model.encode(batch)
+        return [
+            EncodedImage(self.model, *each) for each in zip(images, batch, encoded, strict=True)
+        ]
 
     def stream(
         self,
@@ -191,22 +217,10 @@ class Predictor:
         for array in read_ahead(images, bgr, on_error, 2 * batch_size):
             batch.append(array)
             if len(batch) == batch_size:
-                yield from self._encode(batch)
+                yield from self.encode_batch(batch)
                 batch = []
         if batch:
-            yield from self._encode(batch)
-
-    @torch.inference_mode()
-    def _encode(
-        self, images: Sequence[np.ndarray], proposals: GivenProposals | None = None
-    ) -> list[EncodedImage]:
-        batch = [self._model_input(image) for image in images]
-        if proposals is not None:
-            batch = [{**inputs, "proposals": proposals} for inputs in batch]
-        encoded = self.model.encode(batch)
-        return [
-            EncodedImage(self.model, *each) for each in zip(images, batch, encoded, strict=True)
-        ]
+            yield from self.encode_batch(batch)
 
     def _model_input(self, image: np.ndarray) -> dict[str, Any]:
         resized = resize_short_side(image, *test_size(self.cfg))

@@ -16,6 +16,8 @@ import pytest
 from conftest import ROOT
 from PIL import Image
 
+from ovseg.video.files import VideoFile
+
 DOCUMENTS = ("README.md", "GETTING_STARTED.md", *sorted(
     path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").glob("*.md")
 ))  # fmt: skip
@@ -42,6 +44,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name, sample in (("photo", "ball"), ("photo2", "mouse")):
         shutil.copy(ROOT / "resources" / "samples" / f"{sample}.jpg", tmp_path / f"{name}.jpg")
     (tmp_path / "classes.txt").write_text("soccer ball | football\ngrass\n", encoding="utf-8")
+    with VideoFile(tmp_path / "clip.avi", 10) as video:
+        video.write(np.asarray(Image.open(tmp_path / "photo.jpg")))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -94,6 +94,20 @@ def test_nothing_but_scripts_imports_the_commands() -> None:
     assert {name for name in importers if not is_in(name, "ovseg.cli")} == {"ovseg.__main__"}
 
 
+def test_the_web_page_is_imported_by_its_command_alone() -> None:
+    modules = {module_of(path): imports_of(path) for path in FILES}
+    importers = {
+        module
+        for module, names in modules.items()
+        if not is_in(module, "ovseg.web") and any(is_in(name, "ovseg.web") for name in names)
+    }
+    assert importers == {"ovseg.cli.web"}
+    # what is behind the page works, and is tested, without its library
+    assert {module for module, names in modules.items() if "gradio" in names} == {
+        "ovseg.web.events", "ovseg.web.page", "ovseg.web.server"
+    }  # fmt: skip
+
+
 def test_relative_imports_are_resolved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(globals(), "ROOT", tmp_path)
     folder = tmp_path / "ovseg" / "modeling"

@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
+from ovseg.colours import palette
 from ovseg.errors import UserError
 from ovseg.prediction import Prediction
-from ovseg.result_files import ResultPaths, plan_outputs, save_result
-from ovseg.visualizer import palette
+from ovseg.results.files import ResultPaths, plan_outputs, save_result
 
 IMAGE = np.zeros((2, 3, 3), np.uint8)
 

@@ -16,7 +16,7 @@ from ovseg.instance_drawing import draw_segments, numbered_names, shades
 from ovseg.modeling.panoptic import instances, panoptic_segments
 from ovseg.prediction import Prediction
 from ovseg.predictor import Predictor
-from ovseg.result_files import ResultPaths, plan_outputs, save_result
+from ovseg.results.files import ResultPaths, plan_outputs, save_result
 from ovseg.segments import InstancePrediction, PanopticPrediction, Segment
 from ovseg.visualizer import palette
 from ovseg.vocabulary import Vocabulary

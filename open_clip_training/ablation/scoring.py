@@ -16,7 +16,7 @@ from tqdm import tqdm
 from open_clip_training.common.regions import percent
 from ovseg.config import setup_cfg
 from ovseg.data.datasets import class_groups, dataset_classes, ignore_label, load_dataset
-from ovseg.data.label_maps import read_labels
+from ovseg.data.label_maps import read_truth
 from ovseg.data.mapper import EvaluationMapper
 from ovseg.evaluation import group_miou, new_confusion, scores, update_confusion
 from ovseg.modeling import OVSeg
@@ -53,7 +53,7 @@ def record_proposals(cfg: CfgNode, dataset: str, limit: int, path: Path) -> None
         probs = model.classify_queries(regions, model.text(inputs["class_names"]))
         assert probs is not None  # MaskFormer's own proposals have embeddings
         saved["class_probs"].append(probs.cpu().numpy())
-        saved["truth"].append(read_labels(example["sem_seg_file_name"]))
+        saved["truth"].append(read_truth(example))
     arrays: dict[str, Any] = {name: np.stack(parts) for name, parts in saved.items()}
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, **arrays)

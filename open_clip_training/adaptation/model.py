@@ -11,6 +11,7 @@ import open_clip
 import torch
 from torch import nn
 
+from open_clip_training.adaptation.options import CLIP_FILES
 from ovseg.errors import UserError
 from ovseg.modeling.clip import (
     architecture_of_file,
@@ -46,7 +47,7 @@ def load_clip(
         UserError: there is no such CLIP, it cannot be had, or its prompts have another depth.
     """
     with _options_named():
-        if Path(name).is_file() or Path(name).suffix in {".pt", ".pth", ".bin", ".safetensors"}:
+        if Path(name).is_file() or Path(name).suffix in CLIP_FILES:
             source = name
             weights, known = read_clip_file(source)
         else:

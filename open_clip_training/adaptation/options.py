@@ -7,9 +7,11 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from open_clip_training.common.options import SEEDS, check_ranges
+from open_clip_training.common.options import SEEDS, check_dataset, check_ranges, check_there
 from ovseg.errors import Parser
 
+#: endings by which a name is known for a file
+CLIP_FILES = frozenset({".pt", ".pth", ".bin", ".safetensors"})
 RANGES: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("epochs", "steps", "accumulate"), (1, math.inf)),
     **dict.fromkeys(("mask_prompt_depth", "warmup", "workers", "eval_images"), (0, math.inf)),
@@ -71,4 +73,9 @@ def parse_arguments(
     add("--resume", action="store_true", help="continue a stopped run")
     options = parser.parse_args(arguments)
     check_ranges(options, RANGES)
+    if "*" not in options.train_data and not options.train_data.endswith(".tar"):
+        check_there(options, {"train_data": "collect_pairs.py makes it"})
+    if Path(options.clip).suffix in CLIP_FILES:
+        check_there(options, {"clip": "give the path of a CLIP, or a name such as ViT-B/16"})
+    check_dataset("--eval-data", options.eval_data)
     return options

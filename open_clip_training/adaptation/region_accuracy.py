@@ -6,9 +6,9 @@ import torch
 
 from open_clip_training.adaptation.zero_shot import Sample, ZeroShotCheck
 from open_clip_training.common.regions import MIN_PIXELS, cut_regions, region_sizes
-from ovseg.data.custom import register_custom
 from ovseg.data.datasets import class_groups, dataset_classes, load_dataset
-from ovseg.evaluation.sem_seg import matching_truth
+from ovseg.data.label_maps import matching_truth
+from ovseg.data.own.registration import register_custom
 from ovseg.modeling.clip import ClipEncoder
 from ovseg.utils.images import read_image
 

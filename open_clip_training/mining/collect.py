@@ -19,7 +19,7 @@ from open_clip_training.common.processes import Processes, wait_for_all
 from open_clip_training.mining.folder import merge_parts, part_path, write_crops
 from open_clip_training.mining.sources import UNREADABLE, CaptionSource, LabelSource, PairSource
 from ovseg.config import setup_cfg
-from ovseg.data.custom import register_custom
+from ovseg.data.own.registration import register_custom
 from ovseg.errors import UserError
 from ovseg.utils.digests import with_digest
 from ovseg.utils.io import read_json, write_json

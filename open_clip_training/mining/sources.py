@@ -24,8 +24,8 @@ from open_clip_training.mining.pairs import (
     resize_labels,
 )
 from ovseg.data.datasets import dataset_classes, ignore_label, load_dataset
+from ovseg.data.label_maps import matching_truth
 from ovseg.errors import UserError
-from ovseg.evaluation.sem_seg import matching_truth
 from ovseg.modeling import OVSeg
 from ovseg.predictor import Predictor
 from ovseg.utils.digests import digest

@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from open_clip_training.common.options import SEEDS, check_ranges
+from open_clip_training.common.options import SEEDS, check_ranges, check_there
 from open_clip_training.pretraining.settings import PretrainingSettings
 from ovseg.errors import Parser
 
@@ -44,4 +44,10 @@ def parse_arguments(
     add("--eval-pictures", type=int, default=300, help="of dev, 0: no check")
     options = parser.parse_args(arguments)
     check_ranges(options, RANGES)
+    there = {
+        "root": "datasets/prepare_stickerscenes.py makes it",
+        "train_data": "datasets/prepare_stickerscenes.py makes it",
+        "model_config": "give a model config of open_clip's form",
+    }
+    check_there(options, there)
     return options

@@ -18,6 +18,7 @@ from ovseg.errors import Parser, UserError, cli_errors
 #: what each subcommand does
 COMMANDS = {
     "segment": "segment pictures by any words",
+    "video": "segment a video or what a camera sees",
     "web": "segment pictures in a web page",
     "train": "train the segmenter",
     "evaluate": "evaluate a checkpoint on data sets",

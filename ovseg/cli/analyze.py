@@ -41,7 +41,7 @@ def run(cfg: CfgNode, args: argparse.Namespace) -> None:
     from detectron2.utils import comm
     from detectron2.utils.logger import setup_logger
 
-    from ovseg.data.custom import register_custom
+    from ovseg.data.own.registration import register_custom
     from ovseg.engine.oracle_analysis import analyze_dataset
     from ovseg.engine.trainer import load_model
 

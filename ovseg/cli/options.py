@@ -7,16 +7,20 @@ what is wrong with it, must not wait for them.
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from ovseg.config.overrides import dataset_names, find_config
+from ovseg.config.overrides import check_files, dataset_names, find_config
 from ovseg.data.splits import check_dataset_names
 from ovseg.errors import Parser
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
+
+
+logger = logging.getLogger(__name__)
 
 
 def add_config_file(parser: Parser, help: str = "model config") -> None:
@@ -82,18 +86,22 @@ def check_command(args: argparse.Namespace, keys: Iterable[str] = ("DATASETS.TES
     """Find mistakes in a command line that can be found at once.
 
     Args:
-        args: with ``config_file`` and ``opts``, maybe ``dataset``.
+        args: with ``config_file`` and ``opts``, maybe ``dataset`` and ``resume``.
         keys: of the data sets that the command looks at.
 
     Raises:
-        UserError: no such config file, or an unknown data set.
+        UserError: no such config file, data set file or weights, or an unknown data set.
     """
     find_config(args.config_file)
     # data sets of the user's own have names that only their files tell; and where detectron2 is
     # imported already, a program may have registered more
-    own = "DATASETS.CUSTOM" in args.opts or getattr(args, "dataset", [])
+    given = getattr(args, "dataset", None) or []
+    files = [given] if isinstance(given, str) else given
+    own = "DATASETS.CUSTOM" in args.opts or files
     if not own and "detectron2" not in sys.modules:
         check_dataset_names(dataset_names(args.opts, keys))
+    # a resumed run has weights of its own
+    check_files(args.opts, files, weights=not getattr(args, "resume", False))
 
 
 def evaluation_config(args: argparse.Namespace) -> CfgNode:
@@ -103,7 +111,7 @@ def evaluation_config(args: argparse.Namespace) -> CfgNode:
         UserError: a mistake in the config, or weights or a data set that are not there.
     """
     from ovseg.config import setup_cfg
-    from ovseg.data.custom import register_custom
+    from ovseg.data.own.registration import register_custom
     from ovseg.engine.checks import check_evaluation, check_single_view, check_weights
 
     opts: list[Any] = ["TEST.LOAD_PROPOSALS", args.load_proposals] if args.load_proposals else []
@@ -114,6 +122,8 @@ def evaluation_config(args: argparse.Namespace) -> CfgNode:
     cfg.defrost()
     cfg.DATASETS.TEST = tuple(dict.fromkeys(cfg.DATASETS.TEST))
     cfg.freeze()
-    check_evaluation(cfg)
+    for report in check_evaluation(cfg):
+        for line in report.warnings():
+            logger.warning(line)
     check_single_view(cfg)
     return cfg

@@ -12,6 +12,7 @@ not be evaluated (the others are), 2 for a mistake in the command.
 from __future__ import annotations
 
 import argparse
+import functools
 import logging
 import sys
 from collections.abc import Sequence
@@ -29,6 +30,8 @@ from ovseg.errors import Parser, UserError, cli_errors
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
+
+    from ovseg.data.data_report import DataReport
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +74,11 @@ def make_parser(description: str | None, evaluating: bool) -> Parser:
         + ("evaluate on" if evaluating else "train on, or with --eval-only to evaluate on")
         + "; may be given several times",
     )
+    parser.add_argument(
+        "--check-data",
+        action="store_true",
+        help="look at all files of the data sets before the run; else at a sample of large ones",
+    )
     add_proposals(parser, condition)
     add_processes(parser, num_gpus=1)
     add_opts(parser)
@@ -84,8 +92,8 @@ def setup(args: argparse.Namespace) -> CfgNode:
     at the end of the command takes precedence.
     """
     from ovseg.config import setup_cfg
-    from ovseg.data.custom import register_custom
     from ovseg.data.datasets import ignore_label
+    from ovseg.data.own.registration import register_custom
 
     opts: list[Any] = []
     if args.dataset:
@@ -103,8 +111,15 @@ def setup(args: argparse.Namespace) -> CfgNode:
     return cfg
 
 
-def run(cfg: CfgNode, args: argparse.Namespace) -> dict[str, Any] | None:
+def run(
+    cfg: CfgNode, args: argparse.Namespace, reports: Sequence[DataReport] = ()
+) -> dict[str, Any] | None:
     """One process's work: set up the log, then train or evaluate.
+
+    Args:
+        cfg: see :func:`setup`.
+        args: of the command line.
+        reports: of the data sets; they are logged.
 
     Returns:
         The last evaluation's results, ``{"sem_seg": {...}}`` or one such dict a data set; None when
@@ -114,13 +129,17 @@ def run(cfg: CfgNode, args: argparse.Namespace) -> dict[str, Any] | None:
     from detectron2.utils import comm
     from detectron2.utils.logger import setup_logger
 
-    from ovseg.data.custom import register_custom
+    from ovseg.data.own.registration import register_custom
     from ovseg.engine.trainer import Trainer
 
     register_custom(cfg.DATASETS.CUSTOM)  # again: this may be a new process
     default_setup(cfg, args)
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="ovseg")
     logger.info("Running on %s, %d process(es)", cfg.MODEL.DEVICE, comm.get_world_size())
+    for report in reports if comm.is_main_process() else ():
+        logger.info("%s", report.table())
+        for line in report.warnings():
+            logger.warning("%s", line)
     if args.eval_only:
         return evaluate(cfg, resume=args.resume)
     trainer = Trainer(cfg)
@@ -190,10 +209,16 @@ def train_or_evaluate(args: argparse.Namespace) -> None:
         # here once, before processes start, so that a mistake is reported once
         cfg = setup(args)
         if args.eval_only:
-            check_evaluation(cfg)
+            reports = check_evaluation(cfg, args.check_data)
             check_checkpoint(cfg, args.resume)
         else:
-            check_training(cfg, args.resume, args.overwrite)
+            reports = check_training(cfg, args.resume, args.overwrite, args.check_data)
             if args.overwrite and is_first_process(args):
                 remove_training(cfg.OUTPUT_DIR)
-        start(run, cfg, args, cfg.OUTPUT_DIR, "config key OUTPUT_DIR:")
+        start(
+            functools.partial(run, reports=reports),
+            cfg,
+            args,
+            cfg.OUTPUT_DIR,
+            "config key OUTPUT_DIR:",
+        )

@@ -75,8 +75,17 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> N
     """Read the command line and do what it asks for."""
     with cli_errors():
         args = parser.parse_args(argv)
+        _check_inputs(args)
         logging.basicConfig(level=logging.INFO, format="%(message)s")
         args.action(args)
+
+
+def _check_inputs(args: argparse.Namespace) -> None:
+    """Refuse files that are not there, before PyTorch is imported to read them."""
+    for name in ("input", "ovseg", "clip", "source", "config_file"):
+        path = getattr(args, name, None)
+        if path is not None and not Path(path).exists():
+            raise UserError(f"{name} {str(path)!r} does not exist (no such file); check the path")
 
 
 def _list_arguments(parser: argparse.ArgumentParser) -> None:

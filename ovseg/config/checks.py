@@ -56,6 +56,10 @@ def check_config(cfg: CN) -> None:
         value = _value(cfg, key)
         if not 0 <= value <= 1:
             raise UserError(f"{key} {value} must lie in 0..1")
+    if not 0 <= cfg.DATALOADER.MAX_LOST <= 0.5:
+        raise UserError(
+            f"DATALOADER.MAX_LOST {cfg.DATALOADER.MAX_LOST} must lie in 0..0.5; 0: leave out none"
+        )
     for key, least in _LEAST.items():
         value = _value(cfg, key)
         if value < least:

@@ -36,9 +36,12 @@ def _add_input(cfg: CN) -> None:
     # published keys that thin out the training images of each class; all are used, others refused
     cfg.DATASETS.SAMPLE_PER_CLASS = -1
     cfg.DATASETS.SAMPLE_SEED = 0
-    # yaml files that describe data sets of one's own (ovseg/data/custom.py); DATASETS.TRAIN and
+    # yaml files that describe data sets of one's own (ovseg/data/own); DATASETS.TRAIN and
     # DATASETS.TEST may then name them
     cfg.DATASETS.CUSTOM = ()
+    # share of the training images that may be left out because they cannot be read: at least 10 of
+    # them, at most half; 0: none
+    cfg.DATALOADER.MAX_LOST = 0.01
 
 
 def _add_backbone(cfg: CN) -> None:

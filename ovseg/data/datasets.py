@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
+from ovseg.data.class_lists import ClassList
 from ovseg.data.splits import ADE20K, FROZEN, SPLITS, Split, data_root, unknown_dataset
 from ovseg.errors import UserError
 from ovseg.utils.package_files import clone_folder
@@ -23,31 +25,48 @@ from ovseg.utils.package_files import clone_folder
 logger = logging.getLogger(__name__)
 
 
+class DatasetFiles(ABC):
+    """Gives the dataset dicts of a data set, as detectron2's catalogue wants."""
+
+    @abstractmethod
+    def __call__(self, unpaired: bool = False) -> list[dict[str, Any]]:
+        """Dicts in a fixed order; see :func:`load_dataset`."""
+
+
+def register_files(
+    name: str, files: DatasetFiles, classes: ClassList, ignored: int, **metadata: Any
+) -> None:
+    """Register a data set in detectron2's catalogues.
+
+    Metadata: ``stuff_classes``, ``ignore_label``, ``evaluator_type``, ``class_groups`` (group name
+    -> labels; empty where the classes have none), and ``metadata``.
+    """
+    DatasetCatalog.register(name, files)
+    MetadataCatalog.get(name).set(
+        stuff_classes=list(classes.names),
+        ignore_label=ignored,
+        evaluator_type="sem_seg",
+        class_groups={group: list(members) for group, members in classes.groups.items()},
+        **metadata,
+    )
+
+
 def register_split(split: Split, root: str | os.PathLike[str]) -> None:
     """Register ``split``, its files under ``root``, in detectron2's catalogues.
 
     The dataset dicts have ``file_name``, ``sem_seg_file_name`` and, of a split with instance maps,
-    ``instance_file_name``. Metadata: ``stuff_classes``, ``ignore_label``, ``image_root``,
-    ``sem_seg_root``, ``evaluator_type`` and ``class_groups`` (group name -> labels; empty where the
-    classes have none).
+    ``instance_file_name``. Metadata are those of :func:`register_files`, ``image_root`` and
+    ``sem_seg_root``.
     """
     instances = Path(root, split.instances) if split.instances else None
     files = _Files(split, Path(root, split.images), Path(root, split.labels), instances)
-    classes = split.classes()
-    DatasetCatalog.register(split.name, files)
-    MetadataCatalog.get(split.name).set(
-        stuff_classes=list(classes.names),
-        ignore_label=split.ignore_label,
-        image_root=str(files.images),
-        sem_seg_root=str(files.labels),
-        evaluator_type="sem_seg",
-        class_groups={group: list(members) for group, members in classes.groups.items()},
-    )
+    roots = {"image_root": str(files.images), "sem_seg_root": str(files.labels)}
+    register_files(split.name, files, split.classes(), split.ignore_label, **roots)
 
 
 @dataclass(frozen=True)
-class _Files:
-    """The files of a split; calling it gives the dataset dicts, as detectron2's catalogue wants."""
+class _Files(DatasetFiles):
+    """The files of a split."""
 
     split: Split
     images: Path
@@ -130,7 +149,7 @@ def load_dataset(name: str, unpaired: bool = False) -> list[dict[str, Any]]:
     try:
         source = DatasetCatalog[name]
         source = _PAIRED_BY_NAME.get(source, source)
-        return source(unpaired) if isinstance(source, _Files) else source()
+        return source(unpaired) if isinstance(source, DatasetFiles) else source()
     except (FileNotFoundError, NotADirectoryError) as error:
         raise UserError(
             f"data set {name}: {error.filename} is missing; set DETECTRON2_DATASETS to the folder "

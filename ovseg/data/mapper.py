@@ -17,9 +17,9 @@ from detectron2.projects.point_rend import ColorAugSSDTransform
 from detectron2.structures import Instances
 from torch.nn import functional as F
 
-from ovseg.data.custom import dataset_vocabulary
 from ovseg.data.datasets import dataset_classes
-from ovseg.data.label_maps import read_truth
+from ovseg.data.label_maps import matching_truth, truth_place, way_out
+from ovseg.data.own.registration import dataset_vocabulary
 from ovseg.data.segment_maps import thing_classes
 from ovseg.errors import UserError
 from ovseg.utils.images import read_image
@@ -146,7 +146,8 @@ class TrainingMapper:
         Raises:
             UserError: a file is missing or broken, sizes differ, or a label has no class.
         """
-        image, labels = _read_pair(dataset_dict, self.image_format)
+        image = _read(dataset_dict["file_name"], self.image_format)
+        labels = matching_truth(dataset_dict, image.shape[:2])
         height, width = labels.shape
         if labels.dtype != np.uint8:
             labels = labels.astype(np.float32)  # exact for 16 bit; what detectron2 can resize
@@ -160,7 +161,7 @@ class TrainingMapper:
             "height": height,
             "width": width,
             "image": image_tensor,
-            "instances": self._instances(label_tensor, dataset_dict["sem_seg_file_name"]),
+            "instances": self._instances(label_tensor, dataset_dict),
             "class_names": self.class_names,
         }
 
@@ -171,15 +172,15 @@ class TrainingMapper:
         border = (0, -width % self.size_divisibility, 0, -height % self.size_divisibility)
         return F.pad(image, border, value=PAD_VALUE), F.pad(labels, border, value=self.ignore_label)
 
-    def _instances(self, labels: torch.Tensor, file_name: str) -> Instances:
+    def _instances(self, labels: torch.Tensor, dataset_dict: dict[str, Any]) -> Instances:
         classes = torch.unique(labels)
         classes = classes[classes != self.ignore_label]
         outside = classes[(classes < 0) | (classes >= len(self.class_names))]
         if len(outside):
             raise UserError(
-                f"label map {file_name}: label {int(outside[0])} is outside the "
+                f"{truth_place(dataset_dict)}: label {int(outside[0])} is outside the "
                 f"{len(self.class_names)} classes (and not the ignored {self.ignore_label}); "
-                "prepare the data set again"
+                f"{way_out(dataset_dict)}"
             )
         instances = Instances((labels.shape[0], labels.shape[1]))
         instances.gt_classes = classes
@@ -255,15 +256,3 @@ class EvaluationMapper:
 def _read(path: str, image_format: str) -> np.ndarray:
     image = read_image(path)
     return image if image_format == "RGB" else np.ascontiguousarray(image[:, :, ::-1])
-
-
-def _read_pair(dataset_dict: dict[str, Any], image_format: str) -> tuple[np.ndarray, np.ndarray]:
-    image = _read(dataset_dict["file_name"], image_format)
-    labels = read_truth(dataset_dict)
-    if image.shape[:2] != labels.shape:
-        raise UserError(
-            f"label map {dataset_dict['sem_seg_file_name']} is {labels.shape[1]} x "
-            f"{labels.shape[0]} pixels, its image {image.shape[1]} x {image.shape[0]}; "
-            "prepare the data set again"
-        )
-    return image, labels

@@ -9,9 +9,13 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.utils.file_io import PathManager
 
+from ovseg.config.overrides import missing_weights
+from ovseg.data.data_check import check_data
+from ovseg.data.data_report import DataReport
 from ovseg.data.datasets import dataset_classes, ignore_label, load_dataset
 from ovseg.data.label_maps import read_truth
 from ovseg.data.loader import Example
+from ovseg.data.lost_images import allowed_losses
 from ovseg.data.proposal_files import check_image_names, check_proposals, dataset_folder
 from ovseg.data.segment_maps import check_segment_truth
 from ovseg.engine.resuming import check_fresh, check_resume, last_checkpoint
@@ -44,10 +48,7 @@ def check_weights(path: str) -> None:
     if path.startswith((OVSEG_SCHEME, HUB_SCHEME)):
         fetch(path)
     elif not weights_exist(path):
-        raise UserError(
-            f"MODEL.WEIGHTS {path!r}: there is no such file; give the path of a checkpoint "
-            "(GETTING_STARTED.md says where they are)"
-        )
+        raise missing_weights(path)
 
 
 def check_checkpoint(cfg: CfgNode, resume: bool) -> None:
@@ -74,12 +75,19 @@ def check_datasets(names: Iterable[str], key: str = "DATASETS.TEST") -> None:
         dataset_classes([name])
 
 
-def check_evaluation(cfg: CfgNode) -> None:
+def check_evaluation(cfg: CfgNode, all_data: bool = False) -> list[DataReport]:
     """Find out whether there is something to evaluate on, and its proposals where they are files.
+
+    Args:
+        cfg: names the data sets.
+        all_data: look at all their files, not at a sample of large ones.
+
+    Returns:
+        What was seen of each data set, see :func:`check_ground_truth`.
 
     Raises:
         UserError: ``DATASETS.TEST`` is empty or not there, or see :func:`check_proposal_files`,
-            :func:`check_segments`.
+            :func:`check_segments` and :func:`check_ground_truth`.
     """
     if not cfg.DATASETS.TEST:
         raise UserError(
@@ -88,21 +96,28 @@ def check_evaluation(cfg: CfgNode) -> None:
     check_datasets(cfg.DATASETS.TEST)
     check_proposal_files(cfg)
     check_segments(cfg)
+    return check_ground_truth(cfg.DATASETS.TEST, all_data)
 
 
-def check_training(cfg: CfgNode, resume: bool = False, overwrite: bool = False) -> None:
+def check_training(
+    cfg: CfgNode, resume: bool = False, overwrite: bool = False, all_data: bool = False
+) -> list[DataReport]:
     """Find out whether a training can be started, and its data sets are there.
 
     Args:
         cfg: of the training.
         resume: it goes on with the one in ``OUTPUT_DIR``.
         overwrite: it takes the place of the one in ``OUTPUT_DIR``.
+        all_data: look at all files of its data sets, not at a sample of large ones.
+
+    Returns:
+        What was seen of each data set, see :func:`check_ground_truth`.
 
     Raises:
         UserError: torchrun has started several processes without GPUs, on which detectron2 trains
             in one alone; or see :func:`check_datasets`, :func:`check_segments`,
             :func:`check_ignore_value`, :func:`ovseg.engine.resuming.check_resume`,
-            :func:`ovseg.engine.resuming.check_fresh`.
+            :func:`ovseg.engine.resuming.check_fresh` and :func:`check_ground_truth`.
     """
     if torch.device(cfg.MODEL.DEVICE).type == "cpu" and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError(
@@ -116,6 +131,39 @@ def check_training(cfg: CfgNode, resume: bool = False, overwrite: bool = False) 
         check_resume(cfg)
     else:
         check_fresh(cfg, overwrite)
+    reports = check_ground_truth(cfg.DATASETS.TRAIN, all_data, cfg.DATALOADER.MAX_LOST)
+    return reports + check_ground_truth(cfg.DATASETS.TEST, all_data)
+
+
+def check_ground_truth(
+    names: Iterable[str], all_data: bool, max_lost: float | None = None
+) -> list[DataReport]:
+    """Look at label maps, and at the sizes of their images, before any work.
+
+    Under torchrun the first process does so for all; the others see nothing.
+
+    Args:
+        names: of registered data sets.
+        all_data: look at all files, not at a sample of large data sets.
+        max_lost: for a training, which share of its images it may lose.
+
+    Returns:
+        What was seen of each data set.
+
+    Raises:
+        UserError: no run with one of them can succeed.
+    """
+    if int(os.environ.get("RANK", "0")):
+        return []
+    reports = []
+    for name in dict.fromkeys(names):
+        report = check_data(name, all_data)
+        allowed = allowed_losses(report.images, max_lost or 0)
+        problem = report.problem(training=max_lost is not None, allowed=allowed)
+        if problem is not None:
+            raise UserError(problem)
+        reports.append(report)
+    return reports
 
 
 def check_ignore_value(cfg: CfgNode) -> None:

@@ -14,11 +14,12 @@ import numpy as np
 from detectron2.config import CfgNode
 
 from ovseg.data.datasets import class_groups, dataset_classes, ignore_label
+from ovseg.data.label_maps import matching_truth
 from ovseg.data.loader import Example
 from ovseg.engine.resumable import Counts, RegionCounter, model_settings, resumable_pass
 from ovseg.evaluation.confusion import new_confusion
 from ovseg.evaluation.ensemble_grid import Grid, GridScores, grid_scores
-from ovseg.evaluation.sem_seg import count_labels, matching_truth
+from ovseg.evaluation.sem_seg import count_labels
 from ovseg.modeling import OVSeg
 from ovseg.structures import Regions
 

@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from ovseg.data.datasets import class_groups, dataset_classes, ignore_label, load_dataset
-from ovseg.data.label_maps import read_truth
+from ovseg.data.label_maps import matching_truth, read_truth
 from ovseg.data.loader import Example
 from ovseg.data.proposal_files import evaluation_mapper
 from ovseg.engine.resumable import Counts, RegionCounter, model_settings, resumable_pass
@@ -25,7 +25,7 @@ from ovseg.errors import UserError
 from ovseg.evaluation.confusion import NO_CLASS, new_confusion, scores
 from ovseg.evaluation.oracles import IOU_BINS, SETTINGS, Analysis, pairwise_iou
 from ovseg.evaluation.pictures import draw_comparison
-from ovseg.evaluation.sem_seg import count_labels, matching_truth
+from ovseg.evaluation.sem_seg import count_labels
 from ovseg.modeling import OVSeg
 from ovseg.modeling.crops import mask_boxes
 from ovseg.structures import Classified, GivenProposals, Regions

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from ovseg.data.datasets import load_dataset
 from ovseg.data.loader import SeededStream, TrainLoader, build_test_loader
+from ovseg.data.lost_images import LostImages, allowed_losses
 from ovseg.data.mapper import TrainingMapper
 from ovseg.data.proposal_files import evaluation_mapper
 from ovseg.engine.checkpoint import OVSegCheckpointer
@@ -64,6 +65,30 @@ class SeedHook(HookBase):
             torch.cuda.manual_seed(value)
 
 
+class LostHook(HookBase):
+    """Keeps with checkpoints which images a training has left out, and says at its end how many."""
+
+    def __init__(self, lost: LostImages) -> None:
+        """Keep ``lost``, of the main process."""
+        self._lost = lost
+
+    def state_dict(self) -> dict[str, Any]:
+        """Files and reasons; empty without any."""
+        return dict(self._lost.reasons)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up those of an earlier part of the run."""
+        self._lost.reasons.update(state)
+
+    def after_train(self) -> None:
+        """Say how many there are."""
+        if self._lost.reasons:
+            logger.warning(
+                "%d images were left out, since they cannot be read: %s",
+                len(self._lost.reasons), ", ".join(sorted(self._lost.reasons)[:5]),
+            )  # fmt: skip
+
+
 class Trainer(DefaultTrainer):
     """Trains by ``cfg.SOLVER`` on ``cfg.DATASETS.TRAIN`` and evaluates on ``cfg.DATASETS.TEST``.
 
@@ -81,6 +106,7 @@ class Trainer(DefaultTrainer):
         self._settings = training_settings(self.cfg)
         self._losses: dict[str, Tensor] = {}
         self.model.register_forward_hook(self._remember_losses)
+        hooks.insert(0, LostHook(self.data_loader.lost))
         if self.cfg.SEED >= 0:
             hooks.insert(0, SeedHook(self.cfg.SEED))
         return hooks
@@ -166,8 +192,9 @@ class Trainer(DefaultTrainer):
             raise UserError("config key DATASETS.TRAIN: empty; name a data set to train on")
         examples = [example for name in cfg.DATASETS.TRAIN for example in load_dataset(name)]
         seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
-        stream = SeededStream(examples, TrainingMapper(cfg, cfg.DATASETS.TRAIN), seed)
-        return TrainLoader(stream, cfg.SOLVER.IMS_PER_BATCH, cfg.DATALOADER.NUM_WORKERS)
+        allowed = allowed_losses(len(examples), cfg.DATALOADER.MAX_LOST)
+        stream = SeededStream(examples, TrainingMapper(cfg, cfg.DATASETS.TRAIN), seed, allowed)
+        return TrainLoader(stream, cfg.SOLVER.IMS_PER_BATCH, cfg.DATALOADER.NUM_WORKERS, allowed)
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Iterable[list[dict[str, Any]]]:

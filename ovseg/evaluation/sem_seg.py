@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
 from ovseg.data.datasets import class_groups, dataset_classes, ignore_label
-from ovseg.data.label_maps import read_truth
+from ovseg.data.label_maps import matching_truth, truth_place, way_out
 from ovseg.data.segment_maps import thing_classes
 from ovseg.errors import UserError
 from ovseg.evaluation.confusion import NO_CLASS, new_confusion, scores, update_confusion
@@ -76,8 +76,8 @@ class SemSegEvaluator(DatasetEvaluator):
         """Count a batch.
 
         Args:
-            inputs: dataset dicts with ``sem_seg_file_name``; or with ``error``, a line that says
-                why the image could not be segmented.
+            inputs: dataset dicts, see :func:`ovseg.data.label_maps.read_truth`; or with ``error``,
+                a line that says why the image could not be segmented.
             outputs: dicts with ``labels`` (H, W), integer, ``NO_CLASS`` where there is none; or
                 with ``sem_seg`` scores (C, H, W), whose argmax is taken; what comes after the
                 scores of the classes stands for none. H and W are the file's. For segments also
@@ -152,21 +152,6 @@ class SemSegEvaluator(DatasetEvaluator):
         return results
 
 
-def matching_truth(example: Mapping[str, Any], size: Sequence[int]) -> np.ndarray:
-    """The label map (H, W) of a dataset dict whose image has ``size`` H, W.
-
-    Raises:
-        UserError: it is missing, broken or of another size.
-    """
-    truth = read_truth(example)
-    if truth.shape != tuple(size):
-        raise UserError(
-            f"label map {example['sem_seg_file_name']} is {truth.shape[1]} x {truth.shape[0]} "
-            f"pixels, its image {size[1]} x {size[0]}; prepare the data set again"
-        )
-    return truth
-
-
 def count_labels(
     confusion: np.ndarray,
     labels: np.ndarray,
@@ -183,6 +168,6 @@ def count_labels(
         update_confusion(confusion, labels, truth, ignore_label)
     except ValueError as error:
         raise UserError(
-            f"label map {example['sem_seg_file_name']}: {error}, and not the ignored "
-            f"{ignore_label}; prepare the data set again, or correct its list of classes"
+            f"{truth_place(example)}: {error}, and not the ignored {ignore_label}; "
+            f"{way_out(example)}"
         ) from error

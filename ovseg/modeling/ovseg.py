@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -38,6 +38,8 @@ from .proposals.masks import fit_given, image_masks
 from .segmentation import label_map, label_maps, word_scores
 
 Inputs = dict[str, Any]
+#: makes another classification of regions
+Adjust = Callable[[Regions, Classified], Classified]
 
 _SEMANTIC_ONLY = SegmentFinder()
 
@@ -160,6 +162,7 @@ class OVSeg(nn.Module):
         *,
         ensemble_weight: float | None = None,
         mask_threshold: float | None = None,
+        adjust: Adjust | None = None,
     ) -> dict[str, Any]:
         """Class names -> ensemble -> segmentation of an encoded image, as :meth:`forward` does.
 
@@ -167,9 +170,12 @@ class OVSeg(nn.Module):
             inputs: of the image.
             regions: the encoded image, its crops cut at ``mask_threshold``, see :meth:`recrop`.
             ensemble_weight, mask_threshold: in place of the model's own.
+            adjust: may change the classification before it is used.
         """
         text = self.text(vocabulary_of(inputs))
         classified = self.classify(regions, text, ensemble_weight)
+        if adjust is not None:
+            classified = adjust(regions, classified)
         part = self.partial_scores(regions, classified, text.vocabulary, mask_threshold)
         result = self.assemble(inputs, [part], regions.image.shape[-2:])
         return {**result, **self.find_segments(inputs, regions, classified)}

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from ovseg.errors import UserError
 from ovseg.utils.deep_pictures import (
@@ -134,6 +134,23 @@ def _read(path: Path) -> np.ndarray:
         if values is None:
             raise
         return _pixels(_to_rgb(Image.fromarray(to_8_bit(values, tiff_top(tags), str(path)))))
+
+
+def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """Height and width of a picture as :func:`read_image` gives it, from the head of the file.
+
+    Raises:
+        UserError: the file is missing or no picture.
+    """
+    try:
+        with open_image(path) as file:
+            turned = file.getexif().get(ExifTags.Base.Orientation) in {5, 6, 7, 8}
+            return (file.width, file.height) if turned else (file.height, file.width)
+    except Exception as error:  # as in read_image
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(
+            f"input {os.fspath(path)!r} cannot be read as a picture ({reason})"
+        ) from error
 
 
 def rgb_array(image: Image.Image, path: Path | None = None) -> np.ndarray:

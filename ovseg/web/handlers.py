@@ -166,10 +166,11 @@ def _status(answer: Answer) -> str:
     prediction = answer.prediction
     height, width = prediction.labels.shape
     found = sum(area > 0 for area in prediction.areas())
-    times = f"segmented in {answer.segmenting_seconds:.2f} s"
-    if answer.encoding_seconds > 0.005:  # else it was encoded already
-        times = f"encoded in {answer.encoding_seconds:.2f} s, {times}"
-    return (
-        f"{found} of {len(prediction.class_names)} classes found · {width} × {height} pixels · "
-        f"{times} · point at a name to see its region"
-    )
+    steps = (("encoded", answer.encoding_seconds), ("segmented", answer.segmenting_seconds))
+    # what was there already took no time
+    times = ", ".join(f"{what} in {seconds:.2f} s" for what, seconds in steps if seconds > 0.005)
+    parts = [
+        f"{found} of {len(prediction.class_names)} classes found",
+        f"{width} × {height} pixels",
+    ]
+    return " · ".join([*parts, times] if times else parts)

@@ -17,7 +17,8 @@ from ovseg.web.views import AREA_HEADERS, BRANCH_HEADERS
 
 STYLE = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
 _HEAD = """# OVSeg
-Segment a picture into whatever you can name: give the picture and a class name a line."""
+Segment a picture into whatever you can name: give the picture, and a class name a line. Point at a
+name below the segmentation to see its region."""
 _FOOT = f"OVSeg {__version__} · open-vocabulary semantic segmentation with mask-adapted CLIP"
 # files of visitors are deleted after two hours; looked after every ten minutes
 _DELETE_FILES = (600, 7200)
@@ -44,7 +45,9 @@ def build_page(handlers: Handlers, examples: Sequence[Example], queue_size: int)
     """
     models = handlers.tasks.models
     own = models.own_settings(models.names[0])
-    with gr.Blocks(title="OVSeg", analytics_enabled=False, delete_cache=_DELETE_FILES) as page:
+    with gr.Blocks(
+        title="OVSeg", analytics_enabled=False, delete_cache=_DELETE_FILES, fill_width=True
+    ) as page:
         gr.Markdown(_HEAD, elem_id="head")
         with gr.Row(equal_height=False):
             with gr.Column(scale=4, min_width=320):

@@ -89,7 +89,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     [
         ("segmet", "ovseg has no command 'segmet'; did you mean segment?"),
         ("eval", "did you mean evaluate"),
-        ("xyz", "there are segment, web, train, evaluate"),
+        ("xyz", "there are segment, video, web, train, evaluate"),
         ("--colour", "unrecognized arguments: --colour; see --help"),
     ],
 )
@@ -154,6 +154,30 @@ def test_mistakes_that_can_be_seen_at_once_load_nothing(tmp_path: Path) -> None:
         "did you mean ade20k_sem_seg_val": [
             *("analyze", "--config-file", TINY, *data, "coco_2017_val,ade20k_sem_seg_vl")
         ],
+        "data set file 'gone1.yaml' cannot be read (No such file": [
+            *("train", "--config-file", TINY, "--dataset", "gone1.yaml")
+        ],
+        "data set file 'gone2.yaml' cannot be read (No such file": [
+            *("evaluate", "--config-file", TINY, "--dataset", "gone2.yaml", *data[:2])
+        ],
+        "data set file 'gone 3.yaml' cannot be read (No such file": [
+            *("search", "--config-file", TINY, "DATASETS.CUSTOM", f"('{TINY}', 'gone 3.yaml')")
+        ],
+        "data set file 'gone4.yaml' cannot be read (No such file": [
+            *("analyze", "--config-file", TINY, "DATASETS.CUSTOM", "gone4.yaml")
+        ],
+        "MODEL.WEIGHTS 'x.pth': there is no such file": [
+            *("evaluate", "--config-file", TINY, *data, "stickerscenes_dev")
+        ],
+        "MODEL.WEIGHTS 'y.pth': there is no such file": [
+            *("train", "--config-file", TINY, "MODEL.WEIGHTS", "y.pth")
+        ],
+        "MODEL.WEIGHTS 'z.pth': there is no such file": [
+            *(*word, "--config-file", TINY, "--opts", "MODEL.WEIGHTS", "z.pth")
+        ],
+        "input 'gone5.pth' does not exist": ["weights", "convert", "gone5.pth", "out.pkl"],
+        "source 'gone6.pth' does not exist": ["weights", "export", "gone6.pth", "out.pth"],
+        "ovseg 'gone7.pth' does not exist": ["weights", "swap", "take", "gone7.pth", "out.pt"],
         "--weights 2.0 is outside 0..1": ["search", "--config-file", TINY, "--weights", "2"],
         "--limit 0 is too small": ["analyze", "--config-file", TINY, "--limit", "0"],
     }  # fmt: skip
@@ -166,12 +190,12 @@ def test_mistakes_that_can_be_seen_at_once_load_nothing(tmp_path: Path) -> None:
 
 
 def test_names_that_a_command_does_not_look_at_are_not_checked() -> None:
-    # stopped by a missing checkpoint, with everything loaded
-    opts = ["DATASETS.TEST", "x", "DATASETS.TRAIN", "y", "MODEL.WEIGHTS", "gone.pth"]
+    # stopped by an unknown key, with everything loaded
+    opts = ["DATASETS.TEST", "x", "DATASETS.TRAIN", "y", "MODEL.WIEGHTS", "gone.pth"]
     given = ["evaluate", "--config-file", TINY, *opts, "DATASETS.TEST", "stickerscenes_frozen"]
     ((code, _, err, heavy),) = answers([given])
     assert code == 2
-    assert "MODEL.WEIGHTS 'gone.pth': there is no such file" in err
+    assert "unknown config key MODEL.WIEGHTS" in err
     assert "torch" in heavy
 
 

@@ -13,7 +13,8 @@ from detectron2.modeling import build_model
 from PIL import Image
 from tiny_world import CONFIGS, tiny_opts, write_clip
 
-from ovseg.cli import segment
+from ovseg.cli import model_choice, segment, windows
+from ovseg.colours import palette
 from ovseg.config import setup_cfg
 from ovseg.errors import UserError
 from ovseg.predictor import Predictor
@@ -104,7 +105,7 @@ def test_the_demo_writes_what_the_predictor_says(
 def test_the_embedded_model_looks_for_all_it_knows(
     model: list[str], photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(segment, "EMBEDDED_CONFIG", CONFIGS / EVALUATION)
+    monkeypatch.setattr(model_choice, "EMBEDDED_CONFIG", CONFIGS / EVALUATION)
     monkeypatch.chdir(tmp_path)  # found from anywhere
     segment.main(["--input", str(photos / "b.png"), "--output", "pred", *model])
     summary = json.loads((tmp_path / "pred" / "b.json").read_text("utf-8"))
@@ -214,7 +215,7 @@ def test_usage_errors_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:
 def test_without_output_a_window_is_needed(
     photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(segment.sys, "platform", "linux")
+    monkeypatch.setattr(windows.sys, "platform", "linux")
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     assert run(EVALUATION, "--class-names", "cat", "--input", photos / "b.png") == 2
@@ -241,4 +242,99 @@ def test_opencv_without_windows(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(cv2, "namedWindow", refuse)
     with pytest.raises(UserError, match="cannot open windows; give --output"):
-        segment.show(np.zeros((4, 4, 3), np.uint8))
+        windows.show(np.zeros((4, 4, 3), np.uint8))
+
+
+def test_formats_and_batches(
+    model: list[str], photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (photos / "bb_broken.png").write_text("no picture")
+    common = ["--class-names", *WORDS, "--input", photos, "--save", "scores,coco,html"]
+    for size in (1, 2):
+        args = [*common, "--batch-size", size, "--output", tmp_path / str(size)]
+        assert run(EVALUATION, *args, *model) == 1
+        assert "bb_broken.png" in errors_of(capsys)
+    for name in "abc":  # all of one size, so padding changes nothing
+        one, two = (np.load(tmp_path / size / "scores" / f"{name}.npz") for size in "12")
+        np.testing.assert_allclose(one["scores"], two["scores"], rtol=1e-2)
+    assert {path.name for path in (tmp_path / "2").iterdir()} == {
+        "a.json", "b.json", "c.json", "scores", "coco", "coco.json", "html",
+    }  # fmt: skip
+    images = json.loads((tmp_path / "2" / "coco.json").read_text("utf-8"))["images"]
+    assert [image["file_name"] for image in images] == ["a.jpeg", "b.png", "c.png"]
+
+
+def test_an_interrupted_run_goes_on(
+    model: list[str],
+    photos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    args = ["--class-names", *WORDS, "--input", photos, "--output", tmp_path / "pred"]
+    args += ["--save", "labels,coco", "--skip-existing"]
+    encode = Predictor.encode_batch
+    seen: list[int] = []
+
+    def interrupted(self: Predictor, *rest: object) -> object:
+        seen.append(1)
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+        return encode(self, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Predictor, "encode_batch", interrupted)
+    assert run(EVALUATION, *args, *model) == 130
+
+    def pictures() -> list[str]:
+        images = json.loads((tmp_path / "pred" / "coco.json").read_text("utf-8"))["images"]
+        return [image["file_name"] for image in images]
+
+    assert pictures() == ["a.jpeg", "b.png"]
+    before = (tmp_path / "pred" / "a.json").stat().st_mtime_ns
+    capsys.readouterr()
+    assert run(EVALUATION, *args, *model) == 0
+    out = capsys.readouterr().out
+    assert "2 of 3 pictures are there already" in out
+    assert "1 picture, " in out
+    assert len(seen) == 4
+    assert pictures() == ["a.jpeg", "b.png", "c.png"]
+    assert (tmp_path / "pred" / "a.json").stat().st_mtime_ns == before
+    # nothing is left to do: no model is loaded
+    monkeypatch.setattr(Predictor, "__init__", None)
+    assert run(EVALUATION, *args, *model) == 0
+    assert "3 of 3" in capsys.readouterr().out
+
+
+def test_the_palette_of_the_colour_blind(model: list[str], photos: Path, tmp_path: Path) -> None:
+    args = ["--class-names", *WORDS, "--input", photos / "b.png", "--output", tmp_path]
+    assert run(EVALUATION, *args, "--palette", "colorblind", *model) == 0
+    summary = json.loads((tmp_path / "b.json").read_text("utf-8"))
+    first, *_ = palette(3, "colorblind").tolist()
+    assert summary["classes"][0]["color"] == "#{:02x}{:02x}{:02x}".format(*first)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--save", "overlay,gif"], "--save 'gif' is not known; choose from overlay"),
+        (["--save", ","], "names nothing"),
+        (["--batch-size", "0"], "--batch-size 0 must be at least 1"),
+        (["--palette", "rainbow"], "rainbow"),
+    ],
+)
+def test_bad_options(
+    options: list[str],
+    message: str,
+    photos: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    args = ["--class-names", "cat", "--input", photos, "--output", tmp_path / "pred", *options]
+    assert run(EVALUATION, *args) == 2
+    assert message in errors_of(capsys)
+    assert not (tmp_path / "pred").exists()
+
+
+def test_skipping_needs_a_folder(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(EVALUATION, "--class-names", "cat", "--input", photos, "--skip-existing") == 2
+    assert "--skip-existing needs --output" in errors_of(capsys)

@@ -18,6 +18,7 @@ from detectron2.data import DatasetCatalog
 from tiny_world import CONFIGS, tiny_opts, tiny_world
 
 from ovseg.cli import train
+from ovseg.data import data_check
 from ovseg.engine.processes import count_processes
 
 SWIN = CONFIGS / "ovseg_swinB_vitL_bs32_120k.yaml"
@@ -233,17 +234,23 @@ def test_no_config_is_answered(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_broken_training_image_is_named(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], workers: int
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    workers: int,
 ) -> None:
+    # the look before the run sees the first image alone, which is intact
+    monkeypatch.setattr(data_check, "SAMPLE", 1)
     (tmp_path / "world").mkdir()
     with tiny_world(tmp_path / "world", prefix="broken") as clip:
-        for path in (tmp_path / "world/stickerscenes/images/train").iterdir():
+        for path in sorted((tmp_path / "world/stickerscenes/images/train").iterdir())[1:]:
             path.write_bytes(path.read_bytes()[:80])
         overrides: dict[str, object] = {
             "DATASETS__TRAIN": "broken_train",
             "DATALOADER__NUM_WORKERS": workers,
         }
         said = answer(capsys, command(clip, tmp_path / "out", **overrides))
+    assert "3 training images cannot be used, more than the 2 that may be left out" in said
     assert ".png" in said
     assert "Traceback" not in said
     log = (tmp_path / "out" / "log.txt").read_text()

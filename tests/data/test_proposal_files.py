@@ -308,3 +308,21 @@ def test_demo_with_masks_of_ones_own(tmp_path):
     saved = read_proposals(tmp_path / "own" / "ball.npz", (height, width))
     assert saved.masks.shape[0] == 30
     assert saved.embeddings is not None
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([[[0, 0, 2, 0, 2, 2]]], "entry 1 is a polygon; proposals are run-length encodings"),
+        ([{"segmentation": [[0, 0, 2, 0, 2, 2]]}], "entry 1 is a polygon; .* key coco_json"),
+        ({"images": [], "annotations": [], "categories": []},
+         "it is a COCO instances file; the key that reads it is coco_json"),
+        ({"shapes": []}, "it is a labelme file of one picture"),
+    ],
+)  # fmt: skip
+def test_polygons_are_named_with_the_key_that_reads_them(
+    tmp_path: Path, content: object, message: str
+) -> None:
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match=message):
+        read_proposals(tmp_path / "a.json")

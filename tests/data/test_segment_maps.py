@@ -13,7 +13,7 @@ import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
-from ovseg.data.custom import register_custom
+from ovseg.data.own.registration import register_custom
 from ovseg.data.datasets import load_dataset, register_split
 from ovseg.data.splits import FROZEN, find_split
 from ovseg.data.mapper import EvaluationMapper

@@ -50,6 +50,7 @@ def test_an_evaluation_needs_data_and_weights(clip: Path, tmp_path: Path) -> Non
         with pytest.raises(UserError, match=r"MODEL\.WEIGHTS: empty"):
             checks.check_checkpoint(cfg, resume)
     (tmp_path / "last_checkpoint").write_text("model_0000001.pth")
+    (tmp_path / "model_0000001.pth").touch()
     checks.check_checkpoint(cfg, resume=True)
     with pytest.raises(UserError, match=r"MODEL\.WEIGHTS: empty"):
         checks.check_checkpoint(cfg, resume=False)

@@ -130,11 +130,13 @@ class Visitor:
 
     def areas(self) -> list[list[str]]:
         """The table of areas, row by row."""
-        rows = self.page.locator("#areas [role=row]:has([role=gridcell])")
-        return rows.evaluate_all(
-            "rows => rows.map(row => Array.from(row.querySelectorAll('[role=gridcell]'),"
-            " cell => cell.innerText.trim()))"
+        cells = self.page.locator("#areas [data-testid^=cell-]").evaluate_all(
+            "cells => cells.map(cell => [cell.dataset.testid, cell.innerText.trim()])"
         )
+        rows: dict[str, list[str]] = {}
+        for place, text in cells:  # cell-ROW-COLUMN
+            rows.setdefault(place.split("-")[1], []).append(text)
+        return list(rows.values())
 
     def wait_for_areas(self, expected: list[list[str]]) -> None:
         """Wait until the table is this one."""
@@ -159,13 +161,13 @@ def table(predictor: Predictor, picture: Path, names: list[str], **settings: flo
     return area_rows(predictor(picture, names, **settings))
 
 
-def test_open_type_run_and_see(visit: Callable[[], Visitor], predictor: Predictor) -> None:
+def test_open_type_run_and_see(visit: Callable[[], Visitor], embedded: Predictor) -> None:
     visitor = visit()
     visitor.choose(FLAMINGO)
     visitor.page.wait_for_function("document.querySelector('#status')?.innerText.includes('Type')")
     visitor.type(NAMES)
     visitor.segment()
-    expected = table(predictor, FLAMINGO, NAMES)
+    expected = table(embedded, FLAMINGO, NAMES)
     visitor.wait_for_areas(expected)
     found = [row[0] for row in expected if row[1] != "not found"]
     assert visitor.legend() == found
@@ -177,7 +179,7 @@ def test_open_type_run_and_see(visit: Callable[[], Visitor], predictor: Predicto
     assert "classes found" in visitor.page.inner_text("#status")
     visitor.type(["flamingo", "anything else"])
     visitor.segment()
-    visitor.wait_for_areas(table(predictor, FLAMINGO, ["flamingo", "anything else"]))
+    visitor.wait_for_areas(table(embedded, FLAMINGO, ["flamingo", "anything else"]))
     assert "encoded in" not in visitor.page.inner_text("#status")
 
 
@@ -196,20 +198,20 @@ def test_a_name_shows_its_region(visit: Callable[[], Visitor]) -> None:
     assert classes == expected
 
 
-def test_sliders(visit: Callable[[], Visitor], predictor: Predictor) -> None:
+def test_sliders(visit: Callable[[], Visitor], embedded: Predictor) -> None:
     visitor = visit()
     visitor.move("weight", "ArrowLeft")  # before there is a picture, nothing happens
     visitor.move("weight", "ArrowRight")
     visitor.type(NAMES)
     visitor.choose(FLAMINGO)
-    visitor.wait_for_areas(table(predictor, FLAMINGO, NAMES))
+    visitor.wait_for_areas(table(embedded, FLAMINGO, NAMES))
     for slider, key, settings in (
         ("weight", "End", {"ensemble_weight": 1.0}),
         ("weight", "Home", {"ensemble_weight": 0.0}),
         ("threshold", "ArrowRight", {"ensemble_weight": 0.0, "mask_threshold": 0.55}),
     ):
         visitor.move(slider, key)
-        visitor.wait_for_areas(table(predictor, FLAMINGO, NAMES, **settings))
+        visitor.wait_for_areas(table(embedded, FLAMINGO, NAMES, **settings))
         assert "encoded in" not in visitor.page.inner_text("#status")
     before = visitor.page.locator("#result .mask").first.get_attribute("src")
     visitor.move("opacity", "End")
@@ -219,7 +221,7 @@ def test_sliders(visit: Callable[[], Visitor], predictor: Predictor) -> None:
 
 
 def test_wrong_files_and_words_are_told(
-    visit: Callable[[], Visitor], predictor: Predictor, tmp_path: Path
+    visit: Callable[[], Visitor], embedded: Predictor, tmp_path: Path
 ) -> None:
     visitor = visit()
     visitor.segment()
@@ -247,7 +249,7 @@ def test_wrong_files_and_words_are_told(
     assert "'Grass' is given twice" in visitor.message()
     visitor.type(["soccer ball", "grass"])
     visitor.segment()
-    visitor.wait_for_areas(table(predictor, BALL, ["soccer ball", "grass"]))
+    visitor.wait_for_areas(table(embedded, BALL, ["soccer ball", "grass"]))
 
 
 def test_names_are_text(visit: Callable[[], Visitor]) -> None:
@@ -267,21 +269,21 @@ def test_names_are_text(visit: Callable[[], Visitor]) -> None:
     assert visitor.page.evaluate("window.hurt") is None
 
 
-def test_proposals(visit: Callable[[], Visitor], predictor: Predictor) -> None:
+def test_proposals(visit: Callable[[], Visitor], embedded: Predictor) -> None:
     visitor = visit()
     visitor.type(NAMES)
     visitor.choose(FLAMINGO)
-    visitor.wait_for_areas(table(predictor, FLAMINGO, NAMES))
+    visitor.wait_for_areas(table(embedded, FLAMINGO, NAMES))
     visitor.open_tab("Proposals")
     cards = visitor.page.locator("#proposals button:has(img)")
     cards.first.wait_for()
-    proposals = predictor(FLAMINGO, NAMES, proposals=True).proposals
+    proposals = embedded(FLAMINGO, NAMES, proposals=True).proposals
     assert proposals is not None
     areas = (proposals.masks > 0.5).mean(axis=(1, 2))
     assert cards.count() == (areas > 0).sum()
     cards.first.click()
     best = NAMES[int(proposals.clip_probs[areas.argmax()].argmax())]
-    cell = visitor.page.locator("#branches [role=gridcell]").nth(3)
+    cell = visitor.page.locator("#branches [data-testid=cell-0-3]")
     cell.get_by_text(best).wait_for()
     # another segmentation fills the tab anew
     visitor.type(["anything", "else"])
@@ -290,14 +292,14 @@ def test_proposals(visit: Callable[[], Visitor], predictor: Predictor) -> None:
         "document.querySelector('#status').innerText.includes(' of 2 classes')"
     )
     cards.nth(1).click()
-    visitor.page.locator("#branches [role=gridcell]").get_by_text("anything").first.wait_for()
+    visitor.page.locator("#branches [data-testid^=cell-]").get_by_text("anything").first.wait_for()
 
 
-def test_downloads(visit: Callable[[], Visitor], predictor: Predictor, tmp_path: Path) -> None:
+def test_downloads(visit: Callable[[], Visitor], embedded: Predictor, tmp_path: Path) -> None:
     visitor = visit()
     visitor.type(NAMES)
     visitor.choose(FLAMINGO)
-    expected = predictor(FLAMINGO, NAMES)
+    expected = embedded(FLAMINGO, NAMES)
     visitor.wait_for_areas(area_rows(expected))
     visitor.open_tab("Downloads")
     links = visitor.page.locator("#files a[download]")
@@ -329,16 +331,16 @@ def test_class_names_of_a_data_set(visit: Callable[[], Visitor]) -> None:
     )
 
 
-def test_two_visitors_at_once(visit: Callable[[], Visitor], predictor: Predictor) -> None:
+def test_two_visitors_at_once(visit: Callable[[], Visitor], embedded: Predictor) -> None:
     asked = [(FLAMINGO, NAMES), (BALL, ["soccer ball", "teapot", "grass"])]
     visitors = [visit() for _ in asked]
     for visitor, (picture, names) in zip(visitors, asked, strict=True):
         visitor.type(names)
         visitor.choose(picture)
     for visitor, (picture, names) in zip(visitors, asked, strict=True):
-        visitor.wait_for_areas(table(predictor, picture, names))
+        visitor.wait_for_areas(table(embedded, picture, names))
     # both move a slider before either is answered, and each gets an answer of their own
     for visitor, key in zip(visitors, ("Home", "End"), strict=True):
         visitor.move("weight", key)
     for visitor, (picture, names), weight in zip(visitors, asked, (0.0, 1.0), strict=True):
-        visitor.wait_for_areas(table(predictor, picture, names, ensemble_weight=weight))
+        visitor.wait_for_areas(table(embedded, picture, names, ensemble_weight=weight))

@@ -23,6 +23,11 @@ NAMES = ["flamingo", "forest", "gravel | pebbles"]
 
 
 @pytest.fixture
+def models(embedded: Predictor) -> Models:
+    return Models({"tiny": lambda: embedded})
+
+
+@pytest.fixture
 def handlers(models: Models, tmp_path: Path) -> Handlers:
     return Handlers(Tasks(models), tmp_path)
 
@@ -35,9 +40,9 @@ def segment(handlers: Handlers, **changes: Any) -> Outcome:
     return handlers.segment(**{**values, **changes})
 
 
-def test_the_answer_is_the_predictors(handlers: Handlers, predictor: Predictor) -> None:
+def test_the_answer_is_the_predictors(handlers: Handlers, embedded: Predictor) -> None:
     outcome = segment(handlers, weight=0.3, threshold=0.6, opacity=0.2)
-    expected = predictor(FLAMINGO, NAMES, ensemble_weight=0.3, mask_threshold=0.6)
+    expected = embedded(FLAMINGO, NAMES, ensemble_weight=0.3, mask_threshold=0.6)
     assert outcome.areas == area_rows(expected)
     assert outcome.regions is not None
     np.testing.assert_array_equal(outcome.regions.image, expected.image)
@@ -63,8 +68,8 @@ def test_only_the_open_tab_is_filled(handlers: Handlers) -> None:
     assert handlers.open_tab(None, PROPOSALS) == Outcome()
 
 
-def test_cards_follow_the_threshold(handlers: Handlers, predictor: Predictor) -> None:
-    expected = predictor(FLAMINGO, NAMES, proposals=True, mask_threshold=0.8).proposals
+def test_cards_follow_the_threshold(handlers: Handlers, embedded: Predictor) -> None:
+    expected = embedded(FLAMINGO, NAMES, proposals=True, mask_threshold=0.8).proposals
     assert expected is not None
     cards = segment(handlers, tab=PROPOSALS, threshold=0.8).cards
     assert cards is not None
@@ -97,7 +102,7 @@ def test_several_names_on_a_line_are_told_of(handlers: Handlers) -> None:
     assert segment(handlers).warning == ""
 
 
-def test_a_model_without_ensemble_takes_no_weight(predictor: Predictor, tmp_path: Path) -> None:
+def test_a_model_without_ensemble_takes_no_weight(embedded: Predictor, tmp_path: Path) -> None:
     alone = Predictor.from_pretrained(
         "tiny", device="cpu", opts={"MODEL.CLIP_ADAPTER.CLIP_ENSEMBLE": False}
     )

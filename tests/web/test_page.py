@@ -17,6 +17,7 @@ from PIL import Image
 from web_samples import FLAMINGO, SAMPLES
 
 from ovseg.errors import UserError
+from ovseg.predictor import Predictor
 from ovseg.web.models import Models
 from ovseg.web.tasks import Tasks
 
@@ -28,6 +29,11 @@ from ovseg.web.server import Limits, build_app
 LIMITS = Limits(max_upload=300_000, queue=5)
 API = "/gradio_api"
 TEXT = "flamingo\nforest\ngravel"
+
+
+@pytest.fixture
+def models(embedded: Predictor) -> Models:
+    return Models({"tiny": lambda: embedded})
 
 
 @pytest.fixture

@@ -44,8 +44,13 @@ class Counting:
 
 
 @pytest.fixture
-def counting(predictor: Predictor) -> Counting:
-    return Counting(predictor)
+def models(embedded: Predictor) -> Models:
+    return Models({"tiny": lambda: embedded})
+
+
+@pytest.fixture
+def counting(embedded: Predictor) -> Counting:
+    return Counting(embedded)
 
 
 def tasks_of(counting: Counting, **options: int) -> Tasks:
@@ -89,9 +94,9 @@ def test_a_model_that_cannot_be_loaded_is_tried_again() -> None:
     assert models.get("a") == "model"
 
 
-def test_own_settings_are_those_of_the_config(models: Models, predictor: Predictor) -> None:
+def test_own_settings_are_those_of_the_config(models: Models, embedded: Predictor) -> None:
     assert models.own_settings("tiny") == OwnSettings(0.65, 0.5)
-    cfg = predictor.cfg.clone()
+    cfg = embedded.cfg.clone()
     cfg.defrost()
     cfg.MODEL.CLIP_ADAPTER.CLIP_ENSEMBLE = False
     without = Models({"a": lambda: SimpleNamespace(cfg=cfg)})  # type: ignore[dict-item,return-value]

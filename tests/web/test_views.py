@@ -104,8 +104,8 @@ def test_cards_show_five_of_many_classes() -> None:
     assert [row[1] for row in card.best] == [f"class {place}" for place in (8, 7, 6, 5, 4)]
 
 
-def test_files_hold_the_prediction(tmp_path: Path, predictor: Predictor) -> None:
-    prediction = predictor(FLAMINGO, ["flamingo", "forest", "gravel", "mouse"])
+def test_files_hold_the_prediction(tmp_path: Path, embedded: Predictor) -> None:
+    prediction = embedded(FLAMINGO, ["flamingo", "forest", "gravel", "mouse"])
     about = {"file": "flamingo.jpg", "ensemble_weight": 0.5}
     paths = write_files(prediction, tmp_path, "flamingo", 0.3, about)
     assert [path.name for path in paths] == [

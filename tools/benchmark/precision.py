@@ -21,7 +21,7 @@ from torch.backends.mkldnn import is_available
 
 from ovseg.config import setup_cfg
 from ovseg.data.datasets import dataset_classes, ignore_label, load_dataset
-from ovseg.data.label_maps import read_labels
+from ovseg.data.label_maps import read_truth
 from ovseg.data.mapper import EvaluationMapper
 from ovseg.engine.trainer import load_model
 from ovseg.errors import Parser, cli_errors
@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> None:
             found = model([inputs])[0]["labels"].cpu()
             seconds[name] += time.perf_counter() - began
             labels[name].append(found)
-            truth = read_labels(example["sem_seg_file_name"])
+            truth = read_truth(example)
             update_confusion(confusions[name], found.numpy(), truth, ignored)
     pixels = sum(found.numel() for found in labels["fp32"])
     pairs = zip(labels["fp32"], labels["bf16"], strict=True)

@@ -21,7 +21,7 @@ from tiny_world import CONFIGS, tiny_opts, write_clip
 from torch.multiprocessing import ProcessExitedException, spawn
 
 from ovseg.cli import train
-from ovseg.data.custom import dataset_vocabulary, register_custom
+from ovseg.data.own.registration import dataset_vocabulary, register_custom
 from ovseg.data.datasets import dataset_classes, load_dataset
 from ovseg.data.label_maps import read_truth
 from ovseg.data.class_lists import load_class_list
@@ -308,7 +308,7 @@ def test_other_files_are_refused(tmp_path: Path, text: str, message: str) -> Non
 
 def test_folders_that_do_not_fit_are_named(tmp_path: Path) -> None:
     register_custom([write_data(tmp_path, image_ext="webp")])
-    with pytest.raises(UserError, match=r"no \.webp files in .*photos; correct .*harbour\.yaml"):
+    with pytest.raises(UserError, match=r"no \.webp files in .*photos \(there are 4 \.jpg\); correct .*harbour\.yaml"):
         load_dataset("harbour")
     register_custom([write_data(tmp_path / "b", name="shifted")])
     (tmp_path / "b/maps/0.png").rename(tmp_path / "b/maps/9.png")
@@ -432,7 +432,7 @@ def test_broken_files_are_left_out_by_one_process_and_by_two(
     broken, other_size, unknown = one["failed"]
     assert "1.jpg' cannot be read" in broken
     assert "truncated" in broken
-    assert re.search(r"2\.tif is 8 x 9 pixels, its image \d+ x \d+; prepare", other_size)
+    assert re.search(r"2\.tif is 8 x 9 pixels, its image \d+ x \d+; correct it", other_size)
     assert "4.tif: ground truth holds label 77, outside the 5 classes" in unknown
     assert "not the ignored 255" in unknown
     assert "1.jpg" in (tmp_path / "one/inference/scenes/results.md").read_text()
