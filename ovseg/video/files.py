@@ -103,18 +103,21 @@ class VideoFile:
         self.rate = rate
         self.count = 0
         self._writer: Any = None
+        self._shape: tuple[int, ...] = ()
 
     def write(self, frame: np.ndarray) -> None:
         """Add a frame, uint8 (H, W, 3), RGB, of the first one's size.
 
         Raises:
             UserError: this OpenCV cannot write such files, or not there.
+            ValueError: a frame of another size, which OpenCV would drop without a word.
         """
         cv2 = _opencv()
         # compression takes even sizes only, and would cut a row or column off
         odd = [(0, side % 2) for side in frame.shape[:2]]
         frame = np.pad(frame, [*odd, (0, 0)], mode="edge")
         if self._writer is None:
+            self._shape = frame.shape
             code = cv2.VideoWriter_fourcc(*CODECS[self.path.suffix.lower()])
             self._writer = cv2.VideoWriter(str(self.path), code, self.rate, frame.shape[1::-1])
             if not self._writer.isOpened():
@@ -122,6 +125,8 @@ class VideoFile:
                     f"this OpenCV cannot write {self.path.suffix} files to "
                     f"{str(self.path.parent)!r}; give another --output, for example pred.avi"
                 )
+        if frame.shape != self._shape:
+            raise ValueError(f"a frame of {frame.shape} in a video of {self._shape}")
         self._writer.write(np.ascontiguousarray(frame[:, :, ::-1]))
         self.count += 1
 

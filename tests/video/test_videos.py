@@ -168,3 +168,10 @@ def test_broken_writer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         VideoFile(tmp_path / "a.mp4", 10) as video,
     ):
         video.write(np.zeros((8, 8, 3), np.uint8))
+
+
+def test_frames_of_two_sizes(tmp_path: Path) -> None:
+    with VideoFile(tmp_path / "a.avi", 10) as video:
+        video.write(np.zeros((8, 8, 3), np.uint8))
+        with pytest.raises(ValueError, match="in a video of"):
+            video.write(np.zeros((8, 10, 3), np.uint8))
