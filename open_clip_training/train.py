@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from open_clip_training.adaptation.options import parse_arguments
+from open_clip_training.adaptation.options import check_inputs, parse_arguments
 from open_clip_training.common.scripts import run_script
 
 
@@ -29,6 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         UserError: an argument or the data cannot be used.
     """
     options = parse_arguments(arguments, __doc__)
+    check_inputs(options)
     # only now: torch and open_clip take seconds, and --help need not wait for them
     from open_clip_training.adaptation.loop import adapt
 

@@ -84,9 +84,10 @@ class Prediction:
         from ovseg.visualizer import draw_overlay  # OpenCV and a font, for pictures alone
 
         colours = self._colours
-        return Image.fromarray(
-            draw_overlay(self.image, self.labels, self.class_names, opacity, colours, steady=steady)
+        drawn = draw_overlay(
+            self.image, self.labels, self.class_names, opacity, colours, steady=steady
         )
+        return Image.fromarray(drawn)
 
     def label_image(self) -> Image.Image:
         """The label map as a picture: palette (grey over 254 classes), a pixel's value its label.

@@ -73,9 +73,17 @@ def parse_arguments(
     add("--resume", action="store_true", help="continue a stopped run")
     options = parser.parse_args(arguments)
     check_ranges(options, RANGES)
+    return options
+
+
+def check_inputs(options: argparse.Namespace) -> None:
+    """Check that the files and data sets of a command line are there.
+
+    Raises:
+        UserError: one is not.
+    """
     if "*" not in options.train_data and not options.train_data.endswith(".tar"):
         check_there(options, {"train_data": "collect_pairs.py makes it"})
     if Path(options.clip).suffix in CLIP_FILES:
         check_there(options, {"clip": "give the path of a CLIP, or a name such as ViT-B/16"})
     check_dataset("--eval-data", options.eval_data)
-    return options

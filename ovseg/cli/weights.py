@@ -75,17 +75,17 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> N
     """Read the command line and do what it asks for."""
     with cli_errors():
         args = parser.parse_args(argv)
-        _check_inputs(args)
         logging.basicConfig(level=logging.INFO, format="%(message)s")
         args.action(args)
 
 
-def _check_inputs(args: argparse.Namespace) -> None:
+def _check_there(*checkpoints: str | Path) -> None:
     """Refuse files that are not there, before PyTorch is imported to read them."""
-    for name in ("input", "ovseg", "clip", "source", "config_file"):
-        path = getattr(args, name, None)
-        if path is not None and not Path(path).exists():
-            raise UserError(f"{name} {str(path)!r} does not exist (no such file); check the path")
+    for path in checkpoints:
+        if not Path(path).exists():
+            raise UserError(
+                f"checkpoint {str(path)!r} does not exist (no such file); check the path"
+            )
 
 
 def _list_arguments(parser: argparse.ArgumentParser) -> None:
@@ -143,6 +143,7 @@ def convert_arguments(parser: argparse.ArgumentParser, kind: str = "") -> None:
 
 
 def _convert(args: argparse.Namespace) -> None:
+    _check_there(args.input)
     from ovseg.engine.backbone_conversion import convert_file
 
     convert_file(args.input, args.output, args.kind)
@@ -170,6 +171,7 @@ def swap_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _put(args: argparse.Namespace) -> None:
+    _check_there(args.ovseg, args.clip)
     from ovseg.engine import clip_exchange as exchange
     from ovseg.modeling.clip import OVSEG_PREFIX, read_clip_file
 
@@ -189,6 +191,7 @@ def _put(args: argparse.Namespace) -> None:
 
 
 def _take(args: argparse.Namespace) -> None:
+    _check_there(args.ovseg)
     from ovseg.engine import clip_exchange as exchange
 
     content = exchange.take(exchange.read_ovseg(args.ovseg), args.name)
@@ -229,6 +232,7 @@ def _export(args: argparse.Namespace) -> None:
     if args.config_file and args.safetensors is None:
         raise UserError("--config-file goes with --safetensors DIR alone; leave it out")
 
+    _check_there(args.source)
     from ovseg.engine.checkpoint_export import export, export_folder
 
     half = args.precision == "fp16"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import torch
 from detectron2.config import CfgNode
@@ -18,7 +19,7 @@ from ovseg.data.loader import Example
 from ovseg.data.lost_images import allowed_losses
 from ovseg.data.proposal_files import check_image_names, check_proposals, dataset_folder
 from ovseg.data.segment_maps import check_segment_truth
-from ovseg.engine.resuming import check_fresh, check_resume, last_checkpoint
+from ovseg.engine.resuming import check_fresh, check_resume
 from ovseg.errors import UserError
 from ovseg.evaluation.segments import check_panoptic_quality
 from ovseg.released import HUB_SCHEME, OVSEG_SCHEME, WEIGHTS_FILE, fetch, is_released
@@ -57,7 +58,8 @@ def check_checkpoint(cfg: CfgNode, resume: bool) -> None:
     Raises:
         UserError: ``MODEL.WEIGHTS`` is not there, nor with ``resume`` one in ``OUTPUT_DIR``.
     """
-    if not (resume and last_checkpoint(cfg.OUTPUT_DIR)):
+    # the file by which detectron2 finds it
+    if not (resume and Path(cfg.OUTPUT_DIR, "last_checkpoint").is_file()):
         check_weights(cfg.MODEL.WEIGHTS)
 
 

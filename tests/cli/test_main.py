@@ -175,9 +175,9 @@ def test_mistakes_that_can_be_seen_at_once_load_nothing(tmp_path: Path) -> None:
         "MODEL.WEIGHTS 'z.pth': there is no such file": [
             *(*word, "--config-file", TINY, "--opts", "MODEL.WEIGHTS", "z.pth")
         ],
-        "input 'gone5.pth' does not exist": ["weights", "convert", "gone5.pth", "out.pkl"],
-        "source 'gone6.pth' does not exist": ["weights", "export", "gone6.pth", "out.pth"],
-        "ovseg 'gone7.pth' does not exist": ["weights", "swap", "take", "gone7.pth", "out.pt"],
+        "checkpoint 'gone5.pth' does not exist": ["weights", "convert", "gone5.pth", "out.pkl"],
+        "checkpoint 'gone6.pth' does not exist": ["weights", "export", "gone6.pth", "out.pth"],
+        "checkpoint 'gone7.pth' does not exist": ["weights", "swap", "take", "gone7.pth", "out.pt"],
         "--weights 2.0 is outside 0..1": ["search", "--config-file", TINY, "--weights", "2"],
         "--limit 0 is too small": ["analyze", "--config-file", TINY, "--limit", "0"],
     }  # fmt: skip
