@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ovseg.cli.lean_imports import import_libraries
 from ovseg.cli.options import check_command
 from ovseg.colours import PALETTES
-from ovseg.data.vocabulary import read_vocabulary, thing_names
+from ovseg.data.vocabulary import BUILT_IN_NAMES, read_vocabulary, thing_names
 from ovseg.errors import Parser, UserError
 from ovseg.utils.package_files import config_path
 
@@ -30,9 +30,14 @@ def add_model(parser: Parser) -> None:
         help="tiny (the default, which comes with OVSeg), swinB-vitL14, R101c-vitB16, "
         "hf://owner/name, or the folder of a saved model; see: ovseg weights list")  # fmt: skip
     add("--config-file", metavar="FILE", help="model config, whose MODEL.WEIGHTS are --opts'")
-    add("--class-names", nargs="*", metavar="WORD",
-        help="the words to look for, each quoted if it has blanks; commas belong to a word. "
-        "The embedded model without words looks for everything it was made for")  # fmt: skip
+    words = parser.add_mutually_exclusive_group()
+    words.add_argument("--class-names", nargs="*", metavar="WORD",
+        help="the words to look for, each quoted if it has blanks; commas belong to a word; "
+        "'sofa|couch' is one class by two words. The embedded model without words looks for "
+        "everything it was made for")  # fmt: skip
+    words.add_argument("--vocabulary", metavar="FILE|NAME",
+        help="the words as a text file with a class a line, or a JSON file with a list or with "
+        f"synonyms by class; or a built-in list: {', '.join(BUILT_IN_NAMES)}")  # fmt: skip
 
 
 def add_palette(parser: Parser) -> None:
@@ -54,10 +59,10 @@ def chosen_words(args: argparse.Namespace) -> Vocabulary:
     embedded = args.config_file is None and args.model in {None, "tiny"}
     if embedded:
         args.config_file = EMBEDDED_CONFIG
-    if embedded and args.class_names is None:
-        vocabulary = read_vocabulary("stickerscenes")
-    else:
-        vocabulary = read_vocabulary(args.class_names or [])
+    given = args.class_names if args.vocabulary is None else args.vocabulary
+    if embedded and given is None:
+        given = "stickerscenes"
+    vocabulary = read_vocabulary([] if given is None else given)
     if args.config_file:
         check_command(args, keys=())
     return vocabulary
@@ -71,7 +76,7 @@ def chosen_things(args: argparse.Namespace, vocabulary: Vocabulary) -> Sequence[
     """
     things: Sequence[str] | None = args.thing_classes
     if things is None and args.class_names is None:
-        things = thing_names("stickerscenes")
+        things = thing_names(args.vocabulary or "stickerscenes")
     for name in things or ():
         if name not in vocabulary.names:
             raise UserError(f"--thing-classes {name!r} is none of the words of --class-names")

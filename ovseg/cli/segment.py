@@ -117,7 +117,7 @@ def _inputs(args: argparse.Namespace) -> FoundImages:
     from ovseg.data.own.description import read_description
 
     description = read_description(Path(args.dataset).expanduser())
-    if args.class_names is None:
+    if args.class_names is None and args.vocabulary is None:
         args.class_names = [list(names) for names in description.words]
     return FoundImages(description.images.paths(), [])
 

@@ -6,6 +6,7 @@ OpenAI's text tower :class:`CausalTextEncoder` gives the same features in less t
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,9 +17,13 @@ from torch import Tensor, nn
 
 from .pixels import pixels_of
 from .text import BATCH, encode_causal_texts
-from .tokenizer import Tokenizer
+from .tokenizer import CONTEXT, Tokenizer
 from .visual import MaskPromptedViT
 
+logger = logging.getLogger(__name__)
+
+# of a long word, the characters that a message shows
+_SHOWN = 40
 #: logits of a CLIP that was trained with a softmax are this many times the cosine similarity
 TEMPERATURE = 100.0
 
@@ -151,12 +156,33 @@ def word_features(model: nn.Module, words: Sequence[str], templates: Sequence[st
 
     Args:
         model: a CLIP; its text encoder runs where its weights are.
-        words: any words; those longer than the context are cut.
+        words: any words; those longer than the context are cut, with a warning that names them.
         templates: see :func:`text_templates`.
 
     Returns:
         float32 (len(words), D), of unit length.
     """
+    _warn_of_long_words(model, words, templates)
     texts = [template.replace("{}", word) for word in words for template in templates]
     features = F.normalize(encode_texts(model, texts), dim=-1)
     return F.normalize(features.view(len(words), len(templates), -1).mean(dim=1), dim=-1)
+
+
+def _warn_of_long_words(model: nn.Module, words: Sequence[str], templates: Sequence[str]) -> None:
+    """Name the words whose end CLIP's ordinary tokenizer cuts off."""
+    tokenizer = getattr(model, "tokenizer", None)
+    if tokenizer is not None and tokenizer.name:  # another one, which cuts in its own way
+        return
+    context = getattr(model, "context_length", CONTEXT)
+    longest = max(templates, key=len)
+    for word in words:
+        text = longest.replace("{}", word)
+        # a token is a byte at least, so most texts need not be looked at
+        if len(text.encode()) <= context - 2:
+            continue
+        if open_clip.tokenize([text], context_length=context + 1)[0, -1]:
+            shown = word if len(word) <= _SHOWN else f"{word[:_SHOWN]}..."
+            logger.warning(
+                "class name %r (%d characters) is longer than CLIP reads, %d tokens with its "
+                "template; its end is cut off: give a shorter name", shown, len(word), context,
+            )  # fmt: skip
