@@ -48,7 +48,7 @@ test-fast: $(INSTALLED_DEV)  ## the tests that take no more than seconds each
 	$(BIN)/python -m pytest -m 'not slow and not browser' $(PYTEST_ARGS)
 
 test-browser: $(INSTALLED_DEV) $(INSTALLED_WEB)  ## the web page, in Chromium or Chrome where one is installed
-	$(BIN)/python -m pytest tests/web $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m browser $(PYTEST_ARGS) tests/web tests/results
 
 # NO_MKDOCS_2_WARNING: the theme advertises its successor
 docs: $(INSTALLED_DOCS)  ## build the documentation into site/; broken links are errors

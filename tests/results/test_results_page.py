@@ -69,6 +69,7 @@ def rendered(folder: Path, tmp_path: Path, script: str) -> str:
     return done.stdout
 
 
+@pytest.mark.browser
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium to open the page in")
 def test_hovering_in_a_browser(folder: Path, tmp_path: Path) -> None:
     # hover at places given in shares of the picture, and write down what the page says
