@@ -153,7 +153,7 @@ def test_files_of_segments(tmp_path: Path) -> None:
     prediction = Prediction(labels, np.ones((2, 4), np.float32), NAMES, IMAGE)
     paths = ResultPaths.beside(tmp_path / "a_overlay.png", "a")
     found = panoptic_prediction()
-    save_result(prediction, paths, {}, found, instance_prediction())
+    save_result(prediction, paths, {}, panoptic=found, instances=instance_prediction())
     assert {path.name for path in tmp_path.iterdir()} == {
         "a_overlay.png", "a_labels.png", "a_panoptic.png", "a.json"
     }  # fmt: skip

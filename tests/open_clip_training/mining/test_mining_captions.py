@@ -48,8 +48,10 @@ def test_captions_that_cannot_be_used(tmp_path: Path) -> None:
             read_captions(tmp_path / name, None, 1, 0, None, Counter())
         return str(raised.value)
 
-    tabs = error("a.csv", "image\tcaption\nx\ty\n")
-    assert "lacks the column 'image'; it has 'image\\tcaption' (columns are separated" in tabs
+    semicolons = error("a.csv", "image;caption\nx;y\n")
+    assert "lacks the column 'image'; it has 'image;caption' (columns are separated" in semicolons
+    # tabs separate columns too
+    assert "none of the first 1 images is there" in error("a.csv", "image\tcaption\nx\ty\n")
     assert "annotations" in error("a.json", '{"images": []}')
     assert "not what COCO's captions are" in error("b.json", "{")
     number = '{"images": [{"id": 1, "file_name": 1}], "annotations": []}'
