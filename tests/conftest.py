@@ -116,3 +116,38 @@ def said(capsys: pytest.CaptureFixture[str]) -> list[str]:
     """The error lines so far."""
     lines = capsys.readouterr().err.replace("\r", "\n").splitlines()
     return [line for line in lines if line.startswith("error: ")]
+
+
+#: files whose tests train, evaluate or start processes, and so are left out of `make test-fast`
+SLOW_FILES = frozenset(
+    {
+        "cli/test_analyze.py", "cli/test_install_detectron2.py", "cli/test_main.py",
+        "cli/test_panoptic_commands.py", "cli/test_search.py", "cli/test_segment.py",
+        "cli/test_train.py", "cli/test_train_again.py", "cli/test_video_command.py",
+        "cli/test_web.py", "data/own/test_exports.py", "data/own/test_own_data.py",
+        "data/test_prepare_broken.py", "data/test_prepare_scores.py", "data/test_prepare.py",
+        "data/test_proposal_files.py", "datasets/test_stickerscenes_clips.py",
+        "datasets/test_stickerscenes_render.py", "datasets/test_stickerscenes_sprites.py",
+        "engine/test_checkpoint.py", "engine/test_lost_images.py", "engine/test_test_time.py",
+        "engine/test_trainer.py", "modeling/test_clip_kinds.py", "modeling/test_parity.py",
+        "open_clip_training/ablation/test_ablations.py",
+        "open_clip_training/ablation/test_ablation_scoring.py",
+        "open_clip_training/adaptation/test_adaptation_resume.py",
+        "open_clip_training/adaptation/test_adaptation_run.py",
+        "open_clip_training/mining/test_collect_mined_pairs.py",
+        "open_clip_training/mining/test_mined_for_open_clip.py",
+        "open_clip_training/pretraining/test_pretraining.py",
+        "open_clip_training/test_clip_scripts.py", "test_documented_python.py",
+        "test_embedded.py", "test_notebook.py", "test_wheel.py", "tools/test_export_checkpoint.py",
+        "tools/test_make_sample_archives.py", "tools/test_swap_clip_weights.py",
+        "utils/test_downloads.py", "video/test_videos.py", "web/test_page.py",
+    }
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of :data:`SLOW_FILES` as slow."""
+    folder = Path(__file__).parent
+    for item in items:
+        if item.path.relative_to(folder).as_posix() in SLOW_FILES:
+            item.add_marker("slow")

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import SLOW_FILES
 
 ROOT = Path(__file__).resolve().parents[1]
 STAGES = ("backbone", "proposals", "crops", "clip", "ensemble", "segmentation", "panoptic")
@@ -123,3 +124,7 @@ def test_missing_detectron2_is_answered() -> None:
     )
     last = done.stderr.splitlines()[-1]
     assert last == "ImportError: OVSeg needs detectron2: run ovseg install-detectron2"
+
+
+def test_files_that_the_fast_tests_leave_out_are_there() -> None:
+    assert [name for name in SLOW_FILES if not (ROOT / "tests" / name).is_file()] == []
