@@ -33,7 +33,7 @@ from ovseg.data.proposal_files import (
     read_proposals,
     write_proposals,
 )
-from ovseg.data.vocabulary import read_vocabulary
+from ovseg.data.vocabulary import BUILT_IN_NAMES, read_vocabulary
 from ovseg.errors import Parser, UserError, cli_errors
 from ovseg.predictor import Predictor
 from ovseg.result_files import ResultPaths, plan_outputs, save_result
@@ -52,10 +52,17 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--config-file", metavar="FILE", help="model config; default: the embedded small model"
     )
-    parser.add_argument(
+    words = parser.add_mutually_exclusive_group()
+    words.add_argument(
         "--class-names", nargs="*", metavar="WORD",
         help="the words to look for, each quoted if it has blanks; commas belong to a word. "
+        "'sofa|couch' is one class by two words. "
         "The embedded model without words looks for everything it was made for",
+    )  # fmt: skip
+    words.add_argument(
+        "--vocabulary", metavar="FILE|NAME",
+        help="the words as a text file with a class a line, a JSON file with a list, or with "
+        f"synonyms by class, or a built-in list: {', '.join(BUILT_IN_NAMES)}",
     )  # fmt: skip
     parser.add_argument(
         "--input", nargs="*", default=[], metavar="PATH",
@@ -175,11 +182,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the demo; ends with exit code 2 on wrong usage, 1 when some of the inputs failed."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     args = parse_args(argv)
-    embedded = args.config_file is None
-    if embedded and args.class_names is None:
-        vocabulary = read_vocabulary("stickerscenes")
-    else:
-        vocabulary = read_vocabulary(args.class_names or [])
+    given = args.class_names if args.vocabulary is None else args.vocabulary
+    if args.config_file is None and given is None:
+        given = "stickerscenes"
+    vocabulary = read_vocabulary([] if given is None else given)
     inputs, errors = find_images(args.input)
     several = len(inputs) + len(errors) > 1
     if inputs:

@@ -124,6 +124,33 @@ def test_one_word_has_company_that_is_not_shown(
     assert entry["pixels"] + summary["no_class"]["pixels"] == 60 * 84
 
 
+def test_a_vocabulary_is_class_names_in_a_file(
+    model: list[str], photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "words.txt"
+    file.write_text("Oculus | headset\nUkulele\nblue sky\n", encoding="utf-8")
+    args = ["--input", photos / "b.png", "--output"]
+    words = ["Oculus|headset", *WORDS[1:]]
+    assert run(EVALUATION, "--vocabulary", file, *args, tmp_path / "file", *model) == 0
+    assert run(EVALUATION, "--class-names", *words, *args, tmp_path / "words", *model) == 0
+    assert run(EVALUATION, "--class-names", *WORDS, *args, tmp_path / "plain", *model) == 0
+    described = [
+        json.loads((tmp_path / name / "b.json").read_text("utf-8"))["classes"]
+        for name in ("file", "words", "plain")
+    ]
+    assert [entry["name"] for entry in described[0]] == WORDS
+    assert described[0] == described[1] != described[2]
+    assert run(EVALUATION, "--vocabulary", "pascal-voc-20", *args, tmp_path / "voc", *model) == 0
+    names = json.loads((tmp_path / "voc" / "b.json").read_text("utf-8"))["classes"]
+    assert len(names) == 20
+    capsys.readouterr()
+    assert run(EVALUATION, "--vocabulary", "pascal-voc", *args, tmp_path / "no") == 2
+    assert "'pascal-voc'" in errors_of(capsys)
+    both = ["--vocabulary", file, "--class-names", "cat"]
+    assert run(EVALUATION, *both, *args, tmp_path / "no") == 2
+    assert "not allowed with" in errors_of(capsys)
+
+
 def test_the_good_ones_are_done_first(
     model: list[str], photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -25,7 +25,7 @@ from ovseg.modeling.clip import (
 )
 from ovseg.modeling.clip.architecture import architecture_of_weights
 from ovseg.modeling.clip.compact_embedding import CompactTokenEmbedding
-from ovseg.modeling.clip.text import encode_texts
+from ovseg.modeling.clip.text import _warn_that_it_is_cut, encode_texts
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +102,22 @@ def test_word_features_average_over_templates(clip, plain):
         each = plain.encode_text(texts)
         mean = (each / each.norm(dim=-1, keepdim=True)).mean(dim=0)
         torch.testing.assert_close(row, mean / mean.norm())
+
+
+def test_a_word_that_the_context_cuts_is_named_once(clip, caplog):
+    # the context of 77 has a place for the start and one for the end; "a {}" takes one more
+    for templates, fits in ((("{}",), 75), (("{}", "a {}"), 74)):
+        caplog.clear()
+        words = [f"{'cat ' * fits}".strip(), f"{'dog ' * (fits + 1)}".strip(), "x" * 5000]
+        word_features(clip, ["bird", *words], templates)
+        cut, letters = (record.getMessage() for record in caplog.records)
+        assert f"'{words[1][:40]}...' ({len(words[1])} characters)" in cut
+        assert f"'{'x' * 40}...' (5000 characters)" in letters
+        assert all("\n" not in text and len(text) < 250 for text in (cut, letters))
+        caplog.clear()
+        word_features(clip, words, templates)
+        assert not caplog.records
+        _warn_that_it_is_cut.cache_clear()
 
 
 def test_text_features_are_kept_until_the_weights_change(clip, monkeypatch):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import open_clip
@@ -13,8 +15,12 @@ from torch import Tensor
 
 from ovseg.errors import UserError
 
+logger = logging.getLogger(__name__)
+
 # texts that go through the encoder together
 BATCH = 256
+# of a long word, the characters that a message shows
+_SHOWN = 40
 
 
 def text_templates(kind: str, predefined: Sequence[str]) -> tuple[str, ...]:
@@ -47,15 +53,40 @@ def word_features(model: open_clip.CLIP, words: Sequence[str], templates: Sequen
 
     Args:
         model: a CLIP; its text encoder runs where its weights are.
-        words: any words; those longer than the context are cut.
+        words: any words; those longer than the context are cut, with a warning for each word.
         templates: see :func:`text_templates`.
 
     Returns:
         float32 (len(words), embed_dim), of unit length.
     """
+    _warn_of_cut_words(model, words, templates)
     texts = [template.replace("{}", word) for word in words for template in templates]
     features = F.normalize(encode_texts(model, texts), dim=-1)
     return F.normalize(features.view(len(words), len(templates), -1).mean(dim=1), dim=-1)
+
+
+def _warn_of_cut_words(
+    model: open_clip.CLIP, words: Sequence[str], templates: Sequence[str]
+) -> None:
+    """Warn of words that the encoder does not see the end of, in the longest template."""
+    room = model.context_length + 1
+    sizes = open_clip.tokenize(list(templates), context_length=room).count_nonzero(dim=1)
+    longest = templates[int(sizes.argmax())]
+    texts = [longest.replace("{}", word) for word in words]
+    # padding is 0, so a text that fits leaves the last place free
+    cut = open_clip.tokenize(texts, context_length=room)[:, -1] != 0
+    for word, is_cut in zip(words, cut.tolist(), strict=True):
+        if is_cut:
+            _warn_that_it_is_cut(word, model.context_length)
+
+
+@lru_cache(maxsize=1024)
+def _warn_that_it_is_cut(word: str, context: int) -> None:
+    shown = word if len(word) <= _SHOWN else f"{word[:_SHOWN]}..."
+    logger.warning(
+        "class name %r (%d characters) is longer than CLIP reads: %d tokens with the words around "
+        "it; what is beyond them is cut off, so give a shorter name", shown, len(word), context,
+    )  # fmt: skip
 
 
 def encode_texts(model: open_clip.CLIP, texts: Sequence[str]) -> Tensor:
