@@ -12,6 +12,8 @@ PYTEST_ARGS ?=
 # Stamps: an installation is done again only when what it depends on is newer.
 INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
+INSTALLED_DOCS := $(VENV)/.installed-docs
+INSTALLED_WEB := $(VENV)/.installed-web-test
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 # PYTHONWARNINGS: setuptools warns of every editable installation
@@ -26,7 +28,7 @@ define use_working_opencv
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev demo test ablations lint types format clean distclean
+.PHONY: help install install-dev demo test test-fast test-browser docs ablations lint types format clean distclean
 
 help:  ## say what the targets do
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,8 +41,19 @@ demo: $(INSTALLED)  ## segment the sample pictures with the embedded model
 	$(BIN)/python demo.py --class-names $(DEMO_WORDS) --input $(DEMO_INPUT) --output $(DEMO_OUTPUT)
 	@echo "The results are in $(DEMO_OUTPUT)"
 
-test: lint types  ## lint, types and tests
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+test: lint types  ## lint, types and all tests but those in a browser
+	$(BIN)/python -m pytest -m 'not browser' $(PYTEST_ARGS)
+
+test-fast: $(INSTALLED_DEV)  ## the tests that take no more than seconds each
+	$(BIN)/python -m pytest -m 'not slow and not browser' $(PYTEST_ARGS)
+
+test-browser: $(INSTALLED_DEV) $(INSTALLED_WEB)  ## the web page, in Chromium or Chrome where one is installed
+	$(BIN)/python -m pytest tests/web $(PYTEST_ARGS)
+
+# NO_MKDOCS_2_WARNING: the theme advertises its successor
+docs: $(INSTALLED_DOCS)  ## build the documentation into site/; broken links are errors
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	@echo "Open site/index.html"
 
 ablations: $(INSTALLED)  ## the paper's ablations in miniature, after the embedded model from scratch
 	$(EDITABLE) '.[mining]'
@@ -58,7 +71,7 @@ format: $(INSTALLED_DEV)  ## let ruff mend what it can
 	$(BIN)/ruff format .
 
 clean:  ## remove caches and build leftovers
-	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf build dist site *.egg-info .mypy_cache .ruff_cache .pytest_cache
 	find . -path ./$(VENV) -prune -o -type d -name __pycache__ -exec rm -rf {} +
 
 distclean: clean  ## the same, and .venv too
@@ -74,14 +87,25 @@ $(BIN)/pip:  # the last file that venv makes
 	$(PYTHON) -m venv $(VENV)
 
 # A new pip reads its cache about a third faster than the one that comes with Python.
-$(INSTALLED): pyproject.toml setup.py tools/install_detectron2.py | $(BIN)/pip
+$(INSTALLED): pyproject.toml setup.py ovseg/cli/install_detectron2.py ovseg/cli/detectron2_wheel.py \
+		| $(BIN)/pip
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(EDITABLE) .
 	$(use_working_opencv)
-	$(BIN)/python tools/install_detectron2.py
+	$(BIN)/ovseg install-detectron2
 	@touch $@
 
 $(INSTALLED_DEV): $(INSTALLED)
 	$(EDITABLE) '.[dev]'
+	$(use_working_opencv)
+	@touch $@
+
+$(INSTALLED_WEB): $(INSTALLED)
+	$(EDITABLE) '.[web-test]'
+	$(use_working_opencv)
+	@touch $@
+
+$(INSTALLED_DOCS): $(INSTALLED)
+	$(EDITABLE) '.[docs]'
 	$(use_working_opencv)
 	@touch $@

@@ -11,7 +11,7 @@ setup(
     # in the repository these two lie at the top, where users look for them
     package_dir={"ovseg.configs": "configs", "ovseg.resources": "resources"},
     package_data={
-        "ovseg": ["py.typed", "**/*.json"],
+        "ovseg": ["py.typed", "**/*.json", "**/*.css", "**/*.html"],
         "ovseg.configs": ["*.yaml"],
         "ovseg.resources": ["ovseg_tiny.pth", "NOTICE"],
     },

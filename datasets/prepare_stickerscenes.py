@@ -12,22 +12,18 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import sys
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from ovseg.data.datasets import data_root
-from ovseg.data.stickerscenes.artwork import build_sprites
-from ovseg.data.stickerscenes.generate import (
+from ovseg.data.stickerscenes import object_concepts
+from ovseg.errors import Parser, UserError, cli_errors
+from stickerscenes.generate import (
     CLIP_SPLIT,
     SEGMENTATION_SPLITS,
     write_clip_split,
     write_segmentation_split,
 )
-from ovseg.data.stickerscenes.vocabulary import object_concepts
-from ovseg.errors import Parser, UserError, cli_errors
+from stickerscenes.sprites import build_sprites
 
 logger = logging.getLogger("prepare_stickerscenes")
 PARTS = {
@@ -39,6 +35,9 @@ PARTS = {
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
+    # worker processes import this file, and need not wait for detectron2
+    from ovseg.data.splits import data_root
+
     parser = Parser(__doc__)
     parser.add_argument(
         "--root",

@@ -15,7 +15,6 @@ The names below are imported when they are first asked for, so that ``import ovs
 from __future__ import annotations
 
 import importlib
-import warnings
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -41,15 +40,13 @@ _MODULE_OF = {
 def __getattr__(name: str) -> Any:
     if name not in _MODULE_OF:
         raise AttributeError(f"module 'ovseg' has no attribute {name!r}")
+    from .errors import NO_DETECTRON2, lacks_detectron2, without_notices
+
     try:
-        with warnings.catch_warnings():
-            # fvcore scripts two losses when it is imported, which PyTorch announces to end one day
-            warnings.filterwarnings(
-                "ignore", message=".*torch.jit.script.*", category=FutureWarning
-            )
+        with without_notices():
             module = importlib.import_module(_MODULE_OF[name])
     except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] != "detectron2":
+        if not lacks_detectron2(error):
             raise
-        raise ImportError("OVSeg needs detectron2: run ovseg install-detectron2") from error
+        raise ImportError(NO_DETECTRON2) from error
     return getattr(module, name)

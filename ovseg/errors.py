@@ -1,9 +1,9 @@
 """Errors that are the user's to mend, and how scripts report them.
 
 A :class:`UserError` carries one line that names the argument, its value and the way out. Library
-code raises it; scripts wrap their body in :func:`cli_errors`, which prints that line without a
-traceback and ends the process with exit code 2. A file that cannot be read or written, and a full
-disk, are such errors too.
+code raises it; commands wrap their body in :func:`cli_errors`, which prints that line without a
+traceback and ends the process with exit code 2. A file that cannot be read or written, a full disk
+and a missing detectron2 are such errors too. :class:`Parser` reads all command lines.
 """
 
 from __future__ import annotations
@@ -11,9 +11,15 @@ from __future__ import annotations
 import argparse
 import errno
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
+
+#: what the system says when there is no room: none left, none for this user, none for this file
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+#: said where detectron2 is missing, by commands and by ``import ovseg``'s names
+NO_DETECTRON2 = "OVSeg needs detectron2: run ovseg install-detectron2"
 
 
 class UserError(Exception):
@@ -24,7 +30,7 @@ class Parser(argparse.ArgumentParser):
     """Keeps the lines of its description; wrong usage is a :class:`UserError`."""
 
     def __init__(self, description: str | None = None, **options: Any) -> None:
-        """The script's description; ``options`` are argparse's own."""
+        """The command's description; ``options`` are argparse's own."""
         options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
         super().__init__(description=description, **options)
 
@@ -37,20 +43,44 @@ class Parser(argparse.ArgumentParser):
 def cli_errors() -> Iterator[None]:
     """Turn a :class:`UserError` into ``error: <message>`` on stderr and exit code 2.
 
-    An ``OSError`` that names a file, or tells of a full disk, is one too.
+    An ``OSError`` that names a file, or tells of a full disk, is one too, and so is a missing
+    detectron2.
     """
     try:
-        yield
+        with without_notices():
+            yield
     except UserError as error:
         _end(str(error))
     except OSError as error:
-        if error.filename is None and error.errno != errno.ENOSPC:
+        full = error.errno in NO_ROOM
+        if error.filename is None and not full:
             raise
         place = f"{str(error.filename)!r}: " if error.filename is not None else ""
-        _end(f"{place}{error.strerror}")
+        way_out = "; make room there, or write elsewhere" if full else ""
+        _end(f"{place}{error.strerror}{way_out}")
+    except ModuleNotFoundError as error:
+        if not lacks_detectron2(error):
+            raise
+        _end(NO_DETECTRON2)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         raise SystemExit(130) from None
+
+
+@contextmanager
+def without_notices() -> Iterator[None]:
+    """Do not show what libraries say to each other when they are imported."""
+    with warnings.catch_warnings():
+        # fvcore scripts two losses, which PyTorch announces to end one day
+        warnings.filterwarnings(
+            "ignore", message="`torch.jit.script` is deprecated", category=FutureWarning
+        )
+        yield
+
+
+def lacks_detectron2(error: ModuleNotFoundError) -> bool:
+    """Whether an import failed because detectron2, or a part of it, is not there."""
+    return (error.name or "").split(".")[0] == "detectron2"
 
 
 def _end(message: str) -> NoReturn:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from ovseg.errors import UserError
-from ovseg.result_files import ResultPaths, save_result
+from ovseg.mask_formats import coco_content, detections
+from ovseg.results.files import ResultPaths, save_result
 
 if TYPE_CHECKING:
     import supervision
@@ -53,6 +53,7 @@ class Prediction:
             the scores of everything that competes. They sum to 1, or to less where "others" has a
             part in it beside a single class, or to 0 where nothing scores.
         proposals: where asked for.
+        palette: the colours of the classes, one of :data:`ovseg.colours.PALETTES`.
     """
 
     labels: np.ndarray
@@ -61,6 +62,7 @@ class Prediction:
     image: np.ndarray
     class_probs: np.ndarray | None = None
     proposals: ProposalScores | None = None
+    palette: str = "default"
 
     @cached_property
     def masks(self) -> np.ndarray:
@@ -72,11 +74,20 @@ class Prediction:
         inside = self.labels[self.labels >= 0]
         return np.bincount(inside, minlength=len(self.class_names)).tolist()
 
-    def overlay(self) -> Image.Image:
-        """The picture with its regions, their outlines and names, and a legend on its right."""
+    def overlay(self, opacity: float = 0.5, *, steady: bool = False) -> Image.Image:
+        """The picture with its regions, their outlines and names, and a legend on its right.
+
+        Args:
+            opacity: of the regions' colours, 0 (outlines alone) to 1 (no picture under them).
+            steady: with the same legend for every frame of a video.
+        """
         from ovseg.visualizer import draw_overlay  # OpenCV and a font, for pictures alone
 
-        return Image.fromarray(draw_overlay(self.image, self.labels, self.class_names))
+        colours = self._colours
+        drawn = draw_overlay(
+            self.image, self.labels, self.class_names, opacity, colours, steady=steady
+        )
+        return Image.fromarray(drawn)
 
     def label_image(self) -> Image.Image:
         """The label map as a picture: palette (grey over 254 classes), a pixel's value its label.
@@ -164,36 +175,35 @@ class Prediction:
             polygons: outlines in place of run-length encodings. They leave holes out, and regions
                 of less than three corners.
         """
-        from pycocotools import mask as coco_mask
+        found = ((label, self.labels == label) for label in self._found)
+        return coco_content(
+            ((label, mask, self._score(mask)) for label, mask in found),
+            self.class_names,
+            self.labels.shape,
+            file_name,
+            image_id,
+            polygons,
+        )
 
-        height, width = self.labels.shape
-        annotations = []
-        for label in np.unique(self.labels[self.labels >= 0]).tolist():
-            mask = self.labels == label
-            code = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
-            outlines = _polygons(mask) if polygons else []
-            if polygons and not outlines:
-                continue
-            annotations.append(
-                {
-                    "id": len(annotations) + 1,
-                    "image_id": image_id,
-                    "category_id": label + 1,
-                    "segmentation": outlines
-                    or {"size": [height, width], "counts": code["counts"].decode()},
-                    "area": int(mask.sum()),
-                    "bbox": [float(value) for value in coco_mask.toBbox(code)],
-                    "iscrowd": 0,
-                    "score": round(float(self.scores[mask].mean()), 6),
-                }
-            )
-        return {
-            "images": [{"id": image_id, "file_name": file_name, "width": width, "height": height}],
-            "categories": [
-                {"id": label + 1, "name": name} for label, name in enumerate(self.class_names)
-            ],
-            "annotations": annotations,
-        }
+    def to_labelstudio(self, image: str = "") -> dict[str, Any]:
+        """A task of Label Studio with a brush mask for each class that was found.
+
+        Args:
+            image: where Label Studio finds the picture.
+        """
+        from ovseg.results.labelstudio import task
+
+        return task(self, image)
+
+    def to_yolo(self) -> str:
+        """YOLO's segmentation text: a line for each part of each class.
+
+        A line is the label, then x and y in 0..1 of each corner. Regions that are straight lines of
+        pixels are left out.
+        """
+        from ovseg.results.yolo import text
+
+        return text(self)
 
     def to_supervision(self) -> supervision.Detections:
         """The classes that were found as ``supervision.Detections``, one mask a class.
@@ -201,25 +211,17 @@ class Prediction:
         Raises:
             UserError: the package supervision is not installed.
         """
-        try:
-            from supervision import Detections
-        except ImportError as error:
-            raise UserError(
-                "to_supervision() needs the package supervision: pip install supervision"
-            ) from error
-        labels = np.unique(self.labels[self.labels >= 0])
-        masks = self.labels[None] == labels[:, None, None]
-        boxes = [
-            (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
-            for rows, columns in (np.nonzero(mask) for mask in masks)
-        ]
-        return Detections(
-            xyxy=np.array(boxes, np.float32).reshape(-1, 4),
-            mask=masks,
-            confidence=np.array([self.scores[mask].mean() for mask in masks], np.float32),
-            class_id=labels.astype(int),
-            data={"class_name": np.array([self.class_names[label] for label in labels], str)},
+        masks = self.labels[None] == np.array(self._found)[:, None, None]
+        return detections(
+            masks, self._found, [self._score(mask) for mask in masks], self.class_names
         )
+
+    @property
+    def _found(self) -> list[int]:
+        return np.unique(self.labels[self.labels >= 0]).tolist()
+
+    def _score(self, mask: np.ndarray) -> float:
+        return float(self.scores[mask].mean())
 
     @property
     def _none_label(self) -> int:
@@ -227,16 +229,6 @@ class Prediction:
 
     @property
     def _colours(self) -> np.ndarray:
-        from ovseg.visualizer import palette
+        from ovseg.colours import palette
 
-        return palette(len(self.class_names))
-
-
-def _polygons(mask: np.ndarray) -> list[list[float]]:
-    """Outlines of the parts of a mask (H, W): x, y, x, y, ... of their corners, in pixels."""
-    import cv2
-
-    outlines, _ = cv2.findContours(
-        mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE
-    )
-    return [outline.flatten().astype(float).tolist() for outline in outlines if len(outline) > 2]
+        return palette(len(self.class_names), self.palette)

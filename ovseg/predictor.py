@@ -17,34 +17,25 @@ encoded once and segmented by ever other names, at a small part of the time::
 from __future__ import annotations
 
 import os
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice
-from typing import Any, cast, overload
+from typing import Any, cast
 
 import numpy as np
 import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
-from PIL import Image
-from torch import Tensor, nn
+from torch import nn
 
 from ovseg.config import setup_cfg
 from ovseg.data.mapper import resize_short_side, test_size
 from ovseg.data.vocabulary import ClassNames, read_vocabulary
+from ovseg.encoded_image import EncodedImage
 from ovseg.engine.checkpoint import OVSegCheckpointer
-from ovseg.engine.test_time import MultiViewSegmenter, for_inference
+from ovseg.engine.test_time import for_inference, plain_model
 from ovseg.errors import UserError
-from ovseg.modeling import OVSeg
-from ovseg.prediction import Prediction, ProposalScores
-from ovseg.structures import GivenProposals, Regions, Vocabulary
-from ovseg.utils.images import read_image, rgb_array
-
-#: one picture: a path; a Pillow image; uint8 (H, W, 3), RGB; or a tensor (3, H, W), RGB, uint8 in
-#: 0..255 or float in 0..1
-Picture = str | os.PathLike[str] | Image.Image | np.ndarray | Tensor
-_LOADING_THREADS = 2
+from ovseg.picture_input import Picture, is_one_picture, picture_array, read_ahead
+from ovseg.prediction import Prediction
+from ovseg.structures import GivenProposals
 
 
 class Predictor:
@@ -66,7 +57,7 @@ class Predictor:
                 raise UserError("MODEL.WEIGHTS is empty; give the path of a trained checkpoint")
             model = build_model(cfg)
             OVSegCheckpointer(model, cfg=cfg, trained=True).load(cfg.MODEL.WEIGHTS)
-        self.model = cast(OVSeg | MultiViewSegmenter, for_inference(cfg, model.eval()))
+        self.model: Any = for_inference(cfg, model.eval())
 
     @classmethod
     def from_pretrained(
@@ -81,8 +72,8 @@ class Predictor:
         """A model with trained weights, fetched if they are not there.
 
         Args:
-            name: "tiny" (comes with OVSeg), "swinB-vitL14" or "R101c-vitB16" (the released ones,
-                in their demo setting), the path of a checkpoint, a folder of
+            name: see :mod:`ovseg.pretrained`: "tiny" (comes with OVSeg), "swinB-vitL14" and the
+                other released ones (in their demo setting), the path of a checkpoint, a folder of
                 :meth:`save_pretrained`, or ``hf://owner/name``.
             device: ``MODEL.DEVICE``: "cpu", "cuda" or "cuda:N"; default: a GPU if there is one.
             precision: ``MODEL.PRECISION``.
@@ -94,34 +85,26 @@ class Predictor:
         """
         from ovseg.pretrained import resolve
 
-        config_file, weights = resolve(name, config)
-        pairs = list(opts)
+        pretrained = resolve(name, config)
+        pairs: list[Any] = list(opts)
         if isinstance(opts, Mapping):
             pairs = [part for pair in opts.items() for part in pair]
-        given = {"MODEL.WEIGHTS": weights, "MODEL.DEVICE": device, "MODEL.PRECISION": precision}
+        given = {"MODEL.DEVICE": device, "MODEL.PRECISION": precision}
         named = [part for key, value in given.items() if value is not None for part in (key, value)]
-        return cls(setup_cfg(config_file, [*named, *pairs]))
+        return cls(setup_cfg(pretrained.config, [*pretrained.opts, *named, *pairs]))
 
-    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
+    def save_pretrained(self, folder: str | os.PathLike[str], *, half: bool = False) -> None:
         """Write ``config.yaml`` and ``model.safetensors``, which :meth:`from_pretrained` reads.
+
+        With ``half`` the weights are written in half precision.
 
         Raises:
             UserError: the folder cannot be written.
         """
         from ovseg.pretrained import save_pretrained
 
-        model = self.model if isinstance(self.model, OVSeg) else self.model.model
-        save_pretrained(self.cfg, model.state_dict(), folder)
-
-    @overload
-    def __call__(
-        self, images: Picture, class_names: ClassNames, *, bgr: bool = ..., **wanted: bool
-    ) -> Prediction: ...
-
-    @overload
-    def __call__(
-        self, images: Iterable[Picture], class_names: ClassNames, *, bgr: bool = ..., **wanted: bool
-    ) -> list[Prediction]: ...
+        state = plain_model(self.model).state_dict()
+        save_pretrained(self.cfg, state, folder, half=half)
 
     def __call__(
         self,
@@ -129,8 +112,8 @@ class Predictor:
         class_names: ClassNames,
         *,
         bgr: bool = False,
-        **wanted: bool,
-    ) -> Prediction | list[Prediction]:
+        **wanted: Any,
+    ) -> Any:
         """Segment one picture, or several.
 
         Args:
@@ -138,7 +121,7 @@ class Predictor:
             class_names: what to look for, see :func:`ovseg.data.vocabulary.read_vocabulary`: a list
                 of names, a mapping from names to synonyms, a file, or a built-in list's name.
             bgr: the channels of arrays and tensors are blue, green, red.
-            wanted: ``class_probs`` and ``proposals``, see :meth:`EncodedImage.segment`.
+            wanted: options of :meth:`EncodedImage.segment`.
 
         Returns:
             The prediction of one picture; of several a list, in their order.
@@ -147,9 +130,11 @@ class Predictor:
             UserError: class names that cannot be used, or a file that is no picture.
             ValueError: an array or a tensor of another shape or type.
         """
-        if _is_one(images):
-            return self.encode(images, bgr=bgr).segment(class_names, **wanted)
-        return list(self.stream(images, class_names, bgr=bgr, **wanted))
+        if is_one_picture(images):
+            return self.encode(cast(Picture, images), bgr=bgr).segment(class_names, **wanted)
+        vocabulary = read_vocabulary(class_names)
+        several = cast(Iterable[Picture], images)
+        return [encoded.segment(vocabulary, **wanted) for encoded in self._encoded(several, bgr)]
 
     def encode(
         self, image: Picture, *, bgr: bool = False, proposals: GivenProposals | None = None
@@ -163,7 +148,33 @@ class Predictor:
         Raises:
             UserError, ValueError: see :meth:`__call__`; or the proposals do not fit the model.
         """
-        return self._encode([_rgb(image, bgr)], proposals)[0]
+        return self.encode_batch([picture_array(image, bgr)], [proposals])[0]
+
+    @torch.inference_mode()
+    def encode_batch(
+        self,
+        images: Sequence[np.ndarray],
+        proposals: Sequence[GivenProposals | None] | None = None,
+    ) -> list[EncodedImage]:
+        """Encode pictures that go through the model together.
+
+        They are padded to one size, which may change a result in its last digits.
+
+        Args:
+            images: uint8 (H, W, 3) each, RGB.
+            proposals: for each picture, in place of MaskFormer's; None for MaskFormer's.
+
+        Raises:
+            UserError: proposals do not fit the model.
+        """
+        batch = [self._model_input(image) for image in images]
+        for inputs, given in zip(batch, proposals or (), strict=proposals is not None):
+            if given is not None:
+                inputs["proposals"] = given
+        encoded = self.model.encode(batch)
+        return [
+            EncodedImage(self.model, *each) for each in zip(images, batch, encoded, strict=True)
+        ]
 
     def stream(
         self,
@@ -173,7 +184,7 @@ class Predictor:
         batch_size: int = 1,
         bgr: bool = False,
         on_error: Callable[[Picture, UserError], None] | None = None,
-        **wanted: bool,
+        **wanted: Any,
     ) -> Iterator[Prediction]:
         """Segment pictures one after the other, reading ahead.
 
@@ -188,33 +199,28 @@ class Predictor:
         Yields:
             Predictions in the order of the pictures.
         """
-        if batch_size < 1:
-            raise ValueError(f"batch_size {batch_size} must be at least 1")
         vocabulary = read_vocabulary(class_names)
-        batch: list[np.ndarray] = []
-        for array in _read_ahead(images, bgr, on_error, 2 * batch_size):
-            batch.append(array)
-            if len(batch) == batch_size:
-                yield from self._segment(batch, vocabulary, wanted)
-                batch = []
-        if batch:
-            yield from self._segment(batch, vocabulary, wanted)
-
-    def _segment(
-        self, images: list[np.ndarray], vocabulary: Vocabulary, wanted: Mapping[str, bool]
-    ) -> Iterator[Prediction]:
-        for encoded in self._encode(images):
+        for encoded in self._encoded(images, bgr, batch_size, on_error):
             yield encoded.segment(vocabulary, **wanted)
 
-    @torch.inference_mode()
-    def _encode(
-        self, images: Sequence[np.ndarray], proposals: GivenProposals | None = None
-    ) -> list[EncodedImage]:
-        batch = [self._model_input(image) for image in images]
-        if proposals is not None:
-            batch = [{**inputs, "proposals": proposals} for inputs in batch]
-        encoded = self.model.encode(batch)
-        return [EncodedImage(self, *each) for each in zip(images, batch, encoded, strict=True)]
+    def _encoded(
+        self,
+        images: Iterable[Picture],
+        bgr: bool,
+        batch_size: int = 1,
+        on_error: Callable[[Picture, UserError], None] | None = None,
+    ) -> Iterator[EncodedImage]:
+        """Pictures encoded in batches; arguments as for :meth:`stream`."""
+        if batch_size < 1:
+            raise ValueError(f"batch_size {batch_size} must be at least 1")
+        batch: list[np.ndarray] = []
+        for array in read_ahead(images, bgr, on_error, 2 * batch_size):
+            batch.append(array)
+            if len(batch) == batch_size:
+                yield from self.encode_batch(batch)
+                batch = []
+        if batch:
+            yield from self.encode_batch(batch)
 
     def _model_input(self, image: np.ndarray) -> dict[str, Any]:
         resized = resize_short_side(image, *test_size(self.cfg))
@@ -224,158 +230,5 @@ class Predictor:
             "image": torch.from_numpy(resized.transpose(2, 0, 1).copy()),
             "height": image.shape[0],
             "width": image.shape[1],
+            "picture": image,
         }
-
-
-class EncodedImage:
-    """A picture after all that does not depend on class names; made by :meth:`Predictor.encode`.
-
-    Attributes:
-        image: uint8 (H, W, 3), RGB, 0..255; the picture.
-    """
-
-    def __init__(
-        self, predictor: Predictor, image: np.ndarray, inputs: Mapping[str, Any], encoded: Any
-    ) -> None:
-        """
-        Args:
-            predictor: whose model encoded the picture.
-            image: the picture.
-            inputs: what the model was given.
-            encoded: what the model made of it.
-        """
-        self.image = image
-        self._predictor = predictor
-        self._inputs = inputs
-        self._encoded = encoded
-
-    @property
-    def regions(self) -> Regions:
-        """The proposals.
-
-        Raises:
-            UserError: the picture has several views, each with proposals of its own.
-        """
-        if not isinstance(self._encoded, Regions):
-            raise UserError(
-                "there are proposals of one view of a picture alone: "
-                "set TEST.AUG.ENABLED and TEST.SLIDING_WINDOW to False"
-            )
-        return self._encoded
-
-    @torch.inference_mode()
-    def segment(
-        self, class_names: ClassNames, *, class_probs: bool = False, proposals: bool = False
-    ) -> Prediction:
-        """Segment the picture by any class names.
-
-        Args:
-            class_names: see :meth:`Predictor.__call__`.
-            class_probs: give the probabilities of all classes at all pixels too.
-            proposals: give the proposals with both branches' probabilities too.
-
-        Returns:
-            Labels and scores at the picture's own size.
-
-        Raises:
-            UserError: class names that cannot be used.
-        """
-        vocabulary = read_vocabulary(class_names)
-        model = self._predictor.model
-        inputs = {**self._inputs, "class_names": vocabulary}
-        result = model.segment({**inputs, "output": "labels"}, self._encoded)
-        probs = None
-        if class_probs:
-            scores = model.segment({**inputs, "output": "scores"}, self._encoded)["sem_seg"]
-            total = scores.sum(dim=0)
-            probs = (scores / total.where(total > 0, 1))[: len(vocabulary)].cpu().numpy()
-        return Prediction(
-            labels=result["labels"].to("cpu", torch.int32).numpy(),
-            scores=result["scores"].to("cpu", torch.float32).numpy(),
-            class_names=list(vocabulary.names),
-            image=self.image,
-            class_probs=probs,
-            proposals=self._proposal_scores(vocabulary) if proposals else None,
-        )
-
-    def _proposal_scores(self, vocabulary: Vocabulary) -> ProposalScores:
-        regions, model = self.regions, self._predictor.model
-        assert isinstance(model, OVSeg)
-        text = model.text(vocabulary)
-        probs = model.classify_queries(regions, text)
-        of_queries = None if probs is None else vocabulary.best_of_words(probs, dim=1)
-        of_crops = None
-        if regions.crops is not None:
-            clip = model.classify_crops(regions.crops, text)
-            of_crops = clip.class_probs.new_full((len(regions.masks), len(vocabulary)), torch.nan)
-            of_crops[clip.valid] = vocabulary.best_of_words(clip.class_probs, dim=1)
-        return ProposalScores(
-            masks=regions.masks.float().cpu().numpy(),
-            maskformer_probs=None if of_queries is None else of_queries.float().cpu().numpy(),
-            clip_probs=None if of_crops is None else of_crops.float().cpu().numpy(),
-        )
-
-
-def _is_one(images: Any) -> bool:
-    if isinstance(images, np.ndarray | Tensor):
-        return images.ndim <= 3
-    return isinstance(images, str | os.PathLike | Image.Image)
-
-
-def _rgb(image: Picture, bgr: bool) -> np.ndarray:
-    """A picture as uint8 (H, W, 3), RGB."""
-    if isinstance(image, str | os.PathLike):
-        return read_image(image)
-    if isinstance(image, Image.Image):
-        return rgb_array(image)
-    if isinstance(image, Tensor):
-        image = _tensor_array(image)
-    if not isinstance(image, np.ndarray):
-        raise ValueError(
-            "image must be a path, a Pillow image, an array or a tensor, "
-            f"not a {type(image).__name__}"
-        )
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
-        raise ValueError(f"image must be uint8 (H, W, 3), not {image.dtype} {image.shape}")
-    return np.ascontiguousarray(image[:, :, ::-1]) if bgr else image
-
-
-def _tensor_array(image: Tensor) -> np.ndarray:
-    if image.ndim != 3 or image.shape[0] != 3:
-        raise ValueError(f"a tensor must be (3, H, W), not {tuple(image.shape)}")
-    image = image.detach().cpu()
-    if image.is_floating_point():
-        if not (image.numel() and float(image.min()) >= 0 and float(image.max()) <= 1):
-            raise ValueError("a tensor of floats must have values in 0..1; or give uint8 in 0..255")
-        image = (255 * image).round().to(torch.uint8)
-    return np.ascontiguousarray(image.permute(1, 2, 0).numpy())
-
-
-def _read_ahead(
-    images: Iterable[Picture],
-    bgr: bool,
-    on_error: Callable[[Picture, UserError], None] | None,
-    ahead: int,
-) -> Iterator[np.ndarray]:
-    """Pictures as arrays, up to ``ahead`` of them read before they are asked for."""
-    source = iter(images)
-    with ThreadPoolExecutor(_LOADING_THREADS) as threads:
-        waiting: deque[tuple[Picture, Future[np.ndarray]]] = deque()
-        try:
-            while True:
-                for image in islice(source, ahead - len(waiting)):
-                    waiting.append((image, threads.submit(_rgb, image, bgr)))
-                if not waiting:
-                    return
-                image, reading = waiting.popleft()
-                try:
-                    array = reading.result()
-                except UserError as error:
-                    if on_error is None:
-                        raise
-                    on_error(image, error)
-                else:
-                    yield array
-        finally:
-            for _, reading in waiting:
-                reading.cancel()

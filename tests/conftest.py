@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 from collections.abc import Callable
@@ -16,7 +17,8 @@ from detectron2.modeling import build_model
 from detectron2.projects.deeplab import add_deeplab_config
 from tiny_world import SMALL_MODEL, as_pairs, write_clip
 
-from ovseg import OVSeg, add_ovseg_config
+from ovseg import OVSeg, Predictor, add_ovseg_config
+from ovseg.data.preparation.command import prepare as run_preparation
 
 ROOT = Path(__file__).resolve().parent.parent
 PARITY = Path(__file__).parent / "data" / "parity"
@@ -82,6 +84,32 @@ def small_model(small_config: Callable[..., CfgNode], seeded: ModuleType) -> Cal
         return model.eval()
 
     return make
+
+
+def prepare(name: str, root: Path, *options: str) -> int:
+    """Run ``datasets/prepare_<name>.py`` on a root of data sets; returns its exit code."""
+    script = importlib.import_module(f"prepare_{name}")
+    arguments = ["--root", str(root), "--num-workers", "2", *options]
+    return run_preparation(script.__doc__, script.plan, arguments)
+
+
+@pytest.fixture(scope="session")
+def embedded() -> Predictor:
+    """The embedded model."""
+    return Predictor.from_pretrained("tiny", device="cpu")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say it loudly when the web page was to be tried in a browser and was not."""
+    reasons = {
+        report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        for report in terminalreporter.stats.get("skipped", [])
+        if "browser" in getattr(report, "keywords", ())
+    }
+    if reasons:
+        terminalreporter.section("THE WEB PAGE WAS NOT TRIED IN A BROWSER", red=True, bold=True)
+        for reason in sorted(reasons):
+            terminalreporter.line(reason)
 
 
 def said(capsys: pytest.CaptureFixture[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Every command of the documents is one that its script understands."""
+"""Every command of the documents is one that its script, or ovseg, understands."""
 
 from __future__ import annotations
 
@@ -8,13 +8,22 @@ import runpy
 import shlex
 import sys
 from collections.abc import Sequence
+from functools import partial
 
 import pytest
 from conftest import ROOT
 
+from ovseg.cli import COMMANDS, main
+
 DOCUMENTS = (
-    "README.md", "GETTING_STARTED.md", "datasets/README.md", "open_clip_training/README.md"
-)  # fmt: skip
+    ROOT / "README.md",
+    ROOT / "GETTING_STARTED.md",
+    ROOT / "datasets" / "README.md",
+    ROOT / "open_clip_training" / "README.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+)
+#: the console command, as a script of this name
+OVSEG = "ovseg"
 
 
 class Understood(Exception):
@@ -25,13 +34,17 @@ def commands() -> list[tuple[str, tuple[str, ...]]]:
     """Script and arguments of each command in a block of shell commands, each once."""
     found = []
     for document in DOCUMENTS:
-        text = (ROOT / document).read_text(encoding="utf-8").replace("\\\n", " ")
+        text = document.read_text(encoding="utf-8").replace("\\\n", " ")
         for block in re.findall(r"^```bash\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL):
             for line in block.splitlines():
                 words = shlex.split(line, comments=True)
-                scripts = [word for word in words if word.endswith(".py")]
-                if scripts:
-                    found.append((scripts[0], tuple(words[words.index(scripts[0]) + 1 :])))
+                for place, word in enumerate(words):
+                    following = words[place + 1 : place + 2]
+                    is_command = word.endswith("ovseg") and following and following[0] in COMMANDS
+                    if word.endswith(".py") or is_command:
+                        script = "ovseg" if is_command else word
+                        found.append((script, tuple(words[place + 1 :])))
+                        break
     return list(dict.fromkeys(found))
 
 
@@ -53,8 +66,9 @@ def test_script_understands_it(
     monkeypatch.setattr(sys, "argv", [script, *arguments])
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.chdir(ROOT)
+    start = partial(runpy.run_path, script, run_name="__main__")
     with pytest.raises(Understood):
-        runpy.run_path(script, run_name="__main__")
+        main(arguments) if script == "ovseg" else start()
 
 
 def test_the_scripts_that_people_start_are_documented() -> None:
@@ -63,4 +77,4 @@ def test_the_scripts_that_people_start_are_documented() -> None:
     for name in ("pretrain", "collect_pairs", "train", "ablations"):
         scripts.append(ROOT / "open_clip_training" / f"{name}.py")
     names = {script.relative_to(ROOT).as_posix() for script in scripts}
-    assert names | {"demo.py", "train_net.py"} <= documented
+    assert names | {"demo.py", "train_net.py", OVSEG} <= documented

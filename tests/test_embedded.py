@@ -20,8 +20,11 @@ from ovseg.utils.images import read_image
 
 CHECKPOINT = ROOT / "resources" / "ovseg_tiny.pth"
 SAMPLE = ROOT / "tests" / "data" / "stickerscenes"
-FIGURES = json.loads((SAMPLE / "figures.json").read_text())["mIoU"]
-OPTS = ["MODEL.WEIGHTS", "ovseg://ovseg_tiny.pth", "DATASETS.TEST", "stickerscenes_frozen"]
+FIGURES = json.loads((SAMPLE / "figures.json").read_text())
+OPTS = [
+    "MODEL.WEIGHTS", "ovseg://ovseg_tiny.pth", "DATASETS.TEST", "stickerscenes_frozen",
+    "MODEL.MASK_FORMER.TEST.PANOPTIC_ON", "True", "MODEL.MASK_FORMER.TEST.INSTANCE_ON", "True",
+]  # fmt: skip
 # what each branch is called, and how the model is set to it
 BRANCHES = {
     "ensemble": {},
@@ -47,22 +50,34 @@ def model(cfg) -> OVSeg:
 
 
 @pytest.fixture(scope="module")
-def measured(cfg, model) -> dict[str, float]:
-    """mIoU of the ensemble and of each branch alone."""
+def results(cfg, model) -> dict[str, dict[str, dict[str, float]]]:
+    """What the ensemble and each branch alone score."""
     result = {}
     for branch, settings in BRANCHES.items():
         before = {name: getattr(model, name) for name in settings}
         for name, value in settings.items():
             setattr(model, name, value)
-        result[branch] = Trainer.test(cfg, model)["sem_seg"]["mIoU"]
+        result[branch] = Trainer.test(cfg, model)
         for name, value in before.items():
             setattr(model, name, value)
     return result
 
 
+@pytest.fixture(scope="module")
+def measured(results) -> dict[str, float]:
+    """mIoU of the ensemble and of each branch alone."""
+    return {branch: result["sem_seg"]["mIoU"] for branch, result in results.items()}
+
+
 @pytest.mark.parametrize("branch", BRANCHES)
 def test_miou_is_the_committed_figure(measured, branch):
-    assert measured[branch] == pytest.approx(FIGURES[branch], abs=1.0)
+    assert measured[branch] == pytest.approx(FIGURES["mIoU"][branch], abs=1.0)
+
+
+def test_panoptic_quality_and_average_precision_are_the_committed_figures(results):
+    ensemble = results["ensemble"]
+    assert ensemble["panoptic_seg"]["PQ"] == pytest.approx(FIGURES["PQ"], abs=1.0)
+    assert ensemble["segm"]["AP"] == pytest.approx(FIGURES["AP"], abs=1.0)
 
 
 def test_ensemble_is_better_than_each_branch_alone(measured):

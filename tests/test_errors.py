@@ -30,7 +30,10 @@ def test_files_and_a_full_disk_are_one_line(
     line = capsys.readouterr().err
     assert line == f"error: {str(tmp_path / 'file' / 'folder')!r}: Not a directory\n"
     full = OSError(errno.ENOSPC, "No space left on device")
-    assert said(capsys, full) == "error: No space left on device\n"
+    way_out = "make room there, or write elsewhere"
+    assert said(capsys, full) == f"error: No space left on device; {way_out}\n"
+    named = OSError(errno.EDQUOT, "Disk quota exceeded", "out/model.pth")
+    assert said(capsys, named) == f"error: 'out/model.pth': Disk quota exceeded; {way_out}\n"
 
 
 def test_faults_of_the_program_keep_their_traceback() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-STAGES = ("backbone", "proposals", "crops", "clip", "ensemble", "segmentation")
+STAGES = ("backbone", "proposals", "crops", "clip", "ensemble", "segmentation", "panoptic")
 
 # importer's prefix -> prefixes that it must not import
 FORBIDDEN = {
@@ -18,7 +18,16 @@ FORBIDDEN = {
     "ovseg.modeling": ("ovseg.data", "ovseg.evaluation", "ovseg.engine", "ovseg.predictor"),
     "ovseg.evaluation": ("ovseg.modeling", "ovseg.engine", "ovseg.predictor"),
     "ovseg.structures": ("ovseg.modeling", "ovseg.data", "ovseg.engine", "ovseg.predictor"),
-    "ovseg": ("demo", "train_net", "tools", "datasets", "open_clip_training"),
+    "ovseg.utils": (
+        "ovseg.modeling",
+        "ovseg.data",
+        "ovseg.evaluation",
+        "ovseg.engine",
+        "ovseg.predictor",
+    ),
+    "ovseg.engine": ("ovseg.predictor",),
+    "ovseg": ("demo", "train_net", "tools", "datasets", "stickerscenes", "open_clip_training"),
+    "open_clip_training": ("demo", "train_net", "tools", "datasets", "stickerscenes"),
 } | {
     f"ovseg.modeling.{stage}": (
         "ovseg.modeling.ovseg",
@@ -26,6 +35,8 @@ FORBIDDEN = {
     )
     for stage in STAGES
 }
+#: the only parts of ovseg that may import the command lines
+COMMANDS = ("ovseg.cli", "ovseg.__main__")
 
 
 def module_of(path: Path) -> str:
@@ -69,7 +80,32 @@ def test_imports_keep_to_the_rules(path: Path) -> None:
         for prefix in forbidden
         if is_in(name, prefix)
     ]
+    if is_in(module, "ovseg") and not any(is_in(module, part) for part in COMMANDS):
+        broken += [
+            f"{module} imports {name}" for name in imports_of(path) if is_in(name, "ovseg.cli")
+        ]
     assert not broken
+
+
+def test_nothing_but_scripts_imports_the_commands() -> None:
+    importers = {
+        module_of(path) for path in FILES if any(is_in(n, "ovseg.cli") for n in imports_of(path))
+    }
+    assert {name for name in importers if not is_in(name, "ovseg.cli")} == {"ovseg.__main__"}
+
+
+def test_the_web_page_is_imported_by_its_command_alone() -> None:
+    modules = {module_of(path): imports_of(path) for path in FILES}
+    importers = {
+        module
+        for module, names in modules.items()
+        if not is_in(module, "ovseg.web") and any(is_in(name, "ovseg.web") for name in names)
+    }
+    assert importers == {"ovseg.cli.web"}
+    # what is behind the page works, and is tested, without its library
+    assert {module for module, names in modules.items() if "gradio" in names} == {
+        "ovseg.web.events", "ovseg.web.page", "ovseg.web.server"
+    }  # fmt: skip
 
 
 def test_relative_imports_are_resolved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
+from ovseg.colours import palette
 from ovseg.errors import UserError
 from ovseg.prediction import Prediction
-from ovseg.result_files import ResultPaths, plan_outputs, save_result
-from ovseg.visualizer import palette
+from ovseg.results.files import ResultPaths, plan_outputs, save_result
 
 IMAGE = np.zeros((2, 3, 3), np.uint8)
 
@@ -191,3 +191,19 @@ def test_supervision_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "supervision", None)
     with pytest.raises(UserError, match="pip install supervision"):
         prediction().to_supervision()
+
+
+def test_frames_of_a_video_have_the_same_legend() -> None:
+    rng = np.random.default_rng(0)
+    names = ["cat", "a word that is longer", "dog"]
+    drawn = []
+    for classes in ([0, 1], [2, 2], [-1, 0]):
+        labels = rng.choice(classes, (700, 900)).astype(np.int32)
+        one = Prediction(labels, np.ones(labels.shape), names, np.zeros((700, 900, 3), np.uint8))
+        drawn.append(np.asarray(one.overlay(steady=True)))
+        assert not np.array_equal(np.asarray(one.overlay())[:, 900:], drawn[-1][:, 900:])
+    for picture in drawn[1:]:
+        assert picture.shape == drawn[0].shape
+        np.testing.assert_array_equal(picture[:, 900:], drawn[0][:, 900:])
+    many = Prediction(labels, one.scores, [f"word {i}" for i in range(100)], one.image)
+    assert many.overlay(steady=True).size == (900, 700)  # no legend

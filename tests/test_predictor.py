@@ -31,7 +31,7 @@ class Recorder(nn.Module):
         self.inputs += inputs
         return [f"encoded {place}" for place in range(len(inputs))]
 
-    def segment(self, inputs: dict, encoded: str) -> dict:
+    def segment(self, inputs: dict, encoded: str, **settings: None) -> dict:
         assert encoded.startswith("encoded")
         labels = self.labels[: inputs["height"], : inputs["width"]]
         return {"labels": labels, "scores": torch.full(labels.shape, 0.5).where(labels >= 0, 0)}
@@ -179,6 +179,71 @@ def test_a_single_class_leaves_room_for_others(real: Predictor, picture: np.ndar
     assert probs.shape == (1, 60, 90)
     assert ((probs[0] > 0.5) == (prediction.labels == 0))[abs(probs[0] - 0.5) > 1e-4].all()
     assert (prediction.scores[prediction.labels < 0] == 0).all()
+
+
+DEMO = "ovseg_swinB_vitL_demo.yaml"
+VIEWS = ("TEST.SLIDING_WINDOW", "True", "TEST.SLIDING_TILE_SIZE", "48")
+
+
+@pytest.mark.parametrize(
+    ("base", "more"), [(CONFIG.name, ()), (DEMO, ()), (CONFIG.name, VIEWS)],
+    ids=["soft", "best", "tiles"],
+)  # fmt: skip
+def test_weight_and_threshold_are_those_of_a_config(
+    small_config, small_model, picture: np.ndarray, base: str, more: tuple[str, ...]
+) -> None:
+    adapter = "MODEL.CLIP_ADAPTER."
+
+    def predictor(weight: float, threshold: float) -> Predictor:
+        opts = (
+            "INPUT.MIN_SIZE_TEST", "60", f"{adapter}CLIP_ENSEMBLE_WEIGHT", str(weight),
+            f"{adapter}MASK_THR", str(threshold), *more,
+        )  # fmt: skip
+        return Predictor(small_config(*opts, base=base), small_model(*opts, base=base))
+
+    names = ["cat", "dog", "grass", "sky"]
+    encoded = predictor(0.7, 0.4).encode(picture)
+    plain = encoded.segment(names)
+    changed = []
+    for weight, threshold in ((0.7, 0.4), (0.2, 0.4), (0.0, 0.4), (0.7, 0.52), (0.3, 0.52)):
+        expected = predictor(weight, threshold)(picture, names)
+        for _ in range(2):  # the second time its crops' features are there
+            found = encoded.segment(names, ensemble_weight=weight, mask_threshold=threshold)
+            np.testing.assert_array_equal(found.labels, expected.labels)
+            np.testing.assert_allclose(found.scores, expected.scores, rtol=1e-5)
+        changed.append(not np.allclose(found.scores, plain.scores, rtol=1e-4))
+    assert changed == [False, True, True, True, True]
+    np.testing.assert_array_equal(encoded.segment(names).scores, plain.scores)
+
+
+def test_proposals_of_another_threshold(real: Predictor, picture: np.ndarray) -> None:
+    encoded = real.encode(picture)
+    # between the peaks of the masks, so that some of them are valid
+    peaks = sorted(encoded.regions.masks.amax(dim=(1, 2)).tolist())
+    middle = (peaks[2] + peaks[3]) / 2
+    proposals = encoded.segment(["cat", "dog"], proposals=True, mask_threshold=middle).proposals
+    assert proposals is not None
+    assert proposals.clip_probs is not None
+    valid = (proposals.masks > middle).any(axis=(1, 2))
+    assert 0 < valid.sum() < len(valid)
+    np.testing.assert_array_equal(np.isnan(proposals.clip_probs[:, 0]), ~valid)
+
+
+@pytest.mark.parametrize("name", ["ensemble_weight", "mask_threshold"])
+@pytest.mark.parametrize("value", [-0.1, 1.5, float("nan")])
+def test_weight_and_threshold_have_a_range(
+    real: Predictor, picture: np.ndarray, name: str, value: float
+) -> None:
+    with pytest.raises(UserError, match=rf"{name} .* must be in 0..1"):
+        real.encode(picture).segment(["cat"], **{name: value})
+
+
+def test_a_weight_needs_the_ensemble(small_config, small_model, picture: np.ndarray) -> None:
+    opts = ("MODEL.CLIP_ADAPTER.CLIP_ENSEMBLE", "False", "INPUT.MIN_SIZE_TEST", "60")
+    encoded = Predictor(small_config(*opts), small_model(*opts)).encode(picture)
+    encoded.segment(["cat"], mask_threshold=0.3)
+    with pytest.raises(UserError, match="CLIP_ENSEMBLE True"):
+        encoded.segment(["cat"], ensemble_weight=0.3)
 
 
 def test_threads_get_the_same_answers(real: Predictor, picture: np.ndarray) -> None:

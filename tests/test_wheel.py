@@ -45,6 +45,7 @@ def test_contents(wheel: Path) -> None:
         "ovseg/configs/base_ovseg.yaml",
         "ovseg/resources/ovseg_tiny.pth",
         "ovseg/data/vocabularies/stickerscenes.json",
+        "ovseg/web/page.css",
         "open_clip_training/train.py",
     }
     assert wanted <= names

@@ -13,7 +13,8 @@ import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
-from ovseg.data.datasets import SPLITS, register_split
+from ovseg.data.datasets import register_split
+from ovseg.data.splits import SPLITS
 from ovseg.modeling.clip import build_untrained_clip
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"

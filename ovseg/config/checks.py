@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
+from typing import Any
 
 from detectron2.config import CfgNode as CN
 
@@ -15,9 +17,16 @@ _LEAST = {
     "SOLVER.TEST_IMS_PER_BATCH": 1,
     "DATALOADER.NUM_WORKERS": 0,
     "TEST.SLIDING_TILE_SIZE": 1,
+    "TEST.DETECTIONS_PER_IMAGE": 1,
     "MODEL.CLIP_ADAPTER.MASK_PROMPT_DEPTH": 0,
     "MODEL.CLIP_ADAPTER.MASK_EXPAND_RATIO": 0,
 }
+_SHARES = (
+    "MODEL.CLIP_ADAPTER.CLIP_ENSEMBLE_WEIGHT",
+    "MODEL.CLIP_ADAPTER.MASK_THR",
+    "MODEL.MASK_FORMER.TEST.OBJECT_MASK_THRESHOLD",
+    "MODEL.MASK_FORMER.TEST.OVERLAP_THRESHOLD",
+)
 
 
 def check_config(cfg: CN) -> None:
@@ -27,7 +36,6 @@ def check_config(cfg: CN) -> None:
         UserError: naming the key, its value and the way out.
     """
     refused = {
-        "MODEL.MASK_FORMER.TEST.PANOPTIC_ON": (cfg.MODEL.MASK_FORMER.TEST.PANOPTIC_ON, True),
         "MODEL.CLIP_ADAPTER.REGION_RESIZED": (cfg.MODEL.CLIP_ADAPTER.REGION_RESIZED, False),
     }
     for key, (value, unsupported) in refused.items():
@@ -44,16 +52,25 @@ def check_config(cfg: CN) -> None:
     _check_choice("INPUT.RANDOM_FLIP", cfg.INPUT.RANDOM_FLIP, ("none", "horizontal", "vertical"))
     crops = ("relative", "relative_range", "absolute", "absolute_range")
     _check_choice("INPUT.CROP.TYPE", cfg.INPUT.CROP.TYPE, crops)
-    for key in ("CLIP_ENSEMBLE_WEIGHT", "MASK_THR"):
-        value = cfg.MODEL.CLIP_ADAPTER[key]
+    for key in _SHARES:
+        value = _value(cfg, key)
         if not 0 <= value <= 1:
-            raise UserError(f"MODEL.CLIP_ADAPTER.{key} {value} must lie in 0..1")
+            raise UserError(f"{key} {value} must lie in 0..1")
+    if not 0 <= cfg.DATALOADER.MAX_LOST <= 0.5:
+        raise UserError(
+            f"DATALOADER.MAX_LOST {cfg.DATALOADER.MAX_LOST} must lie in 0..0.5; 0: leave out none"
+        )
     for key, least in _LEAST.items():
-        value = functools.reduce(getattr, key.split("."), cfg)
+        value = _value(cfg, key)
         if value < least:
             raise UserError(f"{key} {value} must be at least {least}")
     if cfg.TEST.VISUALIZE < 0:
         raise UserError(f"TEST.VISUALIZE {cfg.TEST.VISUALIZE} is negative; set 0 for no pictures")
+    if cfg.TEST.DENSE_CRF and importlib.util.find_spec("pydensecrf") is None:
+        raise UserError(
+            "TEST.DENSE_CRF True needs the package pydensecrf: pip install pydensecrf2 (which "
+            "takes a C++ compiler), or set it to False"
+        )
     _check_looks(cfg)
 
 
@@ -69,6 +86,12 @@ def _check_looks(cfg: CN) -> None:
             "saved proposals are of one look at an image: set TEST.AUG.ENABLED and "
             "TEST.SLIDING_WINDOW to False"
         )
+    for key in ("PANOPTIC_ON", "INSTANCE_ON"):
+        if cfg.MODEL.MASK_FORMER.TEST[key] and (aug.ENABLED or test.SLIDING_WINDOW):
+            raise UserError(
+                f"MODEL.MASK_FORMER.TEST.{key} True: segments are of one view of an image; set "
+                "TEST.AUG.ENABLED and TEST.SLIDING_WINDOW to False"
+            )
     whole = all(isinstance(size, int) for size in aug.MIN_SIZES)
     if aug.ENABLED and not (aug.MIN_SIZES and whole and min(aug.MIN_SIZES) >= 1):
         raise UserError(
@@ -83,6 +106,10 @@ def _check_looks(cfg: CN) -> None:
             "TEST.SLIDING_WINDOW True: OVSegDEMO takes the best proposal of the whole image; "
             "set MODEL.META_ARCHITECTURE OVSeg or TEST.SLIDING_WINDOW False"
         )
+
+
+def _value(cfg: CN, key: str) -> Any:
+    return functools.reduce(getattr, key.split("."), cfg)
 
 
 def _check_choice(key: str, value: str, choices: tuple[str, ...]) -> None:

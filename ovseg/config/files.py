@@ -20,13 +20,12 @@ from detectron2.projects.deeplab import add_deeplab_config
 from ovseg.errors import UserError
 
 from .checks import check_config
-from .keys import DENSE_CRF, add_ovseg_config
+from .keys import add_ovseg_config
+from .overrides import NAME_LISTS, find_config, split_names
 
 logger = logging.getLogger(__name__)
 
-# keys that hold several names; on the command line one bare name or a comma-separated list will do
-_NAME_LISTS = frozenset({"DATASETS.TRAIN", "DATASETS.TEST"})
-# the same for files, whose names may hold blanks
+# as NAME_LISTS for files, whose names may hold blanks
 _FILE_LISTS = frozenset({"DATASETS.CUSTOM"})
 
 # how the published yaml files write their training sizes: an expression for eval
@@ -89,9 +88,7 @@ def setup_cfg(config_file: str | os.PathLike[str], opts: Sequence[str] = ()) -> 
     """
     cfg = default_cfg()
     known = dict(_flatten(cfg))
-    if not str(config_file):
-        raise UserError("no config; give --config-file, for example configs/ovseg_tiny.yaml")
-    _merge_file(cfg, Path(config_file), known)
+    _merge_file(cfg, find_config(config_file), known)
     _merge_opts(cfg, opts, known)
     _check_available(cfg)
     _choose_device(cfg)
@@ -107,18 +104,10 @@ def _flatten(node: CfgNode, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _merge_file(cfg: CfgNode, path: Path, known: dict[str, Any]) -> None:
-    if not path.is_file():
-        raise UserError(
-            f"--config-file {str(path)!r}: no such file; "
-            "give a yaml such as configs/ovseg_tiny.yaml"
-        )
     try:
         with _published_sizes():
             # no arbitrary Python objects from a yaml file
             cfg.merge_from_file(str(path), allow_unsafe=False)
-            # of keys that it does not have detectron2 tells no values
-            loaded = CfgNode(CfgNode.load_yaml_with_base(str(path), allow_unsafe=False))
-        _refuse_dense_crf(dict(_flatten(loaded)).get(DENSE_CRF, False), f"{path}: ")
     except FileNotFoundError as error:
         raise UserError(
             f"{path}: its _BASE_ {error.filename!r} does not exist; correct the _BASE_ line"
@@ -139,11 +128,6 @@ def _merge_file(cfg: CfgNode, path: Path, known: dict[str, Any]) -> None:
         raise UserError(f"{path}: {reason}; correct the value") from error
 
 
-def _refuse_dense_crf(value: Any, where: str = "") -> None:
-    if str(value).lower() != "false":
-        raise UserError(f"{where}{DENSE_CRF} {value} is not supported: leave it out")
-
-
 def _merge_opts(cfg: CfgNode, opts: Sequence[str], known: dict[str, Any]) -> None:
     for opt in opts[::2]:
         if opt.startswith("--"):
@@ -152,16 +136,13 @@ def _merge_opts(cfg: CfgNode, opts: Sequence[str], known: dict[str, Any]) -> Non
             )
         if "=" in opt:
             raise UserError(f"{opt!r}: give overrides as KEY VALUE, with a blank in place of '='")
-        if opt not in known and opt != DENSE_CRF:
+        if opt not in known:
             raise UserError(_unknown_key(opt, known))
         if isinstance(known.get(opt), CfgNode):
             raise UserError(f"config key {opt} is a group; give one of the keys in it")
     if len(opts) % 2:
         raise UserError(f"config key {opts[-1]} has no value; overrides are KEY VALUE pairs")
     for key, value in zip(opts[::2], opts[1::2], strict=True):
-        if key == DENSE_CRF:
-            _refuse_dense_crf(value)
-            continue
         try:
             cfg.merge_from_list([key, _readable(key, value, known[key])])
         except (ValueError, TypeError, AssertionError) as error:
@@ -182,8 +163,8 @@ def _readable(key: str, text: str, current: Any) -> Any:
     if isinstance(current, str):
         # a file may be called 1234: quoted, so that it is not read as a number
         return text if text[:1] in {"'", '"'} else repr(text)
-    if key in _NAME_LISTS:
-        return tuple(name for name in re.split(r"[\s,()\[\]'\"]+", text) if name)
+    if key in NAME_LISTS:
+        return split_names(text)
     if key in _FILE_LISTS and text[:1] not in {"(", "["}:
         return tuple(file.strip() for file in text.split(",") if file.strip())
     return text

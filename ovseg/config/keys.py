@@ -13,10 +13,6 @@ from __future__ import annotations
 
 from detectron2.config import CfgNode as CN
 
-# published key of a post-processing that OVSeg leaves out, since no maintained library installs
-# without a compiler; yaml files may say False
-DENSE_CRF = "TEST.DENSE_CRF"
-
 
 def add_ovseg_config(cfg: CN) -> None:
     """Add OVSeg's keys to ``cfg`` in place."""
@@ -40,9 +36,12 @@ def _add_input(cfg: CN) -> None:
     # published keys that thin out the training images of each class; all are used, others refused
     cfg.DATASETS.SAMPLE_PER_CLASS = -1
     cfg.DATASETS.SAMPLE_SEED = 0
-    # yaml files that describe data sets of one's own (ovseg/data/custom.py); DATASETS.TRAIN and
+    # yaml files that describe data sets of one's own (ovseg/data/own); DATASETS.TRAIN and
     # DATASETS.TEST may then name them
     cfg.DATASETS.CUSTOM = ()
+    # share of the training images that may be left out because they cannot be read: at least 10 of
+    # them, at most half; 0: none
+    cfg.DATALOADER.MAX_LOST = 0.01
 
 
 def _add_backbone(cfg: CN) -> None:
@@ -107,9 +106,13 @@ def _add_proposals(cfg: CN) -> None:
     former.SIZE_DIVISIBILITY = 32
 
     former.TEST = CN()
-    # published keys of the panoptic mode; OVSeg segments semantically, True is refused
+    # besides the semantic segmentation give a panoptic one, and scored instances (at most
+    # TEST.DETECTIONS_PER_IMAGE); see docs/panoptic.md, also for values of the two thresholds
     former.TEST.PANOPTIC_ON = False
+    former.TEST.INSTANCE_ON = False
+    # proposals whose best class scores no more than this are no segments
     former.TEST.OBJECT_MASK_THRESHOLD = 0.0
+    # nor are those of whose mask less than this share is left by better proposals
     former.TEST.OVERLAP_THRESHOLD = 0.0
     # published key; masks are always resized to the output before they are summed, which is the
     # same numbers in less memory
@@ -120,10 +123,12 @@ def _add_clip(cfg: CN) -> None:
     cfg.MODEL.CLIP_ADAPTER = CN()
     adapter = cfg.MODEL.CLIP_ADAPTER
     # "ViT-B/16", "ViT-L/14", another open_clip name, or the path of a checkpoint (OpenAI archive,
-    # state dict, open_clip training checkpoint): the architecture is then read from the weights
+    # state dict, open_clip training checkpoint, Hugging Face's CLIPModel): the architecture is then
+    # read from the weights. QuickGELU or GELU: ovseg/modeling/clip/activation.py says which; an
+    # ending "-quickgelu" or "-gelu" of the name settles it
     adapter.CLIP_MODEL_NAME = "ViT-B/16"
-    # open_clip's tag of pretrained weights; "" when none are wanted. Fetched only when
-    # MODEL.WEIGHTS does not carry CLIP's weights
+    # open_clip's tag of pretrained weights, or a file of them; "" when none are wanted. Fetched
+    # only when MODEL.WEIGHTS does not carry CLIP's weights
     adapter.CLIP_PRETRAINED = "openai"
     # "vild", "imagenet" or "predefined"
     adapter.TEXT_TEMPLATES = "vild"
@@ -183,4 +188,6 @@ def _add_test(cfg: CN) -> None:
     # none; and folder that MaskFormer's proposals are written to, besides an evaluation or a demo
     cfg.TEST.LOAD_PROPOSALS = ""
     cfg.TEST.SAVE_PROPOSALS = ""
-    cfg.register_deprecated_key(DENSE_CRF)
+    # refine the scores of all classes by a dense CRF with the published parameters; needs the
+    # package pydensecrf (extra "crf")
+    cfg.TEST.DENSE_CRF = False

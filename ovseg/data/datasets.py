@@ -1,4 +1,4 @@
-"""Every data set that OVSeg trains and is evaluated on: one table, registered in detectron2.
+"""The data sets of :mod:`ovseg.data.splits`, registered in detectron2, and reading them.
 
 Importing this module registers the table. ``$DETECTRON2_DATASETS`` (default ``datasets``) is read
 then, as detectron2 does for its own data sets; files are looked at only when a data set is asked
@@ -7,9 +7,9 @@ for. The classes of ADE20K-150 are detectron2's own, and its files are paired by
 
 from __future__ import annotations
 
-import difflib
 import logging
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,191 +17,61 @@ from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from ovseg.data.class_lists import ClassList, load_class_list
+from ovseg.data.class_lists import ClassList
+from ovseg.data.splits import ADE20K, FROZEN, SPLITS, Split, data_root, unknown_dataset
 from ovseg.errors import UserError
+from ovseg.utils.package_files import clone_folder
 
 logger = logging.getLogger(__name__)
 
-_REPOSITORY = Path(__file__).resolve().parents[2]
+
+class DatasetFiles(ABC):
+    """Gives the dataset dicts of a data set, as detectron2's catalogue wants."""
+
+    @abstractmethod
+    def __call__(self, unpaired: bool = False) -> list[dict[str, Any]]:
+        """Dicts in a fixed order; see :func:`load_dataset`."""
 
 
-@dataclass(frozen=True)
-class Split:
-    """One registered data set: a folder of images and one of label maps of the same names.
+def register_files(
+    name: str, files: DatasetFiles, classes: ClassList, ignored: int, **metadata: Any
+) -> None:
+    """Register a data set in detectron2's catalogues.
 
-    Attributes:
-        name: as in ``DATASETS.TRAIN`` and ``DATASETS.TEST``.
-        images, labels: folders under the root.
-        vocabulary: class list, see :func:`ovseg.data.class_lists.load_class_list`.
-        num_classes: the first so many classes of it; None for all.
-        ignore_label: label of pixels that count nowhere.
-        image_ext, label_ext: endings of the files.
-        images_shared: the images without a label map belong to other splits.
-        hint: how to get the files; "" to describe the folders.
+    Metadata: ``stuff_classes``, ``ignore_label``, ``evaluator_type``, ``class_groups`` (group name
+    -> labels; empty where the classes have none), and ``metadata``.
     """
-
-    name: str
-    images: str
-    labels: str
-    vocabulary: str
-    num_classes: int | None = None
-    ignore_label: int = 255
-    image_ext: str = "jpg"
-    label_ext: str = "png"
-    images_shared: bool = False
-    hint: str = ""
-
-    def classes(self) -> ClassList:
-        """The classes that its labels stand for."""
-        vocabulary = load_class_list(self.vocabulary)
-        return vocabulary if self.num_classes is None else vocabulary.first(self.num_classes)
-
-
-def _prepared(script: str, **columns: Any) -> Split:
-    """A split whose label maps ``datasets/<script>`` writes."""
-    return Split(hint=f"unpack it as datasets/README.md says, then: python {script}", **columns)
-
-
-def _coco(split: str) -> Split:
-    return _prepared(
-        "datasets/prepare_coco_stuff_sem_seg.py",
-        name=f"coco_2017_{split}_stuff_sem_seg",
-        images=f"coco/{split}2017",
-        labels=f"coco/stuffthingmaps_detectron2/{split}2017",
-        vocabulary="coco_stuff_171",
+    DatasetCatalog.register(name, files)
+    MetadataCatalog.get(name).set(
+        stuff_classes=list(classes.names),
+        ignore_label=ignored,
+        evaluator_type="sem_seg",
+        class_groups={group: list(members) for group, members in classes.groups.items()},
+        **metadata,
     )
-
-
-def _ade20k(split: str, folder: str) -> Split:
-    root = "ADEChallengeData2016"
-    return _prepared(
-        "datasets/prepare_ade20k_sem_seg.py",
-        name=f"ade20k_sem_seg_{split}",
-        images=f"{root}/images/{folder}",
-        labels=f"{root}/annotations_detectron2/{folder}",
-        vocabulary="",
-    )
-
-
-def _ade20k_full(split: str, folder: str) -> Split:
-    root = "ADE20K_2021_17_01"
-    return _prepared(
-        "datasets/prepare_ade20k_full_sem_seg.py",
-        name=f"ade20k_full_sem_seg_{split}",
-        images=f"{root}/images_detectron2/{folder}",
-        labels=f"{root}/annotations_detectron2/{folder}",
-        vocabulary="ade20k_full_847",
-        ignore_label=65535,
-        label_ext="tif",
-    )
-
-
-def _pascal_context(classes: int, split: str, ignore_label: int, label_ext: str) -> Split:
-    root = "VOCdevkit/VOC2010"
-    return _prepared(
-        "datasets/prepare_pascal_context.py",
-        name=f"pascal_context_{classes}_sem_seg_{split}",
-        images=f"{root}/JPEGImages",
-        labels=f"{root}/annotations_detectron2/pc{classes}_{split}",
-        vocabulary=f"pascal_context_{classes}",
-        images_shared=True,
-        ignore_label=ignore_label,
-        label_ext=label_ext,
-    )
-
-
-def _pascal_voc(split: str) -> Split:
-    root = "VOCdevkit/VOC2012"
-    return _prepared(
-        "datasets/prepare_voc_sem_seg.py",
-        name=f"pascalvoc20_sem_seg_{split}",
-        images=f"{root}/JPEGImages",
-        labels=f"{root}/annotations_detectron2/{split}",
-        vocabulary="pascal_voc_20",
-        images_shared=True,
-    )
-
-
-def _stickerscenes(split: str, num_classes: int | None = None) -> Split:
-    return Split(
-        name=f"stickerscenes_{split}",
-        images=f"stickerscenes/images/{split}",
-        labels=f"stickerscenes/annotations/{split}",
-        vocabulary="stickerscenes",
-        num_classes=num_classes,
-        image_ext="png",
-        hint="make it with: python datasets/prepare_stickerscenes.py",
-    )
-
-
-#: registered by detectron2, whose class list and metadata are used
-ADE20K = (_ade20k("train", "training"), _ade20k("val", "validation"))
-
-SPLITS: tuple[Split, ...] = (
-    _coco("train"),
-    _coco("val"),
-    _ade20k_full("train", "training"),
-    _ade20k_full("val", "validation"),
-    _pascal_context(59, "train", 255, "png"),
-    _pascal_context(59, "val", 255, "png"),
-    _pascal_context(459, "train", 65535, "tif"),
-    _pascal_context(459, "val", 65535, "tif"),
-    _pascal_voc("train"),
-    _pascal_voc("val"),
-    # labels 0..143 are what training sees (objects, then stuff); 144.. are the unseen objects
-    _stickerscenes("train", num_classes=144),
-    _stickerscenes("dev"),
-    _stickerscenes("test"),
-    _stickerscenes("test_style"),
-)
-
-#: a small sample of the StickerScenes, part of the repository
-FROZEN = Split(
-    "stickerscenes_frozen",
-    "images",
-    "annotations",
-    "stickerscenes",
-    image_ext="jpg",
-    hint="it is part of the repository; run from a complete checkout",
-)
-
-
-def find_split(name: str) -> Split:
-    """The row of the table for the data set ``name``.
-
-    Raises:
-        KeyError: there is none.
-    """
-    return {split.name: split for split in SPLITS}[name]
 
 
 def register_split(split: Split, root: str | os.PathLike[str]) -> None:
     """Register ``split``, its files under ``root``, in detectron2's catalogues.
 
-    The dataset dicts have ``file_name`` and ``sem_seg_file_name``. Metadata: ``stuff_classes``,
-    ``ignore_label``, ``image_root``, ``sem_seg_root``, ``evaluator_type`` and ``class_groups``
-    (group name -> labels; empty where the classes have none).
+    The dataset dicts have ``file_name``, ``sem_seg_file_name`` and, of a split with instance maps,
+    ``instance_file_name``. Metadata are those of :func:`register_files`, ``image_root`` and
+    ``sem_seg_root``.
     """
-    files = _Files(split, Path(root, split.images), Path(root, split.labels))
-    classes = split.classes()
-    DatasetCatalog.register(split.name, files)
-    MetadataCatalog.get(split.name).set(
-        stuff_classes=list(classes.names),
-        ignore_label=split.ignore_label,
-        image_root=str(files.images),
-        sem_seg_root=str(files.labels),
-        evaluator_type="sem_seg",
-        class_groups={group: list(members) for group, members in classes.groups.items()},
-    )
+    instances = Path(root, split.instances) if split.instances else None
+    files = _Files(split, Path(root, split.images), Path(root, split.labels), instances)
+    roots = {"image_root": str(files.images), "sem_seg_root": str(files.labels)}
+    register_files(split.name, files, split.classes(), split.ignore_label, **roots)
 
 
 @dataclass(frozen=True)
-class _Files:
-    """The files of a split; calling it gives the dataset dicts, as detectron2's catalogue wants."""
+class _Files(DatasetFiles):
+    """The files of a split."""
 
     split: Split
     images: Path
     labels: Path
+    instances: Path | None = None
 
     def __call__(self, unpaired: bool = False) -> list[dict[str, Any]]:
         """Dicts in the order of the names; see :func:`load_dataset`."""
@@ -226,9 +96,15 @@ class _Files:
             {
                 "file_name": str(self.images / f"{stem}.{split.image_ext}"),
                 "sem_seg_file_name": str(self.labels / f"{stem}.{split.label_ext}"),
+                **self._instance_map(stem),
             }
             for stem in sorted(stems)
         ]
+
+    def _instance_map(self, stem: str) -> dict[str, str]:
+        if self.instances is None:
+            return {}
+        return {"instance_file_name": str(self.instances / f"{stem}.{self.split.label_ext}")}
 
     def _stems(self, folder: Path, extension: str) -> set[str]:
         if not folder.is_dir():
@@ -269,13 +145,11 @@ def load_dataset(name: str, unpaired: bool = False) -> list[dict[str, Any]]:
         UserError: the name is not registered, or its files are missing.
     """
     if name not in DatasetCatalog.list():
-        close = difflib.get_close_matches(name, DatasetCatalog.list(), n=3)
-        hint = f"did you mean {' or '.join(close)}?" if close else "see ovseg/data/datasets.py"
-        raise UserError(f"data set {name!r} is not registered; {hint}")
+        raise unknown_dataset(name, DatasetCatalog.list())
     try:
         source = DatasetCatalog[name]
         source = _PAIRED_BY_NAME.get(source, source)
-        return source(unpaired) if isinstance(source, _Files) else source()
+        return source(unpaired) if isinstance(source, DatasetFiles) else source()
     except (FileNotFoundError, NotADirectoryError) as error:
         raise UserError(
             f"data set {name}: {error.filename} is missing; set DETECTRON2_DATASETS to the folder "
@@ -309,9 +183,18 @@ def dataset_classes(names: Iterable[str]) -> list[str]:
     return lists[first]
 
 
-def data_root() -> Path:
-    """``$DETECTRON2_DATASETS``, or ``datasets`` in the working folder."""
-    return Path(os.path.expanduser(os.environ.get("DETECTRON2_DATASETS") or "datasets"))
+def ignore_label(name: str, default: int = 255) -> int:
+    """The label of pixels that count nowhere in the registered data set ``name``.
+
+    ``default`` is that of a data set, not one of ours, whose metadata do not say.
+    """
+    return int(MetadataCatalog.get(name).get("ignore_label", default))
+
+
+def class_groups(name: str) -> dict[str, list[int]]:
+    """Groups of classes that are scored together in ``name``: labels by group; {} for none."""
+    groups = MetadataCatalog.get(name).get("class_groups") or {}
+    return {group: list(labels) for group, labels in groups.items()}
 
 
 def _register_all() -> None:
@@ -320,7 +203,9 @@ def _register_all() -> None:
         _PAIRED_BY_NAME[DatasetCatalog[split.name]] = _Files(split, *files)
     for split in SPLITS:
         register_split(split, data_root())
-    register_split(FROZEN, _REPOSITORY / "tests" / "data" / "stickerscenes")
+    clone = clone_folder()
+    if clone is not None:
+        register_split(FROZEN, clone / "tests" / "data" / "stickerscenes")
 
 
 _register_all()

@@ -2,7 +2,8 @@
 
 In training, which image comes at a position of the stream and how it is augmented depend on nothing
 but the seed and the position. So a run gives the same batches with any number of workers, and a
-resumed run goes on with the batches it would have had.
+resumed run goes on with the batches it would have had. So it is with an image that cannot be read:
+the seed and its position decide which one takes its place.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from detectron2.data.samplers import InferenceSampler
 from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from ovseg.data.lost_images import LostImages
 from ovseg.errors import UserError
 
 Example = dict[str, Any]
@@ -26,13 +28,27 @@ Mapper = Callable[[Example], Example]
 
 
 class SeededStream(Dataset[Example]):
-    """Endless: item ``p`` is image ``p mod N`` of the order drawn for pass ``p // N``."""
+    """Endless: item ``p`` is image ``p mod N`` of the order drawn for pass ``p // N``.
 
-    def __init__(self, dataset: Sequence[Example], mapper: Mapper, seed: int) -> None:
-        """Stream ``dataset``'s dicts through ``mapper``; ``seed`` >= 0 decides all draws."""
+    An image that cannot be read is replaced by another, and the example has under ``lost`` the
+    files that were left out, each with a line that says why.
+    """
+
+    def __init__(
+        self, dataset: Sequence[Example], mapper: Mapper, seed: int, allowed: int = 0
+    ) -> None:
+        """Stream ``dataset``'s dicts through ``mapper``.
+
+        Args:
+            dataset: of dicts with ``file_name``.
+            mapper: its :class:`UserError` says that a dict's files cannot be read.
+            seed: >= 0; decides all draws.
+            allowed: how many images may be lost for one item; then the item cannot be read.
+        """
         self._dataset = DatasetFromList(list(dataset), copy=False)
         self._mapper = mapper
         self._seed = seed
+        self._allowed = allowed
         self._order: tuple[int, np.ndarray] = (-1, np.empty(0, dtype=np.int64))
 
     def __getitem__(self, position: int) -> Example:
@@ -40,8 +56,24 @@ class SeededStream(Dataset[Example]):
         if self._order[0] != epoch:
             generator = np.random.default_rng((self._seed, 0, epoch))
             self._order = (epoch, generator.permutation(len(self._dataset)))
-        with _seeded(self._seed, 1, position):
-            return self._mapper(self._dataset[int(self._order[1][place])])
+        lost = LostImages(self._allowed, silent=True)
+        for index in self._candidates(position, int(self._order[1][place])):
+            example = self._dataset[index]
+            try:
+                with _seeded(self._seed, 1, position):
+                    mapped = self._mapper(example)
+            except UserError as error:
+                lost.add(example["file_name"], str(error))
+            else:
+                return {**mapped, "lost": lost.reasons} if lost.reasons else mapped
+        raise AssertionError("unreachable: the candidates have no end")
+
+    def _candidates(self, position: int, first: int) -> Iterator[int]:
+        """The image of a position, then those that take its place in turn."""
+        yield first
+        generator = np.random.default_rng((self._seed, 3, position))
+        while True:
+            yield int(generator.integers(len(self._dataset)))
 
 
 @contextmanager
@@ -76,15 +108,19 @@ class TrainLoader:
 
     Attributes:
         start_iter: the iteration whose batch comes first; set it before iterating, to resume.
+        lost: the images that this process's batches had to do without.
     """
 
-    def __init__(self, stream: SeededStream, batch_size: int, num_workers: int = 0) -> None:
+    def __init__(
+        self, stream: SeededStream, batch_size: int, num_workers: int = 0, allowed: int = 0
+    ) -> None:
         """Serve ``stream`` in batches.
 
         Args:
             stream: the examples.
             batch_size: over all processes; each gets its share.
             num_workers: loading processes of each training process; 0: load in the process itself.
+            allowed: how many images may be lost; iterating raises a :class:`UserError` then.
         """
         world = comm.get_world_size()
         if batch_size < 1 or batch_size % world:
@@ -96,11 +132,12 @@ class TrainLoader:
         self._batch_size = batch_size
         self._num_workers = num_workers
         self.start_iter = 0
+        self.lost = LostImages(allowed)
 
     def __iter__(self) -> Iterator[list[Example]]:
         world = comm.get_world_size()
         start = self.start_iter * self._batch_size + comm.get_rank()
-        yield from DataLoader(
+        loader = DataLoader(
             self._stream,
             batch_size=self._batch_size // world,
             sampler=_Positions(start, step=world),
@@ -109,6 +146,11 @@ class TrainLoader:
             # else starting the loader draws from the generator that the model draws from
             generator=torch.Generator(),
         )
+        for batch in loader:
+            for example in batch:
+                for file, reason in example.pop("lost", {}).items():
+                    self.lost.add(file, reason)
+            yield batch
 
 
 def build_test_loader(

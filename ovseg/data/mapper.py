@@ -17,12 +17,13 @@ from detectron2.projects.point_rend import ColorAugSSDTransform
 from detectron2.structures import Instances
 from torch.nn import functional as F
 
-from ovseg.data.custom import dataset_vocabulary
 from ovseg.data.datasets import dataset_classes
-from ovseg.data.label_maps import read_truth
+from ovseg.data.label_maps import matching_truth, truth_place, way_out
+from ovseg.data.own.registration import dataset_vocabulary
+from ovseg.data.segment_maps import thing_classes
 from ovseg.errors import UserError
-from ovseg.structures import Vocabulary
 from ovseg.utils.images import read_image
+from ovseg.vocabulary import Vocabulary
 
 #: grey value of padded image borders
 PAD_VALUE = 128
@@ -145,7 +146,8 @@ class TrainingMapper:
         Raises:
             UserError: a file is missing or broken, sizes differ, or a label has no class.
         """
-        image, labels = _read_pair(dataset_dict, self.image_format)
+        image = _read(dataset_dict["file_name"], self.image_format)
+        labels = matching_truth(dataset_dict, image.shape[:2])
         height, width = labels.shape
         if labels.dtype != np.uint8:
             labels = labels.astype(np.float32)  # exact for 16 bit; what detectron2 can resize
@@ -159,7 +161,7 @@ class TrainingMapper:
             "height": height,
             "width": width,
             "image": image_tensor,
-            "instances": self._instances(label_tensor, dataset_dict["sem_seg_file_name"]),
+            "instances": self._instances(label_tensor, dataset_dict),
             "class_names": self.class_names,
         }
 
@@ -170,15 +172,15 @@ class TrainingMapper:
         border = (0, -width % self.size_divisibility, 0, -height % self.size_divisibility)
         return F.pad(image, border, value=PAD_VALUE), F.pad(labels, border, value=self.ignore_label)
 
-    def _instances(self, labels: torch.Tensor, file_name: str) -> Instances:
+    def _instances(self, labels: torch.Tensor, dataset_dict: dict[str, Any]) -> Instances:
         classes = torch.unique(labels)
         classes = classes[classes != self.ignore_label]
         outside = classes[(classes < 0) | (classes >= len(self.class_names))]
         if len(outside):
             raise UserError(
-                f"label map {file_name}: label {int(outside[0])} is outside the "
+                f"{truth_place(dataset_dict)}: label {int(outside[0])} is outside the "
                 f"{len(self.class_names)} classes (and not the ignored {self.ignore_label}); "
-                "prepare the data set again"
+                f"{way_out(dataset_dict)}"
             )
         instances = Instances((labels.shape[0], labels.shape[1]))
         instances.gt_classes = classes
@@ -197,6 +199,7 @@ class EvaluationMapper:
         image_format: str,
         vocabulary: Vocabulary,
         dataset_name: str,
+        thing_classes: Sequence[str] | None = None,
     ) -> None:
         """Build the mapper by hand; from a config: ``EvaluationMapper(cfg, dataset_name)``.
 
@@ -205,11 +208,13 @@ class EvaluationMapper:
             image_format: ``"RGB"`` or ``"BGR"``.
             vocabulary: the classes to look for.
             dataset_name: goes into ``meta``.
+            thing_classes: the classes that are things; None: all.
         """
         self.size = size
         self.image_format = image_format
         self.vocabulary = vocabulary
         self.dataset_name = dataset_name
+        self.thing_classes = vocabulary.names if thing_classes is None else tuple(thing_classes)
 
     @classmethod
     def from_config(cls, cfg: CfgNode, dataset_name: str) -> dict[str, Any]:
@@ -219,6 +224,7 @@ class EvaluationMapper:
             "image_format": cfg.INPUT.FORMAT,
             "vocabulary": dataset_vocabulary(dataset_name),
             "dataset_name": dataset_name,
+            "thing_classes": thing_classes(dataset_name),
         }
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
@@ -226,9 +232,9 @@ class EvaluationMapper:
 
         Returns:
             The dict's entries, ``image`` (uint8 tensor (3, H, W), 0..255), ``height`` and ``width``
-            of the file, ``class_names`` (the :class:`Vocabulary`), ``meta``, and
-            ``output: "labels"``, which asks the model for a label map in place of scores for every
-            class.
+            of the file, ``class_names`` (the :class:`Vocabulary`), ``thing_classes`` (names of
+            classes), ``meta``, and ``output: "labels"``, which asks the model for a label map in
+            place of scores for every class.
 
         Raises:
             UserError: the image is missing or broken.
@@ -241,6 +247,7 @@ class EvaluationMapper:
             "width": image.shape[1],
             "image": torch.from_numpy(np.ascontiguousarray(resized.transpose(2, 0, 1))),
             "class_names": self.vocabulary,
+            "thing_classes": self.thing_classes,
             "meta": {"dataset_name": self.dataset_name},
             "output": "labels",
         }
@@ -249,15 +256,3 @@ class EvaluationMapper:
 def _read(path: str, image_format: str) -> np.ndarray:
     image = read_image(path)
     return image if image_format == "RGB" else np.ascontiguousarray(image[:, :, ::-1])
-
-
-def _read_pair(dataset_dict: dict[str, Any], image_format: str) -> tuple[np.ndarray, np.ndarray]:
-    image = _read(dataset_dict["file_name"], image_format)
-    labels = read_truth(dataset_dict)
-    if image.shape[:2] != labels.shape:
-        raise UserError(
-            f"label map {dataset_dict['sem_seg_file_name']} is {labels.shape[1]} x "
-            f"{labels.shape[0]} pixels, its image {image.shape[1]} x {image.shape[0]}; "
-            "prepare the data set again"
-        )
-    return image, labels

@@ -20,15 +20,15 @@ import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from pycocotools import mask as coco_mask
 
+from ovseg.data.coco_masks import decode_rle
 from ovseg.data.loader import Example, Mapper
 from ovseg.data.mapper import EvaluationMapper
+from ovseg.data.own.coco_instances import describe_json
 from ovseg.errors import UserError
 from ovseg.structures import GivenProposals, Regions
 from ovseg.utils.io import atomic_path
@@ -68,7 +68,7 @@ def check_proposals(folder: Path, images: Iterable[str | os.PathLike[str]]) -> N
     """
     if not folder.is_dir():
         raise UserError(f"folder of proposals {str(folder)!r} does not exist; check the path")
-    check_names(images)
+    check_image_names(images)
     missing = []
     for image in images:
         try:
@@ -80,7 +80,7 @@ def check_proposals(folder: Path, images: Iterable[str | os.PathLike[str]]) -> N
         raise UserError(f"{missing[0]}{others}")
 
 
-def check_names(images: Iterable[str | os.PathLike[str]]) -> None:
+def check_image_names(images: Iterable[str | os.PathLike[str]]) -> None:
     """Raise a :class:`UserError` when two images would share a file of proposals."""
     seen: dict[str, str] = {}
     for image in (os.fspath(path) for path in images):
@@ -154,31 +154,27 @@ def _read_npz(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
 def _read_json(path: Path) -> tuple[np.ndarray, None]:
     entries = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(entries, list):
-        raise ValueError("it holds no list")
-    codes = [entry.get("segmentation", entry) for entry in entries]
+        raise ValueError(
+            f"it is {describe_json(entries)} of a data set's yaml file (docs/own-data.md); "
+            "proposals are a list of run-length encodings for each image"
+        )
+    codes = [
+        entry.get("segmentation", entry) if isinstance(entry, dict) else entry for entry in entries
+    ]
+    for number, code in enumerate(codes, start=1):
+        if isinstance(code, list):
+            raise ValueError(
+                f"entry {number} is a polygon; proposals are run-length encodings, as "
+                "pycocotools.mask.frPyObjects makes them. Ground truth of polygons is read by the "
+                "key coco_json of a data set's yaml file (docs/own-data.md)"
+            )
     if not codes:
         return np.zeros((0, 1, 1), np.float32), None
     height, width = codes[0]["size"]
     if any(list(code["size"]) != [height, width] for code in codes):
         raise ValueError("its masks differ in size")
-    masks = [_decoded(code, height, width) for code in codes]
+    masks = [decode_rle(code, height, width) for code in codes]
     return np.stack(masks).astype(np.float32), None
-
-
-def _decoded(code: dict[str, Any], height: int, width: int) -> np.ndarray:
-    counts = code["counts"]
-    # what a code does not reach, pycocotools leaves as it finds it in memory
-    too_short = ValueError(f"a code in it is none of a mask of {width} x {height}")
-    if isinstance(counts, list):
-        if any(not isinstance(run, int) or run < 0 for run in counts):
-            raise ValueError("its run lengths are no whole numbers")
-        if sum(counts) != height * width:
-            raise too_short
-        return coco_mask.decode(coco_mask.frPyObjects(code, height, width))
-    mask = coco_mask.decode(code)
-    if coco_mask.encode(mask)["counts"] != counts.encode():
-        raise too_short
-    return mask
 
 
 def write_proposals(path: Path, regions: Regions) -> None:

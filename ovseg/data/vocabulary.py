@@ -11,7 +11,7 @@ from typing import Any
 
 from ovseg.data.class_lists import load_class_list
 from ovseg.errors import UserError
-from ovseg.structures import Vocabulary
+from ovseg.vocabulary import Vocabulary
 
 #: what :func:`read_vocabulary` takes
 ClassNames = (
@@ -69,6 +69,16 @@ def built_in_vocabulary(name: str) -> Vocabulary:
     from detectron2.data.datasets.builtin_meta import ADE20K_SEM_SEG_CATEGORIES
 
     return Vocabulary.of(ADE20K_SEM_SEG_CATEGORIES)
+
+
+def thing_names(class_names: ClassNames) -> tuple[str, ...] | None:
+    """The things of a built-in list that tells them from stuff; None for all other class names."""
+    source = _BUILT_IN.get(class_names) if isinstance(class_names, str) else None
+    classes = load_class_list(source) if source else None
+    if classes is None or "stuff" not in classes.groups:
+        return None
+    stuff = classes.groups["stuff"]
+    return tuple(name for label, name in enumerate(classes.names) if label not in stuff)
 
 
 def _from_name(name: str | os.PathLike[str]) -> Vocabulary:

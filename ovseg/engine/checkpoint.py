@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
-import pickle
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.checkpoint.c2_model_loading import align_and_update_state_dicts
@@ -18,64 +16,36 @@ from detectron2.utils import comm
 from detectron2.utils.file_io import PathHandler, PathManager
 from torch import Tensor, nn
 
+from ovseg.engine.checks import check_weights
 from ovseg.errors import UserError
 from ovseg.modeling.clip import OVSEG_PREFIX, find_pretrained, load_clip_weights, read_clip_file
-from ovseg.utils.io import atomic_path
-from ovseg.utils.pickles import ArrayUnpickler
+from ovseg.released import HUB_SCHEME, OVSEG_SCHEME, WEIGHTS_FILE, fetch, is_released
+from ovseg.utils.checkpoint_files import read_checkpoint, without_prefix
+from ovseg.utils.finite import check_weights_finite
+from ovseg.utils.write_checkpoint import write_checkpoint
 
 logger = logging.getLogger(__name__)
 
-RESOURCES = Path(__file__).resolve().parents[2] / "resources"
-
 _PROMPTS = OVSEG_PREFIX + "visual.mask_embedding"
+_NO_OBJECT = "clip_adapter.non_object_embedding"
 # what a checkpoint may lack, or hold in another shape, without being the wrong one
 _OPTIONAL = ("criterion.empty_weight", _PROMPTS)
 
 
-def _are_weights(weights: Any) -> bool:
-    return isinstance(weights, dict) and all(
-        isinstance(key, str) and isinstance(value, Tensor | np.ndarray)
-        for key, value in weights.items()
-    )
-
-
-class _ResourceHandler(PathHandler):
-    """``ovseg://NAME`` is a file of the repository's ``resources`` folder."""
-
-    PREFIX = "ovseg://"
+class _NamedWeights(PathHandler):
+    """``ovseg://NAME`` and ``hf://owner/name``; what is not there is fetched."""
 
     def _get_supported_prefixes(self) -> list[str]:
-        return [self.PREFIX]
+        return [OVSEG_SCHEME, HUB_SCHEME]
 
     def _get_local_path(self, path: str, force: bool = False, **kwargs: Any) -> str:
-        return str(RESOURCES / path.removeprefix(self.PREFIX))
+        return str(fetch(path))
 
     def _isfile(self, path: str, **kwargs: Any) -> bool:
-        return os.path.isfile(self._get_local_path(path))
+        return path.startswith(HUB_SCHEME) or is_released(path.removeprefix(OVSEG_SCHEME))
 
 
-PathManager.register_handler(_ResourceHandler(), allow_override=True)
-
-
-def weights_exist(path: str) -> bool:
-    """Whether a checkpoint is there; one on the net is only fetched when a model is loaded."""
-    try:
-        return bool(PathManager.isfile(path))
-    except NotImplementedError:
-        return True
-
-
-def check_weights(path: str) -> None:
-    """Find out before any work whether ``MODEL.WEIGHTS`` is there.
-
-    Raises:
-        UserError: it is not.
-    """
-    if not weights_exist(path):
-        raise UserError(
-            f"MODEL.WEIGHTS {path!r}: there is no such file; give the path of a checkpoint "
-            "(GETTING_STARTED.md says where they are)"
-        )
+PathManager.register_handler(_NamedWeights(), allow_override=True)
 
 
 class OVSegCheckpointer(DetectionCheckpointer):
@@ -119,46 +89,27 @@ class OVSegCheckpointer(DetectionCheckpointer):
     def _local(self, path: str) -> str:
         try:
             local = PathManager.get_local_path(path)
+        except UserError:
+            raise
         except Exception as error:
             raise UserError(
                 f"MODEL.WEIGHTS {path!r} could not be fetched ({type(error).__name__}): download "
                 "the file and give its path"
             ) from error
-        check_weights(path)
-        return local
+        check_weights(local)
+        return os.path.join(local, WEIGHTS_FILE) if os.path.isdir(local) else local
 
     def _load_file(self, filename: str) -> dict[str, Any]:
-        try:
-            if filename.endswith(".pkl"):
-                with open(filename, "rb") as file:
-                    content = ArrayUnpickler(file, encoding="latin1").load()
-                if not (isinstance(content, dict) and "model" in content):
-                    raise ValueError("not a detectron2 .pkl: it has no entry 'model'")
-            else:
-                content = torch.load(filename, map_location="cpu", weights_only=True)
-        except pickle.UnpicklingError as error:
-            # torch's own words would advise to run what the file holds
-            raise UserError(
-                f"MODEL.WEIGHTS {filename!r} is not a checkpoint that can be read: it is none, or "
-                "holds more than weights"
-            ) from error
-        except Exception as error:
-            reason = str(error).split("\n")[0]
-            raise UserError(
-                f"MODEL.WEIGHTS {filename!r} is not a checkpoint that can be read: {reason}"
-            ) from error
-        weights = content.get("model", content) if isinstance(content, dict) else None
-        if not _are_weights(weights):
-            raise UserError(
-                f"MODEL.WEIGHTS {filename!r} is not a checkpoint that can be read: it is no table "
-                "of names and tensors"
-            )
-        return content if "model" in content else {"model": content}
+        checkpoint = read_checkpoint(filename, "MODEL.WEIGHTS")
+        weights = checkpoint.weights
+        if not checkpoint.entries.get("matching_heuristics"):
+            weights = without_prefix(weights, self.model.state_dict().keys())
+        return {**checkpoint.entries, "model": weights}
 
     def _load_model(self, checkpoint: Any) -> Any:
         if checkpoint.pop("matching_heuristics", False):
             checkpoint["model"] = self._match_backbone(checkpoint)
-        held = {key.removeprefix("module.") for key in checkpoint["model"]}
+        held = set(checkpoint["model"])
         self._warn_of_two_clips(checkpoint["model"])
         incompatible = super()._load_model(checkpoint)
         wanted = self.model.state_dict().keys()
@@ -188,10 +139,9 @@ class OVSegCheckpointer(DetectionCheckpointer):
             return
         from_name = self.model.state_dict()
         for key, value in weights.items():
-            key = key.removeprefix("module.")
             if not key.startswith(OVSEG_PREFIX) or key not in from_name:
                 continue
-            value, other = torch.as_tensor(value), from_name[key].cpu()
+            other = from_name[key].cpu()
             # half precision is no difference
             if value.shape != other.shape or not torch.equal(value.half(), other.half()):
                 logger.warning(
@@ -206,7 +156,6 @@ class OVSegCheckpointer(DetectionCheckpointer):
         detectron2 matches names by their ends over the whole model, where ``norm1.weight`` of a
         backbone also fits layers of the decoder; only the backbone is meant.
         """
-        self._convert_ndarray_to_tensor(checkpoint["model"])
         backbone = {
             key: value
             for key, value in self.model.state_dict().items()
@@ -217,6 +166,15 @@ class OVSegCheckpointer(DetectionCheckpointer):
         return {key: value for key, value in matched.items() if key in backbone}
 
     def _refuse_misfit(self, incompatible: Any, carries_clip: bool) -> None:
+        widths = [shapes for key, *shapes in incompatible.incorrect_shapes if key == _NO_OBJECT]
+        if widths:
+            held, wanted = (shape[-1] for shape in widths[0])
+            raise UserError(
+                f"the head of MODEL.WEIGHTS is for a CLIP with text features of width {held}, and "
+                f"those of {self.cfg.MODEL.CLIP_ADAPTER.CLIP_MODEL_NAME} have {wanted}: give the "
+                "MODEL.CLIP_ADAPTER.CLIP_MODEL_NAME that it was trained with (and its "
+                "MODEL.SEM_SEG_HEAD.EMBEDDING_DIM), or train a head for this one"
+            )
         problems = [
             *(
                 f"{key} is {of_file}, wanted {of_model}"
@@ -275,13 +233,20 @@ class OVSegCheckpointer(DetectionCheckpointer):
         logger.info("CLIP's weights come from %s", path)
 
     def save(self, name: str, **kwargs: Any) -> None:
-        """Write ``<save_dir>/<name>.pth`` whole or not at all; arguments as in detectron2."""
+        """Write ``<save_dir>/<name>.pth`` whole or not at all; arguments as in detectron2.
+
+        Raises:
+            UserError: a trained weight is not finite; the last good checkpoint stays.
+        """
         if not self.save_dir or not self.save_to_disk:
             return
         data = {"model": self.model.state_dict()}
         data |= {key: obj.state_dict() for key, obj in self.checkpointables.items()}
         path = os.path.join(self.save_dir, f"{name}.pth")
+        trained = ((n, value) for n, value in self.model.named_parameters() if value.requires_grad)
+        check_weights_finite(
+            trained, Path(path), "give a smaller SOLVER.BASE_LR or a longer SOLVER.WARMUP_ITERS"
+        )
         logger.info("saving checkpoint to %s", path)
-        with atomic_path(path) as temporary:
-            torch.save({**data, **kwargs}, temporary)
+        write_checkpoint({**data, **kwargs}, path)
         self.tag_last_checkpoint(os.path.basename(path))

@@ -12,20 +12,19 @@ from typing import Any
 
 import numpy as np
 from detectron2.config import CfgNode
-from detectron2.data import MetadataCatalog
 
-from ovseg.data.datasets import dataset_classes
+from ovseg.data.datasets import class_groups, dataset_classes, ignore_label
+from ovseg.data.label_maps import matching_truth
 from ovseg.data.loader import Example
-from ovseg.engine.resumable import Counts, model_settings, resumable_pass
-from ovseg.errors import UserError
+from ovseg.engine.resumable import Counts, RegionCounter, model_settings, resumable_pass
 from ovseg.evaluation.confusion import new_confusion
 from ovseg.evaluation.ensemble_grid import Grid, GridScores, grid_scores
-from ovseg.evaluation.sem_seg import count_labels, matching_truth
+from ovseg.evaluation.sem_seg import count_labels
 from ovseg.modeling import OVSeg
 from ovseg.structures import Regions
 
 
-class GridCounter:
+class GridCounter(RegionCounter):
     """Counts images at all points of a grid."""
 
     def __init__(self, model: OVSeg, dataset_name: str, grid: Grid, halves: int = 1) -> None:
@@ -43,20 +42,10 @@ class GridCounter:
             {"confusion": np.zeros((*shape, *new_confusion(classes).shape), np.int64)}
         )
         self._model, self._grid = model, grid
-        self._ignore_label = int(MetadataCatalog.get(dataset_name).get("ignore_label", 255))
+        self._ignore_label = ignore_label(dataset_name)
 
-    def __call__(self, batch: list[Example]) -> list[str | None]:
-        """Count a batch; see :data:`ovseg.engine.resumable.CountBatch`."""
-        outcomes: list[str | None] = []
-        for example, regions in zip(batch, self._model.propose(batch), strict=True):
-            try:
-                self._count(example, regions)
-                outcomes.append(None)
-            except UserError as error:
-                outcomes.append(str(error))
-        return outcomes
-
-    def _count(self, example: Example, regions: Regions) -> None:
+    def count(self, example: Example, regions: Regions) -> None:
+        """Count one image."""
         truth = matching_truth(example, (example["height"], example["width"]))
         confusion = self.counts.arrays["confusion"]
         part = confusion[example["position"] % len(confusion)]
@@ -102,7 +91,7 @@ def search_dataset(
         dataset_name,
         counts.arrays["confusion"],
         dataset_classes([dataset_name]),
-        MetadataCatalog.get(dataset_name).get("class_groups", {}),
+        class_groups(dataset_name),
         counts.images,
         counts.failures,
     )

@@ -13,20 +13,19 @@ import cv2
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import MetadataCatalog
 from PIL import Image
 from torch import Tensor
 
-from ovseg.data.datasets import dataset_classes, load_dataset
-from ovseg.data.label_maps import read_truth
+from ovseg.data.datasets import class_groups, dataset_classes, ignore_label, load_dataset
+from ovseg.data.label_maps import matching_truth, read_truth
 from ovseg.data.loader import Example
 from ovseg.data.proposal_files import evaluation_mapper
-from ovseg.engine.resumable import Counts, model_settings, resumable_pass
+from ovseg.engine.resumable import Counts, RegionCounter, model_settings, resumable_pass
 from ovseg.errors import UserError
 from ovseg.evaluation.confusion import NO_CLASS, new_confusion, scores
 from ovseg.evaluation.oracles import IOU_BINS, SETTINGS, Analysis, pairwise_iou
 from ovseg.evaluation.pictures import draw_comparison
-from ovseg.evaluation.sem_seg import count_labels, matching_truth
+from ovseg.evaluation.sem_seg import count_labels
 from ovseg.modeling import OVSeg
 from ovseg.modeling.crops import mask_boxes
 from ovseg.structures import Classified, GivenProposals, Regions
@@ -37,7 +36,7 @@ from ovseg.utils.io import atomic_path
 _HALF = 0.5
 
 
-class AnalysisCounter:
+class AnalysisCounter(RegionCounter):
     """Counts images in every setting of :data:`ovseg.evaluation.oracles.SETTINGS`."""
 
     def __init__(self, model: OVSeg, dataset_name: str, num_images: int) -> None:
@@ -55,20 +54,10 @@ class AnalysisCounter:
         )
         self._model = model
         self._classes = classes
-        self._ignore_label = int(MetadataCatalog.get(dataset_name).get("ignore_label", 255))
+        self._ignore_label = ignore_label(dataset_name)
 
-    def __call__(self, batch: list[Example]) -> list[str | None]:
-        """Count a batch; see :data:`ovseg.engine.resumable.CountBatch`."""
-        outcomes: list[str | None] = []
-        for example, regions in zip(batch, self._model.propose(batch), strict=True):
-            try:
-                self._count(example, regions)
-                outcomes.append(None)
-            except UserError as error:
-                outcomes.append(str(error))
-        return outcomes
-
-    def _count(self, example: Example, regions: Regions) -> None:
+    def count(self, example: Example, regions: Regions) -> None:
+        """Count one image."""
         truth = matching_truth(example, (example["height"], example["width"]))
         present = np.unique(truth[truth != self._ignore_label]).astype(np.int64)
         # counts nothing; raises for labels outside the classes, before anything is counted
@@ -215,7 +204,7 @@ def analyze_dataset(
     return Analysis(
         dataset=dataset_name,
         class_names=dataset_classes([dataset_name]),
-        groups=MetadataCatalog.get(dataset_name).get("class_groups", {}),
+        groups=class_groups(dataset_name),
         num_images=counts.images,
         failures=counts.failures,
         confusion=counts.arrays["confusion"],
@@ -231,9 +220,8 @@ def _strip(
     cfg: CfgNode, model: OVSeg, dataset_name: str, example: Example, score: float
 ) -> np.ndarray:
     """Picture, truth and the ensemble's labels of an image beside each other."""
-    metadata = MetadataCatalog.get(dataset_name)
     truth = read_truth(example).astype(np.int32)
-    truth[truth == int(metadata.get("ignore_label", 255))] = NO_CLASS
+    truth[truth == ignore_label(dataset_name)] = NO_CLASS
     labels = model([evaluation_mapper(cfg, dataset_name)(example)])[0]["labels"].cpu().numpy()
     return draw_comparison(
         read_image(example["file_name"]),

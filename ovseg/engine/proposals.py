@@ -1,41 +1,21 @@
-"""Checking and writing proposals for whole data sets."""
+"""Writing proposals for whole data sets."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from detectron2.config import CfgNode
 from torch import Tensor, nn
 
-from ovseg.data.datasets import load_dataset
 from ovseg.data.loader import Example
-from ovseg.data.proposal_files import (
-    check_names,
-    check_proposals,
-    dataset_folder,
-    write_proposals,
-)
+from ovseg.data.proposal_files import write_proposals
+from ovseg.engine.dense_crf import DenseCrfSegmenter
 from ovseg.modeling import OVSeg
-
-
-def check_proposal_files(cfg: CfgNode) -> None:
-    """Find out before any work whether proposals are there, or can be written.
-
-    Raises:
-        UserError: an image of ``DATASETS.TEST`` has no file, or shares it with another.
-    """
-    for name in cfg.DATASETS.TEST:
-        images = [example["file_name"] for example in load_dataset(name)]
-        if cfg.TEST.LOAD_PROPOSALS:
-            check_proposals(dataset_folder(cfg.TEST.LOAD_PROPOSALS, name), images)
-        if cfg.TEST.SAVE_PROPOSALS:
-            check_names(images)
 
 
 class SaveProposals(nn.Module):
     """Writes the proposals of a model in evaluation besides segmenting by them."""
 
-    def __init__(self, model: OVSeg, folder: Path) -> None:
+    def __init__(self, model: OVSeg | DenseCrfSegmenter, folder: Path) -> None:
         """Write into the subfolder of each data set's name, a file an image."""
         super().__init__()
         self.model = model

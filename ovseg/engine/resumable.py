@@ -11,6 +11,7 @@ import hashlib
 import json
 import logging
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,7 +32,10 @@ from ovseg.data.loader import Example
 from ovseg.data.proposal_files import evaluation_mapper
 from ovseg.engine.unreadable import MarkUnreadable
 from ovseg.errors import UserError
+from ovseg.modeling import OVSeg
+from ovseg.structures import Regions
 from ovseg.utils.io import atomic_path
+from ovseg.utils.settings import differing_settings
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +56,27 @@ class Counts:
     arrays: dict[str, np.ndarray]
     images: int = 0
     failures: list[str] = field(default_factory=list)
+
+
+class RegionCounter(ABC):
+    """A :data:`CountBatch` that looks at the proposals of each image."""
+
+    _model: OVSeg
+
+    @abstractmethod
+    def count(self, example: Example, regions: Regions) -> None:
+        """Count an image; a :class:`UserError` says why it is left out."""
+
+    def __call__(self, batch: list[Example]) -> list[str | None]:
+        """Count a batch."""
+        outcomes: list[str | None] = []
+        for example, regions in zip(batch, self._model.propose(batch), strict=True):
+            try:
+                self.count(example, regions)
+                outcomes.append(None)
+            except UserError as error:
+                outcomes.append(str(error))
+        return outcomes
 
 
 def model_settings(cfg: CfgNode) -> dict[str, Any]:
@@ -162,7 +187,7 @@ class _SavedCounts:
 
     def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
         self._path = path
-        self._settings = json.dumps(settings, sort_keys=True, default=str)
+        self._settings = json.dumps(settings, default=str)
 
     def load(self, counts: Counts) -> int:
         """Add what was saved under the same settings; the number of images it stands for."""
@@ -171,8 +196,13 @@ class _SavedCounts:
         try:
             with np.load(self._path, allow_pickle=False) as file:
                 header = json.loads(str(file["header"]))
-                if header["settings"] != self._settings:
-                    logger.warning("%s is of other settings: starting anew.", self._path)
+                different = differing_settings(
+                    json.loads(header["settings"]), json.loads(self._settings)
+                )
+                if different:
+                    logger.warning(
+                        "%s is of another %s: starting anew.", self._path, ", ".join(different)
+                    )
                     return 0
                 for name, array in counts.arrays.items():
                     array += file[f"array_{name}"]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ovseg.data.mapper import resize_short_side
+from ovseg.engine.dense_crf import DenseCrfSegmenter
 from ovseg.errors import UserError
 from ovseg.modeling import OVSeg
 from ovseg.modeling.class_names import vocabulary_of
@@ -26,18 +27,33 @@ from ovseg.structures import PartialScores, Regions, TextEmbeddings
 
 
 def for_inference(cfg: CfgNode, model: nn.Module) -> nn.Module:
-    """The model as ``TEST.AUG`` and ``TEST.SLIDING_WINDOW`` want it used; itself if both are off.
+    """The model as ``TEST.AUG``, ``TEST.SLIDING_WINDOW`` and ``TEST.DENSE_CRF`` want it used;
+    itself if all are off.
 
     Args:
         cfg: checked already.
         model: :class:`OVSeg`, maybe inside ``DistributedDataParallel``.
     """
-    if not (cfg.TEST.AUG.ENABLED or cfg.TEST.SLIDING_WINDOW):
+    several = cfg.TEST.AUG.ENABLED or cfg.TEST.SLIDING_WINDOW
+    if not (several or cfg.TEST.DENSE_CRF):
         return model
     plain = model.module if isinstance(model, DistributedDataParallel) else model
-    assert isinstance(plain, OVSeg)
+    used = _several_views(cfg, plain) if several else plain
+    return DenseCrfSegmenter(used) if cfg.TEST.DENSE_CRF else used
+
+
+def plain_model(model: nn.Module) -> OVSeg:
+    """The model inside of what :func:`for_inference` gave."""
+    while isinstance(model, DenseCrfSegmenter | MultiViewSegmenter):
+        model = model.model
+    assert isinstance(model, OVSeg)
+    return model
+
+
+def _several_views(cfg: CfgNode, model: nn.Module) -> MultiViewSegmenter:
+    assert isinstance(model, OVSeg)
     return MultiViewSegmenter(
-        plain,
+        model,
         sizes=cfg.TEST.AUG.MIN_SIZES if cfg.TEST.AUG.ENABLED else (),
         max_size=cfg.TEST.AUG.MAX_SIZE,
         flip=cfg.TEST.AUG.ENABLED and cfg.TEST.AUG.FLIP,
@@ -129,15 +145,34 @@ class MultiViewSegmenter(nn.Module):
         """
         return [self._views(inputs) for inputs in batched_inputs]
 
-    def segment(self, inputs: dict[str, Any], views: Sequence[View]) -> dict[str, Tensor]:
+    def segment(
+        self,
+        inputs: dict[str, Any],
+        views: Sequence[View],
+        *,
+        ensemble_weight: float | None = None,
+        mask_threshold: float | None = None,
+    ) -> dict[str, Tensor]:
         """The segmentation of an encoded image; see :meth:`OVSeg.segment`."""
         text = self.model.text(vocabulary_of(inputs))
-        parts = [self._part(view, text) for view in views]
+        parts = [self._part(view, text, ensemble_weight, mask_threshold) for view in views]
         return self.model.assemble(inputs, parts, inputs["image"].shape[-2:])
 
-    def _part(self, view: View, text: TextEmbeddings) -> PartialScores:
-        classified = self.model.classify(view.regions, text)
-        part = self.model.partial_scores(view.regions, classified, text.vocabulary)
+    def recrop(self, views: Sequence[View], mask_threshold: float) -> list[View]:
+        """Each view with its crops cut at another threshold; see :meth:`OVSeg.recrop`."""
+        return [
+            replace(view, regions=self.model.recrop(view.regions, mask_threshold)) for view in views
+        ]
+
+    def _part(
+        self,
+        view: View,
+        text: TextEmbeddings,
+        ensemble_weight: float | None,
+        mask_threshold: float | None,
+    ) -> PartialScores:
+        classified = self.model.classify(view.regions, text, ensemble_weight)
+        part = self.model.partial_scores(view.regions, classified, text.vocabulary, mask_threshold)
         masks = part.masks.flip(-1) if view.mirrored else part.masks
         return PartialScores(
             part.class_probs, masks * view.share.to(masks), view.canvas, view.origin

@@ -12,62 +12,37 @@ from typing import Any
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import MetadataCatalog
 from detectron2.engine import DefaultTrainer, HookBase
 from detectron2.projects.deeplab import build_lr_scheduler
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter
-from torch import nn
+from torch import Tensor, nn
 
-from ovseg.data.datasets import dataset_classes, load_dataset
+from ovseg.data.datasets import load_dataset
 from ovseg.data.loader import SeededStream, TrainLoader, build_test_loader
+from ovseg.data.lost_images import LostImages, allowed_losses
 from ovseg.data.mapper import TrainingMapper
 from ovseg.data.proposal_files import evaluation_mapper
 from ovseg.engine.checkpoint import OVSegCheckpointer
+from ovseg.engine.dense_crf import DenseCrfSegmenter
 from ovseg.engine.optimizer import build_optimizer
 from ovseg.engine.proposals import SaveProposals
+from ovseg.engine.resuming import last_checkpoint, training_settings
 from ovseg.engine.test_time import for_inference
 from ovseg.engine.unreadable import MarkUnreadable, SkipUnreadable
 from ovseg.engine.writers import WandbWriter
 from ovseg.errors import UserError
 from ovseg.evaluation import SemSegEvaluator
+from ovseg.modeling import OVSeg
+from ovseg.utils.finite import loss_error
 
 logger = logging.getLogger(__name__)
 
 # what WarmupPolyLR is made with; it counts them among its state
 _CURVE = frozenset(
     {"max_iters", "warmup_factor", "warmup_iters", "warmup_method", "power", "constant_ending"}
+    | {"base_lrs"}
 )
-
-
-def check_datasets(names: Iterable[str], key: str = "DATASETS.TEST") -> None:
-    """Find out before any work whether all data sets are there.
-
-    Raises:
-        UserError: names the data set, what is missing, and the way out.
-    """
-    for name in names:
-        try:
-            load_dataset(name)
-        except UserError as error:
-            raise UserError(f"{error} (or leave it out of {key})") from error
-        dataset_classes([name])
-
-
-def check_ignore_value(cfg: CfgNode) -> None:
-    """Find out whether training ignores the pixels that its data sets mean.
-
-    Raises:
-        UserError: ``MODEL.SEM_SEG_HEAD.IGNORE_VALUE`` is not a data set's own.
-    """
-    value = cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE
-    for name in cfg.DATASETS.TRAIN:
-        ignored = MetadataCatalog.get(name).get("ignore_label", value)
-        if ignored != value:
-            raise UserError(
-                f"config key MODEL.SEM_SEG_HEAD.IGNORE_VALUE: {value}, but data set {name} "
-                f"ignores {ignored}; give MODEL.SEM_SEG_HEAD.IGNORE_VALUE {ignored}"
-            )
 
 
 class SeedHook(HookBase):
@@ -90,6 +65,30 @@ class SeedHook(HookBase):
             torch.cuda.manual_seed(value)
 
 
+class LostHook(HookBase):
+    """Keeps with checkpoints which images a training has left out, and says at its end how many."""
+
+    def __init__(self, lost: LostImages) -> None:
+        """Keep ``lost``, of the main process."""
+        self._lost = lost
+
+    def state_dict(self) -> dict[str, Any]:
+        """Files and reasons; empty without any."""
+        return dict(self._lost.reasons)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up those of an earlier part of the run."""
+        self._lost.reasons.update(state)
+
+    def after_train(self) -> None:
+        """Say how many there are."""
+        if self._lost.reasons:
+            logger.warning(
+                "%d images were left out, since they cannot be read: %s",
+                len(self._lost.reasons), ", ".join(sorted(self._lost.reasons)[:5]),
+            )  # fmt: skip
+
+
 class Trainer(DefaultTrainer):
     """Trains by ``cfg.SOLVER`` on ``cfg.DATASETS.TRAIN`` and evaluates on ``cfg.DATASETS.TEST``.
 
@@ -104,6 +103,10 @@ class Trainer(DefaultTrainer):
             self.model, self.cfg.OUTPUT_DIR, cfg=self.cfg, trainer=weakref.proxy(self)
         )
         hooks = super().build_hooks()
+        self._settings = training_settings(self.cfg)
+        self._losses: dict[str, Tensor] = {}
+        self.model.register_forward_hook(self._remember_losses)
+        hooks.insert(0, LostHook(self.data_loader.lost))
         if self.cfg.SEED >= 0:
             hooks.insert(0, SeedHook(self.cfg.SEED))
         return hooks
@@ -122,22 +125,48 @@ class Trainer(DefaultTrainer):
         super().resume_or_load(resume=resume)
         self.data_loader.start_iter = self.start_iter
 
+    def _remember_losses(self, model: nn.Module, inputs: Any, output: Any) -> None:
+        if model.training:
+            self._losses = {name: loss.detach() for name, loss in output.items()}
+
+    def run_step(self) -> None:
+        """One iteration.
+
+        Raises:
+            UserError: a loss is not finite, of this process or of another; the weights are those of
+                the iteration before.
+        """
+        try:
+            super().run_step()
+        except FloatingPointError as error:  # detectron2's, of the main process alone
+            losses = {name: float(loss) for name, loss in self._losses.items()}
+            rate = max(group["lr"] for group in self.optimizer.param_groups)
+            raise loss_error(losses, self.iter, rate, way_out(self.cfg)) from error
+
     def state_dict(self) -> dict[str, Any]:
-        """Iteration, hooks and, which detectron2 0.6 forgets, the optimizer."""
-        return {**super().state_dict(), "_trainer": self._trainer.state_dict()}
+        """Iteration, hooks, settings and, which detectron2 0.6 forgets, the optimizer."""
+        return {
+            **super().state_dict(),
+            "_trainer": self._trainer.state_dict(),
+            "settings": self._settings,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """The reverse of :meth:`state_dict`; takes checkpoints without an optimizer too.
 
         The schedule goes on from its place, but along the curve of this run's config: a run may be
-        resumed with a larger ``MAX_ITER``.
+        resumed with a larger ``MAX_ITER`` or another ``BASE_LR``. What else may differ is said by
+        :data:`ovseg.engine.resuming.MAY_CHANGE`.
         """
         curve = {name: value for name, value in vars(self.scheduler).items() if name in _CURVE}
         super().load_state_dict(state_dict)
         self.scheduler.__dict__.update(curve)
         if "_trainer" in state_dict:
             fused = [group.get("fused") for group in self.optimizer.param_groups]
-            self._trainer.load_state_dict(state_dict["_trainer"])
+            # of a run without mixed precision the scale of the gradients is missing
+            own = self._trainer.state_dict()
+            scale = {"grad_scaler": own["grad_scaler"]} if "grad_scaler" in own else {}
+            self._trainer.load_state_dict({**scale, **state_dict["_trainer"]})
             # how to compute depends on this machine, not on the one that wrote the checkpoint
             for group, value in zip(self.optimizer.param_groups, fused, strict=True):
                 group["fused"] = value
@@ -163,8 +192,9 @@ class Trainer(DefaultTrainer):
             raise UserError("config key DATASETS.TRAIN: empty; name a data set to train on")
         examples = [example for name in cfg.DATASETS.TRAIN for example in load_dataset(name)]
         seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
-        stream = SeededStream(examples, TrainingMapper(cfg, cfg.DATASETS.TRAIN), seed)
-        return TrainLoader(stream, cfg.SOLVER.IMS_PER_BATCH, cfg.DATALOADER.NUM_WORKERS)
+        allowed = allowed_losses(len(examples), cfg.DATALOADER.MAX_LOST)
+        stream = SeededStream(examples, TrainingMapper(cfg, cfg.DATASETS.TRAIN), seed, allowed)
+        return TrainLoader(stream, cfg.SOLVER.IMS_PER_BATCH, cfg.DATALOADER.NUM_WORKERS, allowed)
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Iterable[list[dict[str, Any]]]:
@@ -183,6 +213,8 @@ class Trainer(DefaultTrainer):
             dataset_name,
             os.path.join(cfg.OUTPUT_DIR, "inference", dataset_name),
             cfg.TEST.VISUALIZE,
+            panoptic=cfg.MODEL.MASK_FORMER.TEST.PANOPTIC_ON,
+            instances=cfg.MODEL.MASK_FORMER.TEST.INSTANCE_ON,
         )
 
     @classmethod
@@ -192,10 +224,31 @@ class Trainer(DefaultTrainer):
         Images are looked at as ``TEST.AUG`` and ``TEST.SLIDING_WINDOW`` say.
 
         Returns:
-            ``{"sem_seg": {name: percent}}``, with ``failed_images`` when some were left out; of
-            several data sets one such dict each, by name. Empty but on the main process.
+            ``{"sem_seg": {name: percent}}``, with ``panoptic_seg`` and ``segm`` where they are on
+            and ``failed_images`` when some were left out; of several data sets one such dict each,
+            by name. Empty but on the main process.
         """
         model = for_inference(cfg, model)
         if cfg.TEST.SAVE_PROPOSALS:
+            # of one view, in one process or not trained here
+            assert isinstance(model, OVSeg | DenseCrfSegmenter)
             model = SaveProposals(model, Path(cfg.TEST.SAVE_PROPOSALS))
         return super().test(cfg, SkipUnreadable(model), evaluators)
+
+
+def way_out(cfg: CfgNode) -> str:
+    """What to try when a training has gone astray."""
+    tries = ["a smaller SOLVER.BASE_LR", "a longer SOLVER.WARMUP_ITERS"]
+    if cfg.SOLVER.AMP.ENABLED:
+        tries.append("SOLVER.AMP.ENABLED False")
+    kept = last_checkpoint(cfg.OUTPUT_DIR)
+    start = f"--resume, which goes on from {kept}" if kept else "--overwrite, to start anew"
+    return f"give {' or '.join(tries)}, and {start}"
+
+
+def load_model(cfg: CfgNode) -> OVSeg:
+    """The model with ``MODEL.WEIGHTS``, in evaluation mode."""
+    model = Trainer.build_model(cfg).eval()
+    assert isinstance(model, OVSeg)
+    OVSegCheckpointer(model, cfg=cfg, trained=True).load(cfg.MODEL.WEIGHTS)
+    return model

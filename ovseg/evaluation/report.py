@@ -28,7 +28,24 @@ MEANINGS = {
     "mIoU_unseen": "mIoU of the objects not seen in training",
     "mIoU_stuff": "mIoU of the stuff classes",
     "mIoU_harmonic": "harmonic mean of mIoU_seen and mIoU_unseen",
+    "PQ": "panoptic quality: SQ x RQ of each class, mean over the classes",
+    "SQ": "segmentation quality: mean IoU of the segments that match",
+    "RQ": "recognition quality: F1 of the segments that match",
+    "PQ_th": "PQ of the things",
+    "PQ_st": "PQ of the stuff",
+    "PQ_seen": "PQ of the objects seen in training",
+    "PQ_unseen": "PQ of the objects not seen in training",
+    "AP": "average precision of masks, mean over IoU thresholds 0.5 to 0.95",
+    "AP50": "average precision at IoU 0.5",
+    "AP75": "average precision at IoU 0.75",
+    "APs": "AP of objects below 32 x 32 pixels",
+    "APm": "AP of objects from 32 x 32 to 96 x 96 pixels",
+    "APl": "AP of objects above 96 x 96 pixels",
+    "AP_seen": "AP of the objects seen in training",
+    "AP_unseen": "AP of the objects not seen in training",
 }
+#: kinds of results besides the semantic ones, by detectron2's names
+SEGMENT_TITLES = {"panoptic_seg": "Panoptic segmentation", "segm": "Instances"}
 _CONFUSED_PAIRS = 20
 
 
@@ -43,6 +60,7 @@ class Report:
         num_images: images counted.
         failures: a line for each image that could not be counted.
         groups: name of a group of classes -> their labels.
+        segments: "panoptic_seg" and "segm", as far as they were evaluated -> name -> percent.
     """
 
     dataset: str
@@ -51,6 +69,7 @@ class Report:
     num_images: int
     failures: Sequence[str] = ()
     groups: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    segments: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     @cached_property
     def scores(self) -> Scores:
@@ -82,8 +101,11 @@ class Report:
 
     def means_table(self) -> str:
         """A table of the mean scores with their meaning."""
-        rows = [[name, value, MEANINGS.get(name, "")] for name, value in self.means.items()]
-        return _table(["score", "%", ""], rows, digits=2)
+        return _scores_table(self.means)
+
+    def segments_table(self, part: str) -> str:
+        """The same of one of :attr:`segments`."""
+        return _scores_table(self.segments[part])
 
     def class_table(self, columns: int = 3) -> str:
         """IoU and accuracy of every class in the ground truth, several beside each other."""
@@ -102,6 +124,8 @@ class Report:
             f"{len(self.class_names)} classes in the ground truth.",
             self.means_table(),
         ]
+        for part in self.segments:
+            parts += [f"## {SEGMENT_TITLES[part]}", self.segments_table(part)]
         if self.failures:
             parts += ["## Not evaluated", "\n".join(f"* {line}" for line in self.failures)]
         parts += [
@@ -116,14 +140,14 @@ class Report:
     def document(self) -> dict[str, object]:
         """All of it as what json can hold."""
         percents = self.percents()
+        names = [*percents, *(name for part in self.segments.values() for name in part)]
         return {
             "dataset": self.dataset,
             "images": self.num_images,
             "failed": list(self.failures),
-            "percent": {  # json knows no NaN
-                name: None if math.isnan(value) else value for name, value in percents.items()
-            },
-            "meaning": {name: MEANINGS[name] for name in percents if name in MEANINGS},
+            "percent": _without_nan(percents),
+            **{part: _without_nan(values) for part, values in self.segments.items()},
+            "meaning": {name: MEANINGS[name] for name in names if name in MEANINGS},
         }
 
     def write(self, folder: Path) -> None:
@@ -150,6 +174,16 @@ class Report:
             part = 100 * mistake.pixels / total
             rows.append([self.class_names[mistake.truth], name, 100 * mistake.share, part])
         return rows
+
+
+def _without_nan(percents: Mapping[str, float]) -> dict[str, float | None]:
+    """What json can hold, which knows no NaN."""
+    return {name: None if math.isnan(value) else value for name, value in percents.items()}
+
+
+def _scores_table(percents: Mapping[str, float]) -> str:
+    rows = [[name, value, MEANINGS.get(name, "")] for name, value in percents.items()]
+    return _table(["score", "%", ""], rows, digits=2)
 
 
 def _table(headers: Sequence[str], rows: Sequence[Sequence[object]], digits: int = 1) -> str:

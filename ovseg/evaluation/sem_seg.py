@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
-from ovseg.data.datasets import dataset_classes
-from ovseg.data.label_maps import read_truth
+from ovseg.data.datasets import class_groups, dataset_classes, ignore_label
+from ovseg.data.label_maps import matching_truth, truth_place, way_out
+from ovseg.data.segment_maps import thing_classes
 from ovseg.errors import UserError
 from ovseg.evaluation.confusion import NO_CLASS, new_confusion, scores, update_confusion
 from ovseg.evaluation.pictures import ExtremeImages
-from ovseg.evaluation.report import Report
+from ovseg.evaluation.report import SEGMENT_TITLES, Report
+from ovseg.evaluation.segments import SegmentScores
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +36,8 @@ class SemSegEvaluator(DatasetEvaluator):
         dataset_name: str,
         output_dir: str | os.PathLike[str] | None = None,
         num_pictures: int = 0,
+        panoptic: bool = False,
+        instances: bool = False,
     ) -> None:
         """Evaluate on a registered data set.
 
@@ -44,14 +47,19 @@ class SemSegEvaluator(DatasetEvaluator):
                 nowhere.
             num_pictures: save so many of the worst and of the best images, by the mIoU of each
                 alone, in the folder ``pictures`` of ``output_dir``.
+            panoptic: evaluate ``panoptic_seg`` too; the data set has ground truth for it.
+            instances: evaluate ``instances`` too, likewise.
         """
-        metadata = MetadataCatalog.get(dataset_name)
         self.dataset_name = dataset_name
         self.class_names = dataset_classes([dataset_name])
-        self.ignore_label = int(metadata.get("ignore_label", 255))
-        self.groups: dict[str, Sequence[int]] = metadata.get("class_groups", {})
+        self.ignore_label = ignore_label(dataset_name)
+        self.groups = class_groups(dataset_name)
         self.output_dir = None if output_dir is None else Path(output_dir)
         self.num_pictures = 0 if output_dir is None else num_pictures
+        self.panoptic = panoptic
+        self.instances = instances
+        named = thing_classes(dataset_name)
+        self.things = [i for i, name in enumerate(self.class_names) if name in named]
         self.reset()
 
     def reset(self) -> None:
@@ -60,34 +68,45 @@ class SemSegEvaluator(DatasetEvaluator):
         self.num_images = 0
         self.failures: list[str] = []
         self._extremes = ExtremeImages(self.num_pictures)
+        self._segments = SegmentScores(
+            self.class_names, self.things, self.ignore_label, self.groups
+        )
 
     def process(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:
         """Count a batch.
 
         Args:
-            inputs: dataset dicts with ``sem_seg_file_name``; or with ``error``, a line that says
-                why the image could not be segmented.
+            inputs: dataset dicts, see :func:`ovseg.data.label_maps.read_truth`; or with ``error``,
+                a line that says why the image could not be segmented.
             outputs: dicts with ``labels`` (H, W), integer, ``NO_CLASS`` where there is none; or
                 with ``sem_seg`` scores (C, H, W), whose argmax is taken; what comes after the
-                scores of the classes stands for none. H and W are the file's.
+                scores of the classes stands for none. H and W are the file's. For segments also
+                ``panoptic_seg`` and ``instances``, see :mod:`ovseg.modeling.panoptic`.
         """
         for example, output in zip(inputs, outputs, strict=True):
             try:
                 if "error" in example:
                     raise UserError(example["error"])
-                self._count(example, self._labels(output))
+                self._count(example, output)
             except UserError as error:
                 line = " ".join(f"data set {self.dataset_name}: {error}".split())
                 logger.error("%s (left out)", line)
                 self.failures.append(line)
 
-    def _count(self, example: Mapping[str, Any], labels: np.ndarray) -> None:
+    def _count(self, example: Mapping[str, Any], output: Mapping[str, Any]) -> None:
+        labels = self._labels(output)
         truth = matching_truth(example, labels.shape)
+        image = None
+        if self.panoptic or self.instances:
+            # before anything is counted, since an image is left out of all scores or of none
+            image = self._segments.look(example, output)
         confusion = new_confusion(len(self.class_names)) if self.num_pictures else self.confusion
         count_labels(confusion, labels, truth, example, self.ignore_label)
         if self.num_pictures:
             self.confusion += confusion
             self._extremes.offer(scores(confusion).miou, example, labels)
+        if image is not None:
+            self._segments.images.append(image)
         self.num_images += 1
 
     def _labels(self, output: Mapping[str, Any]) -> np.ndarray:
@@ -100,12 +119,14 @@ class SemSegEvaluator(DatasetEvaluator):
         """Gather all processes' counts, log tables, and write results and pictures.
 
         Returns:
-            On the main process ``{"sem_seg": {name: percent}}`` and, when images were left out,
-            their number as ``failed_images``; None on the others.
+            On the main process ``{"sem_seg": {name: percent}}``, where they are asked for such
+            figures as ``panoptic_seg`` and ``segm`` too, and when images were left out their number
+            as ``failed_images``; None on the others.
         """
         if self.output_dir is not None and self.num_pictures:
             folder = self.output_dir / "pictures"
             self._extremes.save(folder, self.class_names, self.ignore_label)
+        segments = self._segments.evaluate(self.panoptic, self.instances)
         gathered = comm.gather((self.confusion, self.num_images, self.failures))
         if not comm.is_main_process():
             return None
@@ -116,31 +137,19 @@ class SemSegEvaluator(DatasetEvaluator):
             num_images=sum(count for _, count, _ in gathered),
             failures=[line for _, _, lines in gathered for line in lines],
             groups=self.groups,
+            segments=segments,
         )
         logger.info("Classes of %s:\n%s", self.dataset_name, report.class_table())
         logger.info("%s, %d images:\n%s", report.dataset, report.num_images, report.means_table())
+        for part in report.segments:
+            logger.info("%s:\n%s", SEGMENT_TITLES[part], report.segments_table(part))
         if self.output_dir is not None:
             report.write(self.output_dir)
             logger.info("Results are in %s", self.output_dir)
-        results: dict[str, Any] = {"sem_seg": report.percents()}
+        results: dict[str, Any] = {"sem_seg": report.percents(), **segments}
         if report.failures:
             results["failed_images"] = len(report.failures)
         return results
-
-
-def matching_truth(example: Mapping[str, Any], size: Sequence[int]) -> np.ndarray:
-    """The label map (H, W) of a dataset dict whose image has ``size`` H, W.
-
-    Raises:
-        UserError: it is missing, broken or of another size.
-    """
-    truth = read_truth(example)
-    if truth.shape != tuple(size):
-        raise UserError(
-            f"label map {example['sem_seg_file_name']} is {truth.shape[1]} x {truth.shape[0]} "
-            f"pixels, its image {size[1]} x {size[0]}; prepare the data set again"
-        )
-    return truth
 
 
 def count_labels(
@@ -159,6 +168,6 @@ def count_labels(
         update_confusion(confusion, labels, truth, ignore_label)
     except ValueError as error:
         raise UserError(
-            f"label map {example['sem_seg_file_name']}: {error}, and not the ignored "
-            f"{ignore_label}; prepare the data set again, or correct its list of classes"
+            f"{truth_place(example)}: {error}, and not the ignored {ignore_label}; "
+            f"{way_out(example)}"
         ) from error

@@ -12,9 +12,10 @@ from detectron2.modeling import build_backbone, build_sem_seg_head
 from ovseg.config import check_config
 from ovseg.errors import UserError
 
-from .clip import ClipAdapter, build_clip, text_templates
+from .clip import ClipAdapter, build_clip, encoder_of, text_templates
 from .criterion import SetCriterion
 from .matcher import HungarianMatcher
+from .panoptic import SegmentFinder
 
 
 @contextmanager
@@ -40,11 +41,13 @@ def build_parts(cfg: CfgNode) -> dict[str, Any]:
     with _config_errors():
         backbone = build_backbone(cfg)
     clip = build_clip(adapter.CLIP_MODEL_NAME, adapter.CLIP_PRETRAINED, adapter.MASK_PROMPT_DEPTH)
-    text_dim, width = clip.text_projection.shape[1], cfg.MODEL.SEM_SEG_HEAD.EMBEDDING_DIM
+    text_dim, width = encoder_of(clip).width, cfg.MODEL.SEM_SEG_HEAD.EMBEDDING_DIM
     if text_dim != width:
         raise UserError(
             f"MODEL.SEM_SEG_HEAD.EMBEDDING_DIM {width} must be the width of "
-            f"{adapter.CLIP_MODEL_NAME}'s text features, {text_dim}"
+            f"{adapter.CLIP_MODEL_NAME}'s text features, {text_dim}: to train a head for this CLIP "
+            f"set MODEL.SEM_SEG_HEAD.EMBEDDING_DIM {text_dim}; a trained head needs the "
+            "MODEL.CLIP_ADAPTER.CLIP_MODEL_NAME that it was trained with"
         )
     with _config_errors():
         sem_seg_head = build_sem_seg_head(cfg, backbone.output_shape())
@@ -67,6 +70,13 @@ def build_parts(cfg: CfgNode) -> dict[str, Any]:
         ),
         "clip_ensemble": adapter.CLIP_ENSEMBLE,
         "clip_ensemble_weight": adapter.CLIP_ENSEMBLE_WEIGHT,
+        "segment_finder": SegmentFinder(
+            panoptic=former.TEST.PANOPTIC_ON,
+            instances=former.TEST.INSTANCE_ON,
+            object_mask_threshold=former.TEST.OBJECT_MASK_THRESHOLD,
+            overlap_threshold=former.TEST.OVERLAP_THRESHOLD,
+            max_instances=cfg.TEST.DETECTIONS_PER_IMAGE,
+        ),
         "mask_threshold": adapter.MASK_THR,
         "mask_fill": adapter.MASK_FILL,
         "mask_expand_ratio": adapter.MASK_EXPAND_RATIO,

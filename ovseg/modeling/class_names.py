@@ -1,4 +1,4 @@
-"""The class names that an image is segmented by."""
+"""The class names that an image is segmented by, and which of them are things."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from detectron2.data import MetadataCatalog
 
 from ovseg.errors import UserError
-from ovseg.structures import Vocabulary
+from ovseg.vocabulary import Vocabulary
 
 
 def vocabulary_of(inputs: Mapping[str, Any]) -> Vocabulary:
@@ -25,3 +25,22 @@ def vocabulary_of(inputs: Mapping[str, Any]) -> Vocabulary:
     if not len(vocabulary):
         raise UserError("class_names is empty: give at least one class name")
     return vocabulary
+
+
+def things_of(inputs: Mapping[str, Any], vocabulary: Vocabulary) -> frozenset[int]:
+    """The labels of the classes of an input dict that are things; all where it does not say.
+
+    Raises:
+        UserError: a name of ``thing_classes`` is none of the classes.
+    """
+    names = inputs.get("thing_classes")
+    if names is None:
+        return frozenset(range(len(vocabulary)))
+    label_of = {name: label for label, name in enumerate(vocabulary.names)}
+    for name in names:
+        if name not in label_of:
+            raise UserError(
+                f"thing_classes: {name!r} is none of the class names; give some of "
+                f"{', '.join(vocabulary.names[:5])}{', ...' if len(vocabulary) > 5 else ''}"
+            )
+    return frozenset(label_of[name] for name in names)

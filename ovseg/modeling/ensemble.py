@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from ovseg.errors import UserError
-from ovseg.structures import Classified, ClipClasses, Vocabulary
+from ovseg.structures import Classified, ClipClasses
+from ovseg.vocabulary import Vocabulary
 
 
 def combine(probs: Tensor | None, clip: ClipClasses | None, weight: float) -> Classified:

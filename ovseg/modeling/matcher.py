@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
 from .losses import pairwise_dice_loss, pairwise_focal_loss
+
+_SPOILT = -1e30
 
 
 class HungarianMatcher(nn.Module):
@@ -34,6 +35,8 @@ class HungarianMatcher(nn.Module):
         Returns:
             For each image the matched queries and, in the same order, their targets, int64.
         """
+        from scipy.optimize import linear_sum_assignment  # takes half a second; training alone
+
         matches = []
         for image_logits, image_masks, target in zip(logits, masks, targets, strict=True):
             wanted = target["masks"].float()
@@ -46,6 +49,9 @@ class HungarianMatcher(nn.Module):
                 + self.cost_mask * pairwise_focal_loss(flat, wanted)
                 + self.cost_dice * pairwise_dice_loss(flat, wanted)
             )
-            rows, columns = linear_sum_assignment(cost.cpu())
+            # what is not finite is matched before all else: it then shows in the losses, whose
+            # names the trainer tells
+            cost = cost.cpu().nan_to_num(_SPOILT, _SPOILT, _SPOILT)
+            rows, columns = linear_sum_assignment(cost)
             matches.append((torch.as_tensor(rows), torch.as_tensor(columns)))
         return matches

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -24,19 +24,24 @@ from ovseg.structures import (
     Proposals,
     Regions,
     TextEmbeddings,
-    Vocabulary,
 )
+from ovseg.vocabulary import Vocabulary
 
 from .build import build_parts
-from .class_names import vocabulary_of
+from .class_names import things_of, vocabulary_of
 from .clip import ClipAdapter
 from .criterion import SetCriterion, padded_targets
 from .crops import cut_crops
 from .ensemble import best_proposals, combine
+from .panoptic import SegmentFinder
 from .proposals.masks import fit_given, image_masks
 from .segmentation import label_map, label_maps, word_scores
 
 Inputs = dict[str, Any]
+#: makes another classification of regions
+Adjust = Callable[[Regions, Classified], Classified]
+
+_SEMANTIC_ONLY = SegmentFinder()
 
 
 @META_ARCH_REGISTRY.register()
@@ -57,6 +62,7 @@ class OVSeg(nn.Module):
         clip_ensemble: bool,
         clip_ensemble_weight: float,
         best_proposals_only: bool = False,
+        segment_finder: SegmentFinder = _SEMANTIC_ONLY,
         mask_threshold: float,
         mask_fill: str,
         mask_expand_ratio: float,
@@ -76,6 +82,8 @@ class OVSeg(nn.Module):
             clip_ensemble_weight: see :func:`ensemble`.
             best_proposals_only: segment by the best proposal of each word alone, cut at
                 ``mask_threshold``, as the published demo does; False: by all soft proposals.
+            segment_finder: finds panoptic segments and instances; they are always made of all soft
+                proposals.
             mask_threshold: a pixel belongs to a crop when its mask's probability exceeds this.
             mask_fill: background of crops: "mean" (CLIP's mean colour) or "zero" (black).
             mask_expand_ratio, mask_matting: see :func:`cut_crops`.
@@ -91,6 +99,7 @@ class OVSeg(nn.Module):
         self.clip_ensemble = clip_ensemble
         self.clip_ensemble_weight = clip_ensemble_weight
         self.best_proposals_only = best_proposals_only
+        self.segment_finder = segment_finder
         self.mask_threshold = mask_threshold
         self.mask_fill = mask_fill
         self.mask_expand_ratio = mask_expand_ratio
@@ -108,7 +117,7 @@ class OVSeg(nn.Module):
     def device(self) -> torch.device:
         return self.pixel_mean.device
 
-    def forward(self, batched_inputs: list[Inputs]) -> dict[str, Tensor] | list[dict[str, Tensor]]:
+    def forward(self, batched_inputs: list[Inputs]) -> dict[str, Tensor] | list[dict[str, Any]]:
         """Segment a batch of images, or in training return its losses.
 
         Args:
@@ -117,15 +126,18 @@ class OVSeg(nn.Module):
                 :class:`Vocabulary`, or a list with the name of each class or a list of its name and
                 synonyms), or ``meta`` with the ``dataset_name`` whose ``stuff_classes`` are meant.
                 For inference optionally ``height`` and ``width`` of the output in pixels and
-                ``output``: "scores" (default) or "labels", and ``proposals``, a
-                :class:`GivenProposals` in place of MaskFormer's. For training ``instances`` with
-                ``gt_classes`` (indices of classes, int64 (N,)) and ``gt_masks`` (bool (N, H, W)).
+                ``output``: "scores" (default) or "labels"; ``proposals``, a :class:`GivenProposals`
+                in place of MaskFormer's; and for panoptic segments and instances
+                ``thing_classes``, the names of the classes that are things (default: all). For
+                training ``instances`` with ``gt_classes`` (indices of classes, int64 (N,)) and
+                ``gt_masks`` (bool (N, H, W)).
 
         Returns:
             In training the weighted losses by name. Otherwise for each image ``sem_seg``, float32
             scores (C, height, width), after a single class those of an internal "others"; or, for
             "labels", ``labels`` int64 (height, width), -1 where no class scores, and ``scores``
-            float32 (height, width) of these labels.
+            float32 (height, width) of these labels. Besides, where they are asked for,
+            ``panoptic_seg`` and ``instances``, see :mod:`ovseg.modeling.panoptic`.
         """
         if self.training:
             return self._losses(batched_inputs)
@@ -143,11 +155,50 @@ class OVSeg(nn.Module):
             return proposed
         return [replace(regions, crops=self.encode_crops(regions)) for regions in proposed]
 
-    def segment(self, inputs: Inputs, regions: Regions) -> dict[str, Tensor]:
-        """Class names -> ensemble -> segmentation of an encoded image, as :meth:`forward` does."""
+    def segment(
+        self,
+        inputs: Inputs,
+        regions: Regions,
+        *,
+        ensemble_weight: float | None = None,
+        mask_threshold: float | None = None,
+        adjust: Adjust | None = None,
+    ) -> dict[str, Any]:
+        """Class names -> ensemble -> segmentation of an encoded image, as :meth:`forward` does.
+
+        Args:
+            inputs: of the image.
+            regions: the encoded image, its crops cut at ``mask_threshold``, see :meth:`recrop`.
+            ensemble_weight, mask_threshold: in place of the model's own.
+            adjust: may change the classification before it is used.
+        """
         text = self.text(vocabulary_of(inputs))
-        part = self.partial_scores(regions, self.classify(regions, text), text.vocabulary)
-        return self.assemble(inputs, [part], regions.image.shape[-2:])
+        classified = self.classify(regions, text, ensemble_weight)
+        if adjust is not None:
+            classified = adjust(regions, classified)
+        part = self.partial_scores(regions, classified, text.vocabulary, mask_threshold)
+        result = self.assemble(inputs, [part], regions.image.shape[-2:])
+        return {**result, **self.find_segments(inputs, regions, classified)}
+
+    def find_segments(
+        self,
+        inputs: Inputs,
+        regions: Regions,
+        classified: Classified,
+        finder: SegmentFinder | None = None,
+    ) -> dict[str, Any]:
+        """Panoptic segments and instances of an image, those that are asked for.
+
+        Args:
+            inputs: of the image.
+            regions: its proposals.
+            classified: by the words of ``inputs``.
+            finder: in place of the model's own.
+        """
+        vocabulary = vocabulary_of(inputs)
+        size = _output_size(inputs, regions.image.shape[-2:])
+        things = things_of(inputs, vocabulary)
+        return (finder or self.segment_finder)(classified, regions.masks, vocabulary, things, size)
 
     def propose(self, batched_inputs: list[Inputs]) -> list[Regions]:
         """The proposals of each image, without crops (paper section 3.1).
@@ -182,14 +233,25 @@ class OVSeg(nn.Module):
             features = self.clip_adapter.encode_crops(crops)
         return CropFeatures(features.float(), crops.valid)
 
+    def recrop(self, regions: Regions, mask_threshold: float) -> Regions:
+        """An encoded image with its crops cut at another threshold; its proposals stay."""
+        if regions.crops is None or mask_threshold == self.mask_threshold:
+            return regions
+        return replace(regions, crops=self.encode_crops(regions, mask_threshold))
+
     def text(self, vocabulary: Vocabulary) -> TextEmbeddings:
         """The text embeddings of a vocabulary; known words are not encoded again."""
         return TextEmbeddings(vocabulary, self._text_features(vocabulary.words))
 
-    def classify(self, regions: Regions, text: TextEmbeddings) -> Classified:
-        """The ensemble of MaskFormer's and, where there are crops, CLIP's classification."""
+    def classify(
+        self, regions: Regions, text: TextEmbeddings, ensemble_weight: float | None = None
+    ) -> Classified:
+        """The ensemble of MaskFormer's and, where there are crops, CLIP's classification.
+
+        ``ensemble_weight`` stands in place of the model's own.
+        """
         clip = None if regions.crops is None else self.classify_crops(regions.crops, text)
-        return self.combine(self.classify_queries(regions, text), clip)
+        return self.combine(self.classify_queries(regions, text), clip, ensemble_weight)
 
     def classify_queries(self, regions: Regions, text: TextEmbeddings) -> Tensor | None:
         """MaskFormer's probabilities (Q, W) of the words, rows summing to at most one (paper
@@ -215,10 +277,17 @@ class OVSeg(nn.Module):
         return combine(probs, clip, self.clip_ensemble_weight if weight is None else weight)
 
     def partial_scores(
-        self, regions: Regions, classified: Classified, vocabulary: Vocabulary
+        self,
+        regions: Regions,
+        classified: Classified,
+        vocabulary: Vocabulary,
+        mask_threshold: float | None = None,
     ) -> PartialScores:
-        """What the regions of one view of an image add to its segmentation."""
-        masks = self._segmentation_masks(regions, self.mask_threshold)
+        """What the regions of one view of an image add to its segmentation.
+
+        ``mask_threshold`` stands in place of the model's own.
+        """
+        masks = self._segmentation_masks(regions, mask_threshold)
         classified = self._selected(classified, masks, vocabulary)
         return PartialScores(classified.class_probs, masks[classified.queries])
 
@@ -241,8 +310,7 @@ class OVSeg(nn.Module):
             int64 (N, height, width), each as the ``labels`` of :meth:`forward`.
         """
         vocabulary = vocabulary_of(inputs)
-        threshold = self.mask_threshold if mask_threshold is None else mask_threshold
-        masks = self._segmentation_masks(regions, threshold)
+        masks = self._segmentation_masks(regions, mask_threshold)
         selected = [self._selected(classified, masks, vocabulary) for classified in alternatives]
         labels = label_maps(selected, masks, _output_size(inputs, regions.image.shape[-2:]))
         return vocabulary.class_labels(labels)
@@ -268,9 +336,10 @@ class OVSeg(nn.Module):
         labels = vocabulary.class_labels(labels)
         return {"labels": labels, "scores": scores.where(labels >= 0, 0)}
 
-    def _segmentation_masks(self, regions: Regions, mask_threshold: float) -> Tensor:
+    def _segmentation_masks(self, regions: Regions, mask_threshold: float | None) -> Tensor:
         masks = regions.masks
-        return (masks > mask_threshold).to(masks.dtype) if self.best_proposals_only else masks
+        threshold = self.mask_threshold if mask_threshold is None else mask_threshold
+        return (masks > threshold).to(masks.dtype) if self.best_proposals_only else masks
 
     def _selected(
         self, classified: Classified, masks: Tensor, vocabulary: Vocabulary

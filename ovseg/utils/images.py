@@ -2,33 +2,106 @@
 
 from __future__ import annotations
 
-import glob
 import os
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from ovseg.errors import UserError
+from ovseg.utils.deep_pictures import (
+    check_planes,
+    declared_top,
+    deep_values,
+    is_deep,
+    opencv_values,
+    tiff_tags,
+    tiff_top,
+    to_8_bit,
+)
 
+_HEIC = frozenset({".heic", ".heif"})
 #: what a folder is searched for; a file given by name may have any suffix that Pillow reads
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".jp2"}
+    | {".avif"}
+    | _HEIC
 )
+
+#: environment variable of the largest picture that is read, in millions of pixels
+MEGAPIXELS = "OVSEG_MAX_MEGAPIXELS"
+DEFAULT_MEGAPIXELS = 179.0  # where Pillow too suspects a small file that fills the memory
+
+_ORIENTATION = 0x0112
+_BAND = 1 << 24  # pixels that are copied at once
+_opening = threading.Lock()
+
+
+@contextmanager
+def open_image(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
+    """Open a picture with Pillow, of at most ``$OVSEG_MAX_MEGAPIXELS`` million pixels.
+
+    Raises:
+        UserError: it has more, or is a HEIC picture without ``pillow-heif``.
+        OSError: it is missing or no picture.
+    """
+    path = Path(path)
+    if _is_heic(path):
+        _register_heic(path)
+    # Pillow's own limit can only be set for all; it is looked at when a file is opened
+    with path.open("rb") as stream:  # of a path, Pillow maps some turned TIFFs wrongly
+        with _opening:
+            before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+            try:
+                file = Image.open(stream)
+            finally:
+                Image.MAX_IMAGE_PIXELS = before
+        with file:
+            _check_size(path, *file.size)
+            yield file
+
+
+def max_megapixels() -> float:
+    """The limit that the environment sets.
+
+    Raises:
+        UserError: it is no number above 0.
+    """
+    text = os.environ.get(MEGAPIXELS, "")
+    try:
+        limit = float(text) if text else DEFAULT_MEGAPIXELS
+    except ValueError:
+        limit = 0.0
+    if not limit > 0:
+        raise UserError(f"environment variable {MEGAPIXELS} {text!r}: give a number above 0")
+    return limit
+
+
+def _check_size(path: Path, width: int, height: int) -> None:
+    pixels, limit = width * height / 1e6, max_megapixels()
+    if pixels > limit:
+        raise UserError(
+            f"picture {str(path)!r} has {pixels:.1f} megapixels ({width} x {height}), more than "
+            f"the limit of {limit:g}; set the environment variable {MEGAPIXELS} to "
+            f"{pixels + 1:.0f}, or give a smaller one"
+        )
 
 
 def read_image(path: str | os.PathLike[str]) -> np.ndarray:
     """Read a picture file.
 
-    Grey, 16-bit, palette and CMYK pictures are converted, transparency is laid over white, and the
-    orientation in the EXIF data is honoured. Of an animation the first frame is taken.
+    Grey, palette and CMYK pictures are converted, those of more than 8 bits scaled by the range
+    that they declare or use (:mod:`ovseg.utils.deep_pictures`). Transparency is laid over white,
+    and the orientation in the EXIF data is honoured. Of an animation the first frame is taken.
 
     Returns:
         uint8 (H, W, 3), RGB, 0..255.
 
     Raises:
-        UserError: the file is missing, a folder, not readable, or no picture.
+        UserError: the file is missing, a folder, not readable, too large, or no picture.
     """
     path = Path(path)
     if not path.exists():
@@ -36,83 +109,109 @@ def read_image(path: str | os.PathLike[str]) -> np.ndarray:
     if path.is_dir():
         raise UserError(f"input {str(path)!r} is a folder, a picture file is needed")
     try:
-        with Image.open(path) as file:
-            return rgb_array(file)
+        return _read(path)
+    except UserError:
+        raise
     except Exception as error:  # decoders raise nearly anything on a broken file
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(
             f"input {str(path)!r} cannot be read as a picture ({reason}); "
-            "give an intact JPEG, PNG, WebP, TIFF or BMP file"
+            "give an intact JPEG, PNG, WebP, AVIF, TIFF or BMP file"
         ) from error
 
 
-def rgb_array(image: Image.Image) -> np.ndarray:
-    """A Pillow image of any mode as uint8 (H, W, 3), RGB; see :func:`read_image`."""
-    # "or": the types of Pillow 10 say that there may be None
-    return np.array(_to_rgb(ImageOps.exif_transpose(image) or image))
+def _read(path: Path) -> np.ndarray:
+    try:
+        with open_image(path) as file:
+            return rgb_array(file, path)
+    except UnidentifiedImageError:
+        # TIFFs of several channels of 32 bits are beyond Pillow
+        tags = tiff_tags(path)
+        if tags:
+            _check_size(path, int(tags.get(256, 0)), int(tags.get(257, 0)))
+            check_planes(tags)
+        values = opencv_values(path) if tags else None
+        if values is None:
+            raise
+        return _pixels(_to_rgb(Image.fromarray(to_8_bit(values, tiff_top(tags), str(path)))))
 
 
-def find_images(patterns: Sequence[str]) -> tuple[list[Path], list[str]]:
-    """Expand files, folders and patterns: pictures without repeats, and an error for each failure.
+def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """Height and width of a picture as :func:`read_image` gives it, from the head of the file.
 
     Raises:
-        UserError: there is nothing to expand.
+        UserError: the file is missing or no picture.
     """
-    if not patterns:
-        raise UserError("no input; give pictures, folders or patterns such as 'photos/*.jpg'")
-    found: dict[Path, Path] = {}
-    errors = []
-    for pattern in patterns:
-        path = Path(pattern).expanduser()
-        if path.is_dir():
-            paths = _pictures_in(path)
-            problem = f"input folder {pattern!r} holds no pictures ({_known_suffixes()})"
-        elif path.exists():  # before the pattern: a name may hold brackets
-            paths, problem = [path], ""
-        else:
-            paths = [Path(name) for name in sorted(glob.glob(str(path), recursive=True))]
-            paths = [match for match in paths if match.is_file()]
-            problem = f"input {pattern!r}: no such file, folder or pattern match; check the path"
-        if not paths:
-            errors.append(problem)
-        found.update((match.resolve(), match) for match in paths if match.resolve() not in found)
-    return list(found.values()), errors
+    try:
+        with open_image(path) as file:
+            turned = file.getexif().get(ExifTags.Base.Orientation) in {5, 6, 7, 8}
+            return (file.width, file.height) if turned else (file.height, file.width)
+    except Exception as error:  # as in read_image
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(
+            f"input {os.fspath(path)!r} cannot be read as a picture ({reason})"
+        ) from error
 
 
-def _pictures_in(folder: Path) -> list[Path]:
-    files = [file for file in sorted(folder.iterdir()) if not file.name.startswith(".")]
-    pictures = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()]
-    # results of an earlier run with the same folder as --output are no inputs
-    return [file for file in pictures if not _is_result(file)]
+def rgb_array(image: Image.Image, path: Path | None = None) -> np.ndarray:
+    """A Pillow image of any mode as uint8 (H, W, 3), RGB; see :func:`read_image`.
+
+    Args:
+        image: whose file, if it has one, is open.
+        path: of its file, if it has one; without it 16 bits in several channels become the upper 8.
+    """
+    deep, form = is_deep(image), image.format
+    check_planes(getattr(image, "tag_v2", {}))
+    top = declared_top(image, path) if deep else None
+    values = deep_values(image, path) if deep else None
+    image.load()  # Pillow turns a TIFF upright then
+    orientation = image.getexif().get(_ORIENTATION, 1)
+    if values is not None:
+        image = Image.fromarray(to_8_bit(values, top, str(path or "")))
+        # a TIFF is upright already
+        image.getexif()[_ORIENTATION] = 1 if form == "TIFF" else orientation
+    # only where it is needed: it makes a copy, of hundreds of megabytes
+    if orientation in range(2, 9):
+        image = ImageOps.exif_transpose(image) or image  # the types of Pillow 10 allow for None
+    return _pixels(_to_rgb(image))
 
 
-def _is_result(file: Path) -> bool:
-    name, mark, _ = file.stem.rpartition("_")
-    return (
-        bool(mark)
-        and file.stem.endswith(("_overlay", "_labels"))
-        and (file.with_name(f"{name}.json").exists())
-    )
-
-
-def _known_suffixes() -> str:
-    return ", ".join(sorted(suffix[1:] for suffix in IMAGE_SUFFIXES))
+def _pixels(image: Image.Image) -> np.ndarray:
+    """An RGB image as an array, without the two further copies that NumPy would make at once."""
+    width, height = image.size
+    result = np.empty((height, width, 3), np.uint8)
+    rows = max(1, _BAND // max(1, width))
+    for start in range(0, height, rows):
+        stop = min(start + rows, height)
+        result[start:stop] = np.asarray(image.crop((0, start, width, stop)))
+    return result
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith(("I", "F")):
-        return Image.fromarray(_to_8_bit(np.asarray(image))).convert("RGB")
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def _to_8_bit(grey: np.ndarray) -> np.ndarray:
-    """Grey values of 16-bit integers, or of floats in 0..1 or 0..255, to uint8 (H, W)."""
-    values = np.nan_to_num(grey.astype(np.float64))
-    if np.issubdtype(grey.dtype, np.floating):
-        factor = 255.0 if values.max(initial=0.0) <= 1.0 else 1.0
-    else:
-        factor = 255.0 / 65535.0
-    return np.clip(np.rint(values * factor), 0, 255).astype(np.uint8)
+def _is_heic(path: Path) -> bool:
+    """Whether a file is one of HEIC, as telephones write them, under whatever suffix."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(12)
+    except OSError:
+        return False
+    return head[4:8] == b"ftyp" and head[8:12] in {
+        *(b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+    }
+
+
+def _register_heic(path: Path) -> None:
+    try:
+        import pillow_heif
+    except ImportError as error:
+        raise UserError(
+            f"input {str(path)!r} is a HEIC picture, which needs the package pillow-heif; install "
+            "it with: pip install pillow-heif"
+        ) from error
+    pillow_heif.register_heif_opener()

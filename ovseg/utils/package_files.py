@@ -16,6 +16,12 @@ def package_folder(name: str) -> Path:
     return installed if installed.is_dir() else package.parent / name
 
 
+def clone_folder() -> Path | None:
+    """The top of the clone that this is run from; None in an installation."""
+    top = Path(str(files("ovseg"))).parent
+    return top if (top / "configs").is_dir() else None
+
+
 def config_path(name: str) -> Path:
     """A config of ``configs/`` by its file name."""
     return package_folder("configs") / name

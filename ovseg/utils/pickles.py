@@ -2,8 +2,24 @@
 
 from __future__ import annotations
 
+import argparse
+import importlib
 import pickle
 from typing import Any
+
+import numpy as np
+
+#: what builds NumPy's arrays, scalars and dtypes, by NumPy 1's names and by NumPy 2's
+NUMPY_BUILDERS = (
+    ("numpy", "dtype"),
+    ("numpy", "ndarray"),
+    ("numpy.core.multiarray", "_reconstruct"),
+    ("numpy.core.multiarray", "scalar"),
+    ("numpy._core.multiarray", "_reconstruct"),
+    ("numpy._core.multiarray", "scalar"),
+    ("numpy.core.numeric", "_frombuffer"),  # arrays of protocol 5
+    ("numpy._core.numeric", "_frombuffer"),
+)
 
 
 class ArrayUnpickler(pickle.Unpickler):
@@ -12,21 +28,28 @@ class ArrayUnpickler(pickle.Unpickler):
     Any other class or function raises :class:`pickle.UnpicklingError`.
     """
 
-    allowed = (
-        ("collections", "OrderedDict"),
-        ("numpy", "dtype"),
-        ("numpy", "ndarray"),
-        ("numpy.core.multiarray", "_reconstruct"),
-        ("numpy.core.multiarray", "scalar"),
-        ("numpy._core.multiarray", "_reconstruct"),
-        ("numpy._core.multiarray", "scalar"),
-        ("numpy.core.numeric", "_frombuffer"),  # arrays of protocol 5
-        ("numpy._core.numeric", "_frombuffer"),
-        ("_codecs", "encode"),
-    )
+    allowed = (("collections", "OrderedDict"), ("_codecs", "encode"), *NUMPY_BUILDERS)
 
     def find_class(self, module: str, name: str) -> Any:
         """The class or function ``module.name``, if it is one of those allowed."""
         if (module, name) not in self.allowed:
             raise pickle.UnpicklingError(f"{module}.{name} is not allowed in such a file")
         return super().find_class(module, name)
+
+
+def torch_safe_globals() -> list[Any]:
+    """What ``torch.load(weights_only=True)`` may build besides tensors.
+
+    NumPy's values, which optimizers keep as learning rates, and the ``argparse.Namespace`` of a
+    script's options. Hand it to ``torch.serialization.safe_globals``.
+    """
+    # the module that is there under NumPy 2's name or NumPy 1's stands for both
+    core = "numpy._core" if hasattr(np, "_core") else "numpy.core"
+    builders: list[Any] = [
+        (getattr(importlib.import_module(module.replace("numpy.core", core)), name),
+         f"{module}.{name}")
+        for module, name in NUMPY_BUILDERS
+        if core == "numpy._core" or "_core" not in module
+    ]  # fmt: skip
+    dtypes = [getattr(np.dtypes, name) for name in np.dtypes.__all__]
+    return [*builders, *dtypes, argparse.Namespace]

@@ -12,13 +12,12 @@ import torch
 from PIL import Image
 from tiny_world import CONFIGS, tiny_opts, tiny_world
 
+from ovseg.cli import analyze
 from ovseg.config import setup_cfg
 from ovseg.data.datasets import load_dataset
-from ovseg.engine.evaluation_run import load_model
 from ovseg.engine.oracle_analysis import _filled_boxes, _true_classes
-from ovseg.engine.trainer import Trainer
+from ovseg.engine.trainer import Trainer, load_model
 from ovseg.evaluation.oracles import IOU_BINS, pairwise_iou, recall
-from tools import analyze
 
 SWIN = str(CONFIGS / "ovseg_swinB_vitL_bs32_120k.yaml")
 

@@ -17,17 +17,16 @@ from detectron2.config import CfgNode
 from PIL import Image
 from tiny_world import CONFIGS, tiny_opts, tiny_world
 
-import train_net
 from ovseg import OVSeg, UserError
+from ovseg.cli import search, train
+from ovseg.cli.number_lists import parse_values
 from ovseg.config import setup_cfg
 from ovseg.data.datasets import load_dataset
 from ovseg.engine.ensemble_search import GridCounter, search_dataset
-from ovseg.engine.evaluation_run import load_model
 from ovseg.engine.resumable import Counts, resumable_pass
-from ovseg.engine.trainer import Trainer
-from ovseg.evaluation.ensemble_grid import Grid, GridScores, grid_scores, mean_scores, parse_values
+from ovseg.engine.trainer import Trainer, load_model
+from ovseg.evaluation.ensemble_grid import Grid, GridScores, grid_scores, mean_scores
 from ovseg.evaluation.ensemble_report import Search
-from tools import search_ensemble
 
 SWIN = str(CONFIGS / "ovseg_swinB_vitL_bs32_120k.yaml")
 ROOT = CONFIGS.parent
@@ -118,7 +117,7 @@ def test_a_point_is_that_of_train_net(world, found, tmp_path):
     opts = [*world.opts, "OUTPUT_DIR", str(tmp_path)]
     opts += ["MODEL.CLIP_ADAPTER.MASK_THR", "0.3"]
     opts += ["MODEL.CLIP_ADAPTER.CLIP_ENSEMBLE_WEIGHT", "0.35"]
-    train_net.main(["--eval-only", "--config-file", SWIN, *opts])
+    train.main(["--eval-only", "--config-file", SWIN, *opts])
     results = json.loads((tmp_path / "inference" / "search_dev" / "results.json").read_text())
     assert found["search_dev"].reporting[0, 1] == pytest.approx(
         results["percent"]["mIoU"], abs=1e-4
@@ -372,7 +371,7 @@ def test_a_data_set_without_ground_truth_is_named_before_any_work(world, tmp_pat
         output = tmp_path / "results"
         argv = ["--config-file", SWIN, "--output", str(output), *options, *world.opts]
         with pytest.raises(SystemExit) as caught:
-            search_ensemble.main([*argv, "DATASETS.TEST", "search_dev,unlabelled_dev"])
+            search.main([*argv, "DATASETS.TEST", "search_dev,unlabelled_dev"])
     assert caught.value.code == 2
     assert "data set unlabelled_dev: there is no ground truth" in capsys.readouterr().err
     assert not output.exists()
@@ -381,7 +380,7 @@ def test_a_data_set_without_ground_truth_is_named_before_any_work(world, tmp_pat
 def test_a_data_set_named_twice_counts_once(world, found, tmp_path):
     argv = ["--config-file", SWIN, "--output", str(tmp_path), "--thresholds", "0.3", "--weights"]
     argv += ["0.35", "--choose-on", "search_dev,search_dev", *world.opts]
-    search_ensemble.main([*argv, "DATASETS.TEST", "search_dev,search_dev"])
+    search.main([*argv, "DATASETS.TEST", "search_dev,search_dev"])
     document = json.loads((tmp_path / "search.json").read_text())
     assert document["chosen"]["on"] == list(document["data sets"]) == ["search_dev"]
     assert document["chosen"]["mean mIoU"] == pytest.approx(found["search_dev"].reporting[0, 1])
@@ -418,7 +417,7 @@ def test_mistakes_are_answered_before_any_work(world, tmp_path, capsys, options,
     before = [part for part in options if options[0].startswith("--")]
     argv = ["--config-file", SWIN, "--output", str(output), *before, *world.opts]
     with pytest.raises(SystemExit) as caught:
-        search_ensemble.main(argv if before else [*argv, *options])
+        search.main(argv if before else [*argv, *options])
     assert caught.value.code == 2
     said = capsys.readouterr().err.strip().splitlines()[-1]
     assert said.startswith("error: ")

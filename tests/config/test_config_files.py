@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
 from tiny_world import CONFIGS
-from torch.multiprocessing import ProcessExitedException
-from torch.utils.data import DataLoader
 
 from ovseg.config import setup_cfg
-from ovseg.engine import processes
 from ovseg.errors import UserError
 
 R101 = CONFIGS / "ovseg_R101c_vitB_bs32_120k.yaml"
@@ -85,7 +82,23 @@ def test_overrides_take_the_type_of_their_key() -> None:
         (["MODEL.DEVICE", "meta"], "MODEL.DEVICE: 'meta' is not supported; give cpu or cuda"),
         (["MODEL.META_ARCHITECTURE", "Foo"], "MODEL.META_ARCHITECTURE 'Foo' is not registered"),
         (["MODEL.BACKBONE.NAME", "Foo"], "MODEL.BACKBONE.NAME 'Foo' is not registered"),
-        (["TEST.DENSE_CRF", "True"], "TEST.DENSE_CRF True is not supported"),
+        (
+            ["MODEL.MASK_FORMER.TEST.OBJECT_MASK_THRESHOLD", "-0.1"],
+            r"MODEL\.MASK_FORMER\.TEST\.OBJECT_MASK_THRESHOLD -0\.1 must lie in 0\.\.1",
+        ),
+        (
+            ["MODEL.MASK_FORMER.TEST.OVERLAP_THRESHOLD", "2"],
+            r"MODEL\.MASK_FORMER\.TEST\.OVERLAP_THRESHOLD 2\.0 must lie in 0\.\.1",
+        ),
+        (["TEST.DETECTIONS_PER_IMAGE", "0"], "TEST.DETECTIONS_PER_IMAGE 0 must be at least 1"),
+        (
+            ["MODEL.MASK_FORMER.TEST.PANOPTIC_ON", "True", "TEST.AUG.ENABLED", "True"],
+            "PANOPTIC_ON True: segments are of one view of an image; set TEST.AUG.ENABLED and",
+        ),
+        (
+            ["MODEL.MASK_FORMER.TEST.INSTANCE_ON", "True", "TEST.SLIDING_WINDOW", "True"],
+            "INSTANCE_ON True: segments are of one view of an image",
+        ),
         (["INPUT.FORMAT", "HSV"], "INPUT.FORMAT 'HSV' is unknown"),
     ],
 )
@@ -101,7 +114,6 @@ def test_wrong_overrides_are_answered(opts: list[str], message: str) -> None:
         ("MODEL: [\n", "not valid yaml"),
         ("MODEL:\n  CLIP_ADAPTOR:\n    X: 1\nVERSION: 2", r"key MODEL\.CLIP_ADAPTOR; did you mean"),
         ("SOLVER:\n  BASE_LR: abc\nVERSION: 2", r"SOLVER\.BASE_LR"),
-        ("TEST:\n  DENSE_CRF: True\nVERSION: 2", "TEST.DENSE_CRF True is not supported"),
         ("SOLVER: 3\nVERSION: 2", "for config key: SOLVER; correct the value"),
         ("hello", "holds no config"),
         ("", "holds no config"),
@@ -116,12 +128,13 @@ def test_wrong_files_are_answered(tmp_path: Path, text: str, message: str) -> No
     assert "wrong.yaml" in str(caught.value)
 
 
-def test_published_key_without_a_method_may_be_false(tmp_path: Path) -> None:
+def test_a_dense_crf_needs_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "published.yaml"
-    path.write_text("TEST:\n  DENSE_CRF: False\n  SLIDING_TILE_SIZE: 96\nVERSION: 2")
-    cfg = setup_cfg(path, ["TEST.DENSE_CRF", "False"])
-    assert cfg.TEST.SLIDING_TILE_SIZE == 96
-    assert "DENSE_CRF" not in cfg.TEST
+    path.write_text("TEST:\n  DENSE_CRF: False\nVERSION: 2")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert setup_cfg(path).TEST.DENSE_CRF is False
+    with pytest.raises(UserError, match=r"TEST\.DENSE_CRF True needs .*pip install pydensecrf2"):
+        setup_cfg(path, ["TEST.DENSE_CRF", "True"])
 
 
 def test_missing_file_is_answered() -> None:
@@ -155,42 +168,6 @@ def test_gpu_is_kept_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None
         setup_cfg(R101, ["MODEL.DEVICE", "cuda:2"])
 
 
-@pytest.mark.parametrize(
-    ("asked", "device", "present", "expected"),
-    [
-        (1, "cpu", 0, 1),
-        (0, "cpu", 0, 1),
-        (1, "cuda", 4, 1),
-        (4, "cuda", 4, 4),
-        (1, "cuda:3", 4, 1),
-        (4, "cuda:3", 4, "--num-gpus 4: MODEL.DEVICE cuda:3 is a single GPU"),
-        (8, "cpu", 0, "--num-gpus 8 .*this machine has no GPU; leave"),
-        (2, "cpu", 4, "--num-gpus 2 .*MODEL.DEVICE is cpu"),
-        (8, "cuda", 4, "--num-gpus 8: this machine has 4; give --num-gpus 4 or fewer"),
-        (0, "cuda", 4, "--num-gpus 0: .* MODEL.DEVICE cpu"),
-        (-1, "cpu", 0, "--num-gpus -1"),
-    ],
-)
-def test_number_of_processes(
-    monkeypatch: pytest.MonkeyPatch, asked: int, device: str, present: int, expected: int | str
-) -> None:
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: present)
-    cfg = SimpleNamespace(MODEL=SimpleNamespace(DEVICE=device))
-    if isinstance(expected, int):
-        assert processes.count_processes(asked, cfg) == expected
-    else:
-        with pytest.raises(UserError, match=expected):
-            processes.count_processes(asked, cfg)
-
-
-class Broken(torch.utils.data.Dataset):  # type: ignore[type-arg]
-    def __len__(self) -> int:
-        return 1
-
-    def __getitem__(self, index: int) -> None:
-        raise UserError("picture a.png is broken; mend it")
-
-
 def test_base_files_that_lead_nowhere(tmp_path: Path) -> None:
     circle, folder = tmp_path / "circle.yaml", tmp_path / "folder.yaml"
     circle.write_text("_BASE_: circle.yaml\n")
@@ -198,18 +175,3 @@ def test_base_files_that_lead_nowhere(tmp_path: Path) -> None:
     for file in (circle, folder):
         with pytest.raises(UserError, match=rf"{file.name}: its _BASE_ leads to no file"):
             setup_cfg(file)
-
-
-@pytest.mark.parametrize("workers", [0, 1])
-def test_errors_of_loading_processes_lose_their_traceback(workers: int) -> None:
-    with (
-        pytest.raises(UserError, match=r"^picture a\.png is broken; mend it$"),
-        processes.plain_errors(),
-    ):
-        list(DataLoader(Broken(), num_workers=workers))
-
-
-def test_exit_code_of_a_training_process_is_passed_on() -> None:
-    with pytest.raises(SystemExit) as caught, processes.plain_errors():
-        raise ProcessExitedException("ended", error_index=0, error_pid=1, exit_code=2)
-    assert caught.value.code == 2

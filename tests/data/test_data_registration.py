@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import ROOT
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
-from ovseg.data import datasets
-from ovseg.data.datasets import Split, dataset_classes, load_dataset, register_split
+from ovseg.data import datasets, splits
+from ovseg.data.splits import Split
+from ovseg.data.datasets import (
+    class_groups,
+    dataset_classes,
+    ignore_label,
+    load_dataset,
+    register_split,
+)
 from ovseg.data.label_maps import read_labels
 from ovseg.data.class_lists import load_class_list
 from ovseg.errors import UserError
@@ -76,11 +86,12 @@ def test_unknown_vocabulary_names_the_known_ones() -> None:
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_data_sets_are_registered(name: str) -> None:
-    size, ignore_label, first, last = PUBLISHED[name]
+    size, ignored, first, last = PUBLISHED[name]
     metadata = MetadataCatalog.get(name)
     assert name in DatasetCatalog.list()
     assert len(metadata.stuff_classes) == size
-    assert metadata.ignore_label == ignore_label
+    assert metadata.ignore_label == ignored
+    assert ignore_label(name) == ignored
     assert metadata.evaluator_type == "sem_seg"
     assert metadata.stuff_classes[0] == first
     if last is not None:
@@ -88,16 +99,27 @@ def test_published_data_sets_are_registered(name: str) -> None:
 
 
 def test_stickerscenes_groups_cover_the_classes_once() -> None:
-    full = MetadataCatalog.get("stickerscenes_test").class_groups
+    full = class_groups("stickerscenes_test")
     assert {name: len(labels) for name, labels in full.items()} == {
         "seen": 126,
         "stuff": 18,
         "unseen": 42,
     }
     assert sorted(label for labels in full.values() for label in labels) == list(range(186))
+    assert "unseen" not in class_groups("stickerscenes_train")
+    assert class_groups("pascalvoc20_sem_seg_val") == {}
     train = MetadataCatalog.get("stickerscenes_train")
-    assert "unseen" not in train.class_groups
     assert train.stuff_classes == MetadataCatalog.get("stickerscenes_dev").stuff_classes[:144]
+
+
+def test_data_sets_of_others_need_not_say_what_is_ignored() -> None:
+    MetadataCatalog.get("somebody's").set(stuff_classes=["cat", "dog"])
+    try:
+        assert ignore_label("somebody's") == 255
+        assert ignore_label("somebody's", default=65535) == 65535
+        assert class_groups("somebody's") == {}
+    finally:
+        MetadataCatalog.remove("somebody's")
 
 
 def write_maps(folder: Path, stems: str) -> None:
@@ -129,7 +151,7 @@ def test_files_are_paired_by_name(
 
 
 def test_detectron2s_ade20k_is_paired_by_name(tmp_path: Path) -> None:
-    split = datasets.ADE20K[1]
+    split = splits.ADE20K[1]
     write_maps(tmp_path / "maps", "ac")
     (tmp_path / "images").mkdir()
     for stem in "bc":  # as many as label maps
@@ -155,7 +177,7 @@ def test_missing_folder_is_named(own_split: Split, tmp_path: Path) -> None:
 def test_missing_stickerscenes_name_the_script(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"images/dev is missing; .*prepare_stickerscenes\.py"):
         datasets._Files(
-            datasets.find_split("stickerscenes_dev"),
+            splits.find_split("stickerscenes_dev"),
             tmp_path / "stickerscenes/images/dev",
             tmp_path / "stickerscenes/annotations/dev",
         )()
@@ -208,3 +230,21 @@ def test_read_labels_errors_name_the_file(tmp_path: Path) -> None:
     Image.fromarray(np.zeros((2, 2, 3), np.uint8)).save(tmp_path / "rgb.png")
     with pytest.raises(UserError, match=r"rgb\.png has 3 channels"):
         read_labels(tmp_path / "rgb.png")
+
+
+def test_names_are_known_without_detectron2() -> None:
+    # all that a fresh process registers, detectron2's own among them
+    code = "from detectron2.data import DatasetCatalog as c, datasets; import ovseg.data.datasets"
+    listed = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", f"{code}; print(*c.list(), sep='\\n')"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    ).stdout.splitlines()  # fmt: skip
+    assert {"stickerscenes_train", "ade20k_sem_seg_val", "coco_2017_val"} <= set(listed)
+    splits.check_dataset_names(listed)
+    for name, close in (
+        ("stickerscenes_trian", "stickerscenes_train"),
+        ("coco_2017_train_stuf_sem_seg", "coco_2017_train_stuff_sem_seg"),
+        ("ade20k_sem_seg_vall", "ade20k_sem_seg_val"),
+    ):
+        with pytest.raises(UserError, match=rf"'{name}' is not registered; did you mean .*{close}"):
+            splits.check_dataset_names([name])

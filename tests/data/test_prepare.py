@@ -9,12 +9,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import archives
 import cv2
 import numpy as np
 import pytest
-from archives import FULL, STREET, VOC, prepare, run_script
-from conftest import ROOT, said
+from conftest import ROOT, prepare, said
 from PIL import Image
 
 from ovseg.data.preparation.files import BrokenFileError
@@ -23,11 +21,12 @@ from ovseg.data.preparation.labels import (
     label_table,
     relabel,
     short_side_size,
-    unknown_label,
 )
 from ovseg.data.preparation.runner import Job, run_jobs
 from ovseg.errors import UserError
 from ovseg.utils.io import atomic_path
+from tools import make_sample_archives as archives
+from tools.make_sample_archives import FULL, STREET, VOC
 
 
 @pytest.fixture
@@ -48,21 +47,26 @@ def voc_maps(root: Path, split: str = "val") -> dict[str, int]:
 @pytest.mark.parametrize(("ignore_label", "dtype"), [(255, np.uint8), (65535, np.uint16)])
 @pytest.mark.parametrize("raw_type", [np.uint8, np.uint16])
 def test_relabel_four_by_two(ignore_label: int, dtype: type, raw_type: type) -> None:
-    table = label_table(
-        {5: 0, 9: 1, 0: ignore_label}, 256, ignore_label, unknown_label(ignore_label)
-    )
+    table = label_table({5: 0, 9: 1}, 256, ignore_label, ignored=[0])
     raw = np.array([[5, 9, 0, 0], [9, 9, 5, 0]], raw_type)
-    labels = relabel(raw, table, ignore_label)
+    labels = relabel(raw, table)
     none = ignore_label
     assert labels.tolist() == [[0, 1, none, none], [1, 1, 0, none]]
     assert labels.dtype == dtype
     raw[1, 2] = 6
     with pytest.raises(ValueError, match="value 6"):
-        relabel(raw, table, ignore_label)
+        relabel(raw, table)
     if raw_type is np.uint16:
         raw[1, 2] = 300
         with pytest.raises(ValueError, match="value 300"):
-            relabel(raw, table, ignore_label)
+            relabel(raw, table)
+
+
+def test_numbers_without_a_class_are_ignored_unless_some_are_named() -> None:
+    raw = np.array([[5, 6]], np.uint8)
+    assert relabel(raw, label_table({5: 0}, 256, 255)).tolist() == [[0, 255]]
+    with pytest.raises(ValueError, match="value 6"):
+        relabel(raw, label_table({5: 0}, 256, 255, ignored=[]))
 
 
 def test_object_ids_ignore_the_units_of_red_and_all_of_blue() -> None:
@@ -155,8 +159,9 @@ def test_finished_files_are_skipped_and_missing_ones_made(
     assert len(first) == 3
     gone = sorted(first)[1]
     (voc / VOC / "annotations_detectron2/val" / gone).unlink()
-    leftover = voc / VOC / "annotations_detectron2/val" / ".2009_000002-a1b2c3d4.png"
+    leftover = voc / VOC / "annotations_detectron2/val" / ".2009_000002-0000-7-a1b2c3d4.png"
     leftover.write_bytes(b"of a run that was killed")
+    os.utime(leftover, (0, 0))
     assert prepare("voc_sem_seg", voc) == 0
     second = voc_maps(voc)
     assert set(second) == set(first)
@@ -181,10 +186,10 @@ def test_splits(voc: Path, caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_any_number_of_workers_writes_the_same(voc: Path) -> None:
-    run_script("voc_sem_seg", "--root", str(voc), "--num-workers", "1")
+    assert prepare("voc_sem_seg", voc, "--num-workers", "1") == 0
     folder = voc / VOC / "annotations_detectron2/val"
     alone = {path.name: path.read_bytes() for path in folder.iterdir()}
-    run_script("voc_sem_seg", "--root", str(voc), "--num-workers", "5", "--overwrite")
+    assert prepare("voc_sem_seg", voc, "--num-workers", "5", "--overwrite") == 0
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == alone
 
 
@@ -242,11 +247,11 @@ def test_missing_input_is_named_with_its_source(case: str, tmp_path: Path) -> No
 
 def test_wrong_arguments(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--num-workers 0"):
-        run_script("voc_sem_seg", "--root", str(tmp_path), "--num-workers", "0")
+        prepare("voc_sem_seg", tmp_path, "--num-workers", "0")
     with pytest.raises(UserError, match=r"--root .*nowhere: there is no such folder"):
         prepare("voc_sem_seg", tmp_path / "nowhere")
     with pytest.raises(UserError, match=r"--num-workers: invalid int value: 'abc'; see --help"):
-        run_script("voc_sem_seg", "--num-workers", "abc")
+        prepare("voc_sem_seg", tmp_path, "--num-workers", "abc")
 
 
 def test_as_a_script(voc: Path) -> None:

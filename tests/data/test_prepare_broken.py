@@ -7,17 +7,17 @@ import pickle
 from collections.abc import Callable
 from pathlib import Path
 
-import archives
 import numpy as np
 import pytest
 import scipy.io
-from archives import FULL, STREET, VOC, prepare
-from conftest import said
+from conftest import prepare, said
 from PIL import Image
 
 from ovseg.data.label_maps import read_labels
 from ovseg.data.preparation.files import BrokenFileError, check_image, read_label_mat
 from ovseg.errors import UserError
+from tools import make_sample_archives as archives
+from tools.make_sample_archives import FULL, STREET, VOC
 
 
 def spoil_voc(root: Path) -> list[str]:

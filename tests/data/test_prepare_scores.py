@@ -6,18 +6,18 @@ relabelled here, and scores are counted by sets of pixels.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import archives
 import numpy as np
 import pytest
 import scipy.io
 import torch
-from conftest import ROOT
+from conftest import ROOT, prepare
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets.builtin import register_all_ade20k
@@ -25,11 +25,13 @@ from detectron2.modeling import build_model
 from PIL import Image
 from torch import nn
 
-from ovseg.data.datasets import data_root, find_split, register_split
+from ovseg.data.datasets import register_split
+from ovseg.data.splits import data_root, find_split
 from ovseg.engine.checkpoint import OVSegCheckpointer
 from ovseg.config import setup_cfg
 from ovseg.engine.trainer import Trainer
 from ovseg.evaluation import SemSegEvaluator
+from tools import make_sample_archives as archives
 
 IGNORED = -1
 # the registered data set -> the script that prepares it
@@ -46,6 +48,10 @@ SCRIPTS = {
 # --- the truth of each archive, from its raw files
 
 
+def class_list(name: str) -> list[Any]:
+    return json.loads((ROOT / f"ovseg/data/vocabularies/{name}.json").read_text(encoding="utf-8"))
+
+
 def each(numbers: np.ndarray, label_of: Callable[[int], int]) -> np.ndarray:
     """``label_of`` applied to every pixel."""
     values, places = np.unique(numbers, return_inverse=True)
@@ -53,7 +59,7 @@ def each(numbers: np.ndarray, label_of: Callable[[int], int]) -> np.ndarray:
 
 
 def coco_truth(root: Path) -> dict[str, np.ndarray]:
-    ids = [number for number, _ in archives.class_list("coco_stuff_171")]
+    ids = [number for number, _ in class_list("coco_stuff_171")]
     truth = {}
     for path in (root / "coco/stuffthingmaps/val2017").iterdir():
         stored = np.array(Image.open(path)).astype(int)
@@ -67,7 +73,7 @@ def ade_truth(root: Path) -> dict[str, np.ndarray]:
 
 
 def ade_full_truth(root: Path) -> dict[str, np.ndarray]:
-    label_of = {number: i for i, (number, _) in enumerate(archives.class_list("ade20k_full_847"))}
+    label_of = {number: i for i, (number, _) in enumerate(class_list("ade20k_full_847"))}
     truth = {}
     for path in (root / "ADE20K_2021_17_01/images/ADE/validation").rglob("*_seg.png"):
         red, green, _ = np.moveaxis(np.array(Image.open(path)).astype(int), 2, 0)
@@ -111,10 +117,10 @@ TRUTHS: dict[str, Callable[[Path], dict[str, np.ndarray]]] = {
     "ade20k_sem_seg_val": ade_truth,
     "ade20k_full_sem_seg_val": ade_full_truth,
     "pascal_context_59_sem_seg_val": lambda root: context_truth(
-        root, archives.class_list("pascal_context_59")
+        root, class_list("pascal_context_59")
     ),
     "pascal_context_459_sem_seg_val": lambda root: context_truth(
-        root, archives.class_list("pascal_context_459")
+        root, class_list("pascal_context_459")
     ),
     "pascalvoc20_sem_seg_val": voc_truth,
 }
@@ -164,7 +170,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     root = tmp_path_factory.mktemp("archives")
     archives.main([str(root)])
     for script in set(SCRIPTS.values()):
-        assert archives.run_script(script, "--root", str(root), "--split", "val") == 0
+        assert prepare(script, root, "--split", "val") == 0
     ade = ("ade20k_sem_seg_train", "ade20k_sem_seg_val")
 
     def register_ade(folder: Path) -> None:

@@ -13,14 +13,13 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from tiny_world import CONFIGS, tiny_opts, tiny_world
 
-import demo
-import train_net
+from ovseg.cli import search, segment, train
 from ovseg import OVSeg, UserError
-from ovseg.data.proposal_files import check_names, check_proposals, read_proposals, write_proposals
+from ovseg.data.proposal_files import check_image_names, check_proposals, read_proposals, write_proposals
 from ovseg.config import setup_cfg
 from ovseg.engine.trainer import Trainer
-from ovseg.structures import GivenProposals, Vocabulary
-from tools import search_ensemble
+from ovseg.structures import GivenProposals
+from ovseg.vocabulary import Vocabulary
 
 SWIN = str(CONFIGS / "ovseg_swinB_vitL_bs32_120k.yaml")
 SAMPLE = CONFIGS.parent / "resources" / "samples" / "ball.jpg"
@@ -211,7 +210,7 @@ def test_broken_and_missing_files_are_named(tmp_path):
     with pytest.raises(UserError, match="does not exist"):
         check_proposals(tmp_path / "none", [])
     with pytest.raises(UserError, match="have one name"):
-        check_names(["x/a.jpg", "y/a.png"])
+        check_image_names(["x/a.jpg", "y/a.png"])
 
 
 @pytest.fixture(scope="module")
@@ -236,26 +235,26 @@ def test_evaluation_and_search_of_other_proposals(opts, tmp_path, capsys):
 
     evaluate = ["--eval-only", "--config-file", SWIN]
     own, truth = tmp_path / "own", tmp_path / "truth"
-    train_net.main([*evaluate, "--save-proposals", str(own), *opts, "OUTPUT_DIR", f"{tmp_path}/a"])
+    train.main([*evaluate, "--save-proposals", str(own), *opts, "OUTPUT_DIR", f"{tmp_path}/a"])
     assert len(list((own / "given_dev").iterdir())) == 5
-    train_net.main([*evaluate, "--load-proposals", str(own), *opts, "OUTPUT_DIR", f"{tmp_path}/b"])
+    train.main([*evaluate, "--load-proposals", str(own), *opts, "OUTPUT_DIR", f"{tmp_path}/b"])
     assert miou(tmp_path / "a") == pytest.approx(miou(tmp_path / "b"), abs=1.0)
 
     # the ground truth as masks: one is missing at first
     files = [Path(example["sem_seg_file_name"]) for example in load_dataset("given_dev")]
     truth.mkdir()
-    search = ["--config-file", SWIN, "--load-proposals", str(truth), "--weights", "0,0.5"]
-    search += ["--output", f"{tmp_path}/c", *opts]
+    arguments = ["--config-file", SWIN, "--load-proposals", str(truth), "--weights", "0,0.5"]
+    arguments += ["--output", f"{tmp_path}/c", *opts]
     for file in files:
         with pytest.raises(SystemExit) as caught:
-            search_ensemble.main(search)
+            search.main(arguments)
         assert caught.value.code == 2
         assert f"no proposals for {file.parents[2]}" in capsys.readouterr().err
         labels = np.asarray(Image.open(file))
         classes = np.unique(labels[labels < 255])
         np.savez_compressed(truth / f"{file.stem}.npz", masks=labels == classes[:, None, None])
     assert not (tmp_path / "c").exists()
-    search_ensemble.main(search)
+    search.main(arguments)
     row = json.loads((tmp_path / "c" / "search.json").read_text())["data sets"]["given_dev"]
     # no embeddings: the weight has no effect
     assert row["mIoU"][0][0] == row["mIoU"][0][1]
@@ -271,7 +270,7 @@ def test_a_file_with_embeddings_of_another_clip_is_left_out(opts, tmp_path, caps
         np.savez(given / f"{Path(example['file_name']).stem}.npz", **arrays)
     load = ["--load-proposals", str(given), *opts, "OUTPUT_DIR", str(tmp_path / "out")]
     with pytest.raises(SystemExit) as caught:
-        train_net.main(["--eval-only", "--config-file", SWIN, *load])
+        train.main(["--eval-only", "--config-file", SWIN, *load])
     assert caught.value.code == 1
     results = tmp_path / "out" / "inference" / "given_dev" / "results.json"
     text = results.read_text()
@@ -287,7 +286,7 @@ def test_options_that_do_not_go_together(opts, capsys):
         (["--eval-only", "--load-proposals", "gone"], "'gone' does not exist"),
     ):
         with pytest.raises(SystemExit) as caught:
-            train_net.main(["--config-file", SWIN, *options, *opts])
+            train.main(["--config-file", SWIN, *options, *opts])
         assert caught.value.code == 2
         assert expected in capsys.readouterr().err
 
@@ -300,12 +299,30 @@ def test_demo_with_masks_of_ones_own(tmp_path):
     np.savez_compressed(tmp_path / "ball.npz", masks=masks)
     common = ["--class-names", "grass", "soccer ball", "--input", str(SAMPLE), "--output"]
     load = ["--load-proposals", str(tmp_path), "--opts", "MODEL.DEVICE", "cpu"]
-    demo.main([*common, str(tmp_path / "out"), *load])
+    segment.main([*common, str(tmp_path / "out"), *load])
     labels = np.asarray(Image.open(tmp_path / "out" / "ball_labels.png"))
     assert (labels[height // 2 + 20 :] == 255).all()
     assert len(np.unique(labels[: height // 2 - 20])) == 1
     save = ["--save-proposals", str(tmp_path / "own"), "--opts", "MODEL.DEVICE", "cpu"]
-    demo.main([*common, str(tmp_path / "out"), *save])
+    segment.main([*common, str(tmp_path / "out"), *save])
     saved = read_proposals(tmp_path / "own" / "ball.npz", (height, width))
     assert saved.masks.shape[0] == 30
     assert saved.embeddings is not None
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([[[0, 0, 2, 0, 2, 2]]], "entry 1 is a polygon; proposals are run-length encodings"),
+        ([{"segmentation": [[0, 0, 2, 0, 2, 2]]}], "entry 1 is a polygon; .* key coco_json"),
+        ({"images": [], "annotations": [], "categories": []},
+         "it is a COCO instances file; the key that reads it is coco_json"),
+        ({"shapes": []}, "it is a labelme file of one picture"),
+    ],
+)  # fmt: skip
+def test_polygons_are_named_with_the_key_that_reads_them(
+    tmp_path: Path, content: object, message: str
+) -> None:
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match=message):
+        read_proposals(tmp_path / "a.json")

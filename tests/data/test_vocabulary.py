@@ -11,7 +11,7 @@ from detectron2.data import MetadataCatalog
 from ovseg.data.class_lists import load_class_list
 from ovseg.data.vocabulary import BUILT_IN_NAMES, read_vocabulary
 from ovseg.errors import UserError
-from ovseg.structures import Vocabulary
+from ovseg.vocabulary import Vocabulary
 
 
 def test_words_are_stripped_and_keep_their_commas() -> None:

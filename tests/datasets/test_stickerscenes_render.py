@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
-from ovseg.data.stickerscenes.artwork import SpriteBook
-from ovseg.data.stickerscenes.generate import (
+from ovseg.data.stickerscenes import object_concepts, stuff_concepts
+from stickerscenes.generate import (
     CLIP_SPLIT,
     SEGMENTATION_SPLITS,
     hide_unseen,
@@ -17,10 +17,10 @@ from ovseg.data.stickerscenes.generate import (
     write_clip_split,
     write_segmentation_split,
 )
-from ovseg.data.stickerscenes.render import place_sticker, render_scene
-from ovseg.data.stickerscenes.scenes import Horizon, Scene, Sticker, Surface
-from ovseg.data.stickerscenes.textures import PAINTERS, paint
-from ovseg.data.stickerscenes.vocabulary import object_concepts
+from stickerscenes.render import place_sticker, render_scene
+from stickerscenes.scenes import Horizon, Scene, Sticker, Surface
+from stickerscenes.sprites import SpriteBook
+from stickerscenes.textures import PAINTERS, paint
 
 
 def square(colour, size=64):
@@ -94,6 +94,10 @@ def test_stickers_turn_and_mirror():
     assert alpha.sum() == pytest.approx(256)
     colour, _ = place_sticker(replace(upright, angle=90.0), sprite, 32)
     assert colour[10, 16].mean() > 0.9 > 0.1 > colour[22, 16].mean()
+
+
+def test_every_stuff_has_a_painter():
+    assert {concept.name for concept in stuff_concepts()} == set(PAINTERS)
 
 
 @pytest.mark.parametrize("name", list(PAINTERS))

@@ -15,6 +15,7 @@ import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
+from ovseg.colours import palette
 from ovseg.evaluation import (
     Mistake,
     Report,
@@ -29,7 +30,6 @@ from ovseg.evaluation import (
 from ovseg.evaluation.chart import write_chart
 from ovseg.evaluation.confusion import NO_CLASS
 from ovseg.evaluation.pictures import draw_comparison
-from ovseg.visualizer import palette
 
 WORDS = ["sky", "sea", "boat", "fish"]
 

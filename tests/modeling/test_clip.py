@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from pathlib import Path
 
 import open_clip
@@ -17,6 +18,7 @@ from ovseg.modeling.clip import (
     architecture_of_name,
     build_clip,
     build_untrained_clip,
+    encode_texts,
     find_pretrained,
     load_clip_weights,
     read_clip_file,
@@ -25,7 +27,6 @@ from ovseg.modeling.clip import (
 )
 from ovseg.modeling.clip.architecture import architecture_of_weights
 from ovseg.modeling.clip.compact_embedding import CompactTokenEmbedding
-from ovseg.modeling.clip.text import _warn_that_it_is_cut, encode_texts
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +105,7 @@ def test_word_features_average_over_templates(clip, plain):
         torch.testing.assert_close(row, mean / mean.norm())
 
 
-def test_a_word_that_the_context_cuts_is_named_once(clip, caplog):
+def test_a_word_that_the_context_cuts_is_named(clip, caplog):
     # the context of 77 has a place for the start and one for the end; "a {}" takes one more
     for templates, fits in ((("{}",), 75), (("{}", "a {}"), 74)):
         caplog.clear()
@@ -114,10 +115,6 @@ def test_a_word_that_the_context_cuts_is_named_once(clip, caplog):
         assert f"'{words[1][:40]}...' ({len(words[1])} characters)" in cut
         assert f"'{'x' * 40}...' (5000 characters)" in letters
         assert all("\n" not in text and len(text) < 250 for text in (cut, letters))
-        caplog.clear()
-        word_features(clip, words, templates)
-        assert not caplog.records
-        _warn_that_it_is_cut.cache_clear()
 
 
 def test_text_features_are_kept_until_the_weights_change(clip, monkeypatch):
@@ -156,16 +153,15 @@ def test_openai_names_mean_openais_architecture():
 
 def test_openais_archive_means_openais_activation(clip, tmp_path):
     torch.jit.save(torch.jit.script(_Holder(clip.state_dict())), tmp_path / "ViT-B-32.pt")
-    torch.save(clip.state_dict(), tmp_path / "other.pt")
-    for file, quick in (("ViT-B-32.pt", True), ("other.pt", None)):
-        assert architecture_of_name("ViT-B-32", str(tmp_path / file)).get("quick_gelu") == quick
+    for name in ("ViT-B-32", "ViT-H-14"):
+        assert architecture_of_name(name, str(tmp_path / "ViT-B-32.pt"))["quick_gelu"]
 
 
 def test_a_file_that_says_no_architecture_is_read_as_openais(clip, tmp_path, caplog):
     weights = dict(clip.state_dict())
     torch.jit.save(torch.jit.script(_Holder(weights)), tmp_path / "openai.pt")
     architecture_of_file(tmp_path / "openai.pt", weights, None)
-    assert not caplog.messages
+    assert not [record for record in caplog.records if record.levelno > logging.INFO]
     torch.save(weights, tmp_path / "other.pt")
     found = architecture_of_file(tmp_path / "other.pt", weights, None)
     assert found["quick_gelu"]
@@ -174,7 +170,7 @@ def test_a_file_that_says_no_architecture_is_read_as_openais(clip, tmp_path, cap
     assert known == CLIP_ARCHITECTURE
 
 
-@pytest.mark.parametrize("name", ["ViT-Z/99", "RN50", "ViT-B-16-SigLIP"])
+@pytest.mark.parametrize("name", ["ViT-Z/99", "RN50"])
 def test_other_names_are_refused(name):
     with pytest.raises(UserError, match=name):
         architecture_of_name(name)

@@ -9,7 +9,7 @@ from detectron2.modeling import META_ARCH_REGISTRY
 
 from ovseg import OVSeg, UserError
 from ovseg.modeling.ensemble import ensemble
-from ovseg.structures import Vocabulary
+from ovseg.vocabulary import Vocabulary
 
 DEMO = "ovseg_swinB_vitL_demo.yaml"
 WORDS = ["wall", "sky", "traffic light"]

@@ -6,7 +6,9 @@ import pytest
 import torch
 from detectron2.modeling import build_model
 
+from ovseg.config import setup_cfg
 from ovseg.engine.checkpoint import OVSegCheckpointer
+from ovseg.pretrained import resolve
 from tools.export_checkpoint import main
 
 
@@ -36,3 +38,28 @@ def test_wrong_files_are_named(tmp_path, capsys):
         assert said.startswith("error: ")
         assert "source.pth" in said
         assert not (tmp_path / "out.pth").exists()
+
+
+def test_a_folder_for_the_hub(small_model, small_config, tmp_path, capsys):
+    model, cfg = small_model(), small_config()
+    OVSegCheckpointer(model, str(tmp_path), cfg=cfg).save("model_final")
+    source, folder = tmp_path / "model_final.pth", tmp_path / "folder"
+    with pytest.raises(SystemExit, match="2"):
+        main([str(source), "--safetensors", str(folder)])
+    assert "give the config of the checkpoint by --config-file" in capsys.readouterr().err
+    assert not folder.exists()
+    (tmp_path / "config.yaml").write_text(cfg.dump())  # as train_net.py does
+    main([str(source), "--safetensors", str(folder), "--precision", "fp32"])
+    found = resolve(folder)
+    again_cfg = setup_cfg(found.config, [*found.opts, "MODEL.DEVICE", "cpu"])
+    again = build_model(again_cfg)
+    OVSegCheckpointer(again, cfg=again_cfg, trained=True).load(again_cfg.MODEL.WEIGHTS)
+    for key, value in model.state_dict().items():
+        assert torch.equal(again.state_dict()[key], value)
+
+
+def test_what_to_write_has_to_be_said(tmp_path, capsys):
+    for arguments in (["a.pth"], ["a.pth", "b.pth", "--config-file", "c.yaml"]):
+        with pytest.raises(SystemExit, match="2"):
+            main(arguments)
+        assert "--safetensors DIR" in capsys.readouterr().err

@@ -11,8 +11,14 @@ from detectron2.modeling import build_model
 from tiny_world import CLIP_ARCHITECTURE
 
 from ovseg.engine.checkpoint import OVSegCheckpointer
-from ovseg.modeling.clip import OVSEG_PREFIX, build_clip, build_untrained_clip
-from tools.swap_clip_weights import NO_OBJECT, main
+from ovseg.engine.clip_exchange import NO_OBJECT
+from ovseg.modeling.clip import (
+    OVSEG_PREFIX,
+    architecture_of_name,
+    build_clip,
+    build_untrained_clip,
+)
+from tools.swap_clip_weights import main
 
 PROMPTS = "visual.mask_embedding"
 
@@ -116,6 +122,34 @@ def test_a_name_makes_the_result_say_its_architecture(tmp_path, run):
     clip = build_clip(str(tmp_path / "clip.pt"), "", 0)
     assert clip.transformer.resblocks[0].attn.num_heads == 4
     assert clip.visual.image_size == (64, 64)
+
+
+@pytest.fixture(scope="module")
+def with_vit_b(tmp_path_factory):
+    """An OVSeg head with a CLIP of ViT-B/16's shapes."""
+    with torch.device("meta"):
+        shapes = build_untrained_clip(architecture_of_name("ViT-B/16", "openai"), 0).state_dict()
+    weights = {OVSEG_PREFIX + k: torch.zeros(()).expand(v.shape) for k, v in shapes.items()}
+    path = tmp_path_factory.mktemp("vit_b") / "ovseg.pth"
+    torch.save({"model": {**weights, NO_OBJECT: torch.zeros(1, 512)}}, path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "activation"),
+    [
+        ("ViT-B/16", "QuickGELU"),
+        ("ViT-B-16", "QuickGELU"),
+        ("ViT-B-16-quickgelu", "QuickGELU"),
+        ("ViT-B-16-gelu", "GELU"),
+    ],
+)
+def test_both_forms_of_a_name_mean_the_same_activation(with_vit_b, tmp_path, run, name, activation):
+    done = run("take", with_vit_b, tmp_path / "clip.pt", "--name", name)
+    assert done.returncode == 0, done.stderr
+    assert f"the activation is {activation}\n" in done.stdout
+    model_cfg = torch.load(tmp_path / "clip.pt", weights_only=True)["model_cfg"]
+    assert model_cfg["quick_gelu"] == (activation == "QuickGELU")
 
 
 def test_a_half_precision_checkpoint_stays_one(checkpoint, tmp_path, run):

@@ -1,7 +1,8 @@
-"""Pictures of every kind become plain RGB; inputs of every kind become a list of pictures."""
+"""Pictures of every kind become plain RGB."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,8 @@ import pytest
 from PIL import Image
 
 from ovseg.errors import UserError
-from ovseg.utils.images import find_images, read_image
+from ovseg.utils import images
+from ovseg.utils.images import open_image, read_image
 
 RGB = np.array([[[200, 10, 60], [0, 0, 0]], [[255, 255, 255], [1, 2, 3]], [[9, 9, 9], [7, 8, 9]]])
 RGB = RGB.astype(np.uint8)  # three rows, two columns
@@ -71,43 +73,78 @@ def test_bad_files_are_named(tmp_path: Path) -> None:
         assert str(tmp_path / name) in str(error.value)
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    for name in ("b.PNG", "a.jpg", "c[1].png", "notes.txt", ".hidden.png", "sub/d.png"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
-    return tmp_path
+def test_every_orientation_and_nothing_is_copied_without_need(tmp_path: Path) -> None:
+    upright = {
+        1: RGB,
+        2: RGB[:, ::-1],
+        3: RGB[::-1, ::-1],
+        4: RGB[::-1],
+        5: RGB.transpose(1, 0, 2),
+        6: np.rot90(RGB, -1),
+        7: RGB[::-1, ::-1].transpose(1, 0, 2),
+        8: np.rot90(RGB, 1),
+    }
+    for orientation, expected in upright.items():
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        for kind in ("png", "tif"):
+            path = tmp_path / f"{orientation}.{kind}"
+            Image.fromarray(RGB).save(path, exif=exif)
+            np.testing.assert_array_equal(read_image(path), expected, err_msg=path.name)
+        grey = tmp_path / f"grey_{orientation}.tif"
+        Image.fromarray(RGB[..., 0]).save(grey, exif=exif)
+        np.testing.assert_array_equal(read_image(grey)[..., 0], expected[..., 0], str(grey))
 
 
-def names(patterns: list[str]) -> list[str]:
-    found, errors = find_images(patterns)
-    assert errors == []
-    return [path.name for path in found]
+def test_bands_are_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (50, 7, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "noise.png")
+    for pixels in (1, 30, 7 * 50):  # less than a row, several rows, all
+        monkeypatch.setattr(images, "_BAND", pixels)
+        np.testing.assert_array_equal(read_image(tmp_path / "noise.png"), noise)
 
 
-def test_files_folders_and_patterns(folder: Path) -> None:
-    assert names([str(folder)]) == ["a.jpg", "b.PNG", "c[1].png"]
-    assert names([f"{folder}/*.txt", f"{folder}/a.jpg"]) == ["notes.txt", "a.jpg"]
-    assert names([f"{folder}/**/*.png"]) == ["c[1].png", "d.png"]
-    assert names([f"{folder}/c[1].png"]) == ["c[1].png"]  # no pattern: there is such a file
-    assert names([f"{folder}/a.jpg", str(folder), f"{folder}/sub/../a.jpg"])[:2] == [
-        "a.jpg",
-        "b.PNG",
-    ]
+def test_the_limit_of_megapixels_and_the_way_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    path = tmp_path / "large.png"
+    Image.new("1", (20_000, 10_000)).save(path)  # a file of 25 kB
+    with pytest.raises(UserError) as error:
+        read_image(path)
+    assert str(error.value) == (
+        f"picture {str(path)!r} has 200.0 megapixels (20000 x 10000), more than the limit of 179; "
+        "set the environment variable OVSEG_MAX_MEGAPIXELS to 201, or give a smaller one"
+    )
+    monkeypatch.setenv("OVSEG_MAX_MEGAPIXELS", "201")
+    before = Image.MAX_IMAGE_PIXELS
+    with open_image(path) as file:
+        assert file.size == (20_000, 10_000)
+    assert before == Image.MAX_IMAGE_PIXELS
+    with open_image(path) as file:
+        assert file.getpixel((5, 5)) == 0
+    assert [str(warning.message) for warning in recwarn] == []  # Pillow's, of half its limit
+    monkeypatch.setenv("OVSEG_MAX_MEGAPIXELS", "0.00001")
+    Image.fromarray(RGB).save(tmp_path / "six.png")
+    read_image(tmp_path / "six.png")
+    monkeypatch.setenv("OVSEG_MAX_MEGAPIXELS", "0.000005")
+    with pytest.raises(UserError, match=r"0\.0 megapixels"):
+        read_image(tmp_path / "six.png")
+    for text in ("many", "-1", "nan"):
+        monkeypatch.setenv("OVSEG_MAX_MEGAPIXELS", text)
+        with pytest.raises(UserError, match=rf"OVSEG_MAX_MEGAPIXELS '{text}': give a number"):
+            read_image(path)
 
 
-def test_earlier_results_are_no_inputs(folder: Path) -> None:
-    for name in ("a_overlay.jpg", "a_labels.png", "a.json", "z_labels.png"):
-        (folder / name).touch()
-    assert names([str(folder)]) == ["a.jpg", "b.PNG", "c[1].png", "z_labels.png"]
-
-
-def test_what_is_not_found_is_told(folder: Path) -> None:
-    (folder / "empty").mkdir()
-    found, errors = find_images([f"{folder}/no*.png", f"{folder}/a.jpg", f"{folder}/empty"])
-    assert [path.name for path in found] == ["a.jpg"]
-    assert len(errors) == 2
-    assert "no*.png" in errors[0]
-    assert "holds no pictures" in errors[1]
-    with pytest.raises(UserError, match="no input"):
-        find_images([])
+def test_avif_and_heic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    smooth = np.repeat(np.linspace(0, 255, 64)[None, :, None], 32, axis=0).astype(np.uint8)
+    smooth = np.repeat(smooth, 3, axis=2)
+    Image.fromarray(smooth).save(tmp_path / "a.avif", quality=95)
+    pytest.importorskip("pillow_heif").register_heif_opener()
+    Image.fromarray(smooth).save(tmp_path / "a.heic", quality=95)
+    (tmp_path / "a.jpg").write_bytes((tmp_path / "a.heic").read_bytes())  # by a messenger
+    for name in ("a.avif", "a.heic", "a.jpg"):
+        difference = abs(read_image(tmp_path / name).astype(int) - smooth)
+        assert difference.max() < 12, name
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    with pytest.raises(UserError, match=r"a.heic' is a HEIC picture.*pip install pillow-heif"):
+        read_image(tmp_path / "a.heic")

@@ -16,6 +16,8 @@ import tempfile
 import time
 from pathlib import Path
 
+import ovseg  # isort: skip  # noqa: F401  before detectron2, which lets fvcore warn
+
 import numpy as np
 import torch
 from detectron2.data import MetadataCatalog
@@ -26,7 +28,7 @@ from ovseg.config import setup_cfg
 from ovseg.data.class_lists import load_class_list
 from ovseg.engine.checkpoint import OVSegCheckpointer
 from ovseg.engine.trainer import Trainer
-from ovseg.errors import cli_errors
+from ovseg.errors import Parser, cli_errors
 from ovseg.evaluation import SemSegEvaluator
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -101,9 +103,7 @@ def run(args: argparse.Namespace) -> None:
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(__doc__)
     parser.add_argument("--images", type=int, default=50, help="of the sample (default: 50)")
     parser.add_argument("--repeat", type=int, default=20, help="label maps (default: 20)")
     with cli_errors():

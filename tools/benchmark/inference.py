@@ -22,14 +22,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ovseg.data.class_lists import load_class_list
-from ovseg.errors import cli_errors
+from ovseg.errors import Parser, cli_errors
 from ovseg.modeling.clip import (
     ClipAdapter,
     architecture_of_name,
     build_untrained_clip,
+    encode_texts,
     text_templates,
 )
-from ovseg.modeling.clip.text import encode_texts
 from ovseg.modeling.segmentation import label_map
 from ovseg.structures import PartialScores
 
@@ -128,9 +128,7 @@ def run(args: argparse.Namespace) -> None:
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(__doc__)
     parser.add_argument("--clip", default="ViT-B/16", help="architecture (default: ViT-B/16)")
     parser.add_argument("--words", type=int, default=40, help="of ADE20K-847 (default: 40)")
     parser.add_argument("--crops", type=int, default=16, help="through CLIP at once (default: 16)")

@@ -14,16 +14,17 @@ import argparse
 import platform
 import time
 
+import ovseg  # isort: skip  # noqa: F401  before detectron2, which lets fvcore warn
+
 import torch
-from detectron2.data import MetadataCatalog
 from torch.backends.mkldnn import is_available
 
 from ovseg.config import setup_cfg
-from ovseg.data.datasets import load_dataset
-from ovseg.data.label_maps import read_labels
+from ovseg.data.datasets import dataset_classes, ignore_label, load_dataset
+from ovseg.data.label_maps import read_truth
 from ovseg.data.mapper import EvaluationMapper
-from ovseg.engine.evaluation_run import load_model
-from ovseg.errors import cli_errors
+from ovseg.engine.trainer import load_model
+from ovseg.errors import Parser, cli_errors
 from ovseg.evaluation import new_confusion, scores, update_confusion
 
 PRECISIONS = ("fp32", "bf16")
@@ -42,9 +43,9 @@ def run(args: argparse.Namespace) -> None:
     cfg = setup_cfg(args.config_file, ["MODEL.WEIGHTS", args.weights])
     model = load_model(cfg)
     mapper = EvaluationMapper(cfg, args.dataset)
-    metadata = MetadataCatalog.get(args.dataset)
+    classes, ignored = dataset_classes([args.dataset]), ignore_label(args.dataset)
     examples = load_dataset(args.dataset)[: args.images]
-    confusions = {name: new_confusion(len(metadata.stuff_classes)) for name in PRECISIONS}
+    confusions = {name: new_confusion(len(classes)) for name in PRECISIONS}
     labels: dict[str, list[torch.Tensor]] = {name: [] for name in PRECISIONS}
     seconds = dict.fromkeys(PRECISIONS, 0.0)
     for name in PRECISIONS:
@@ -57,8 +58,8 @@ def run(args: argparse.Namespace) -> None:
             found = model([inputs])[0]["labels"].cpu()
             seconds[name] += time.perf_counter() - began
             labels[name].append(found)
-            truth = read_labels(example["sem_seg_file_name"])
-            update_confusion(confusions[name], found.numpy(), truth, metadata.ignore_label)
+            truth = read_truth(example)
+            update_confusion(confusions[name], found.numpy(), truth, ignored)
     pixels = sum(found.numel() for found in labels["fp32"])
     pairs = zip(labels["fp32"], labels["bf16"], strict=True)
     same = sum(int((full == half).sum()) for full, half in pairs)
@@ -71,9 +72,7 @@ def run(args: argparse.Namespace) -> None:
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(__doc__)
     parser.add_argument("--config-file", default="configs/ovseg_tiny.yaml")
     parser.add_argument("--weights", default="ovseg://ovseg_tiny.pth")
     parser.add_argument("--dataset", default="stickerscenes_frozen")

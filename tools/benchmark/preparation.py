@@ -229,14 +229,19 @@ def measure(archive: Archive, files: int, workers: int, repeat: int, pool: Pool)
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    from ovseg.errors import Parser, cli_errors
+
+    parser = Parser(__doc__)
     cores = len(os.sched_getaffinity(0))
     parser.add_argument("--files", type=int, default=200, help="images an archive (default: 200)")
     parser.add_argument("--workers", type=int, default=cores, help="(default: one a core)")
     parser.add_argument("--repeat", type=int, default=3, help="passes; the median counts")
-    options = parser.parse_args()
+    with cli_errors():
+        run(parser.parse_args())
+
+
+def run(options: argparse.Namespace) -> None:
+    """Print the table."""
     os.environ["TQDM_DISABLE"] = "1"
     logging.basicConfig(level=logging.WARNING)
     print(f"{platform.processor() or platform.machine()}, {options.workers} workers, "

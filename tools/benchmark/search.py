@@ -10,22 +10,22 @@ counts each time. Runs the embedded model on the data set that comes with the re
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Callable
 
 import numpy as np
 import torch
 
+from ovseg.cli.number_lists import parse_values
 from ovseg.config import setup_cfg
 from ovseg.data.datasets import load_dataset
 from ovseg.data.loader import Example
 from ovseg.data.proposal_files import evaluation_mapper
 from ovseg.engine.ensemble_search import GridCounter
-from ovseg.engine.evaluation_run import load_model
-from ovseg.errors import cli_errors
+from ovseg.engine.trainer import load_model
+from ovseg.errors import Parser, cli_errors
 from ovseg.evaluation import SemSegEvaluator
-from ovseg.evaluation.ensemble_grid import Grid, parse_values
+from ovseg.evaluation.ensemble_grid import Grid
 from ovseg.utils.package_files import config_path
 
 DATASET = "stickerscenes_frozen"
@@ -72,9 +72,7 @@ def run(images: int) -> None:
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(__doc__)
     parser.add_argument("--images", type=int, default=100, help="how many (default: 100)")
     with cli_errors():
         run(parser.parse_args().images)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from detectron2.data import MetadataCatalog
-
-from ovseg.data.preparation.labels import label_table, unknown_label
-from ovseg.data.preparation.plain import find_label_maps, plan_label_maps
+from ovseg.data.datasets import dataset_classes
+from ovseg.data.preparation.labels import label_table
+from ovseg.data.preparation.png_label_maps import find_label_maps, plan_label_maps
 from ovseg.data.preparation.runner import Job
+from ovseg.data.splits import find_split
 
 _ADE = "ADEChallengeData2016.zip, http://sceneparsing.csail.mit.edu/"
-_FOLDERS = {"train": "training", "val": "validation"}
 
 
 def plan(root: Path, split: str) -> list[Job]:
@@ -24,11 +23,9 @@ def plan(root: Path, split: str) -> list[Job]:
     Raises:
         UserError: the folder of label maps is missing or empty.
     """
-    metadata = MetadataCatalog.get(f"ade20k_sem_seg_{split}")
-    ade, name = root / "ADEChallengeData2016", _FOLDERS[split]
-    images = ade / "images" / name
-    sources = find_label_maps(ade / "annotations" / name, images, _ADE)
-    ignore = int(metadata.ignore_label)
-    labels = {label + 1: label for label in range(len(metadata.stuff_classes))}
-    table = label_table({**labels, 0: ignore}, 256, ignore, unknown_label(ignore))
-    return plan_label_maps(sources, images, ade / "annotations_detectron2" / name, table)
+    target = find_split(f"ade20k_sem_seg_{split}")
+    folder = root / "ADEChallengeData2016" / "annotations" / Path(target.labels).name
+    sources = find_label_maps(folder, root / target.images, _ADE)
+    labels = {label + 1: label for label in range(len(dataset_classes([target.name])))}
+    table = label_table(labels, 256, target.ignore_label, ignored=[0])
+    return plan_label_maps(sources, root / target.images, root / target.labels, table)

@@ -9,12 +9,11 @@ from typing import Any
 import cv2
 import numpy as np
 
-from ovseg.data.datasets import find_split
 from ovseg.data.preparation.files import (
     check_same_size,
     copy_image,
     is_plain_jpeg,
-    read_picture,
+    read_pixels,
     relabel_file,
     require,
     write_image,
@@ -22,6 +21,7 @@ from ovseg.data.preparation.files import (
 )
 from ovseg.data.preparation.labels import ade20k_object_ids, label_table, short_side_size
 from ovseg.data.preparation.runner import Job
+from ovseg.data.splits import find_split
 from ovseg.errors import UserError
 from ovseg.utils.pickles import ArrayUnpickler
 
@@ -52,12 +52,12 @@ def plan(root: Path, split: str) -> list[Job]:
     if not sources:
         raise UserError(f"{path} lists no image of split {split}; unpack again {_ADE}")
     labels = {number: label for label, number in enumerate(target.classes().source_ids)}
-    table = label_table(labels, _NUM_OBJECTS, target.ignore_label, fill=target.ignore_label)
+    table = label_table(labels, _NUM_OBJECTS, target.ignore_label)
     images, annotations = root / target.images, root / target.labels
     jobs = []
     for source in sources:
         outputs = (images / f"{source.stem}.jpg", annotations / f"{source.stem}.tif")
-        work = partial(convert, source, *outputs, table, target.ignore_label)
+        work = partial(convert, source, *outputs, table)
         jobs.append(Job(outputs, work))
     return jobs
 
@@ -74,9 +74,7 @@ def _read_index(path: Path) -> list[tuple[str, str]]:
         raise UserError(f"{path} cannot be read ({reason}); unpack again {_ADE}") from error
 
 
-def convert(
-    source: Path, image_output: Path, label_output: Path, table: np.ndarray, ignore_label: int
-) -> None:
+def convert(source: Path, image_output: Path, label_output: Path, table: np.ndarray) -> None:
     """Write one image, made smaller when both its sides are long, and its label map.
 
     Objects that are none of the classes are ignored.
@@ -85,8 +83,8 @@ def convert(
         BrokenFileError: the image or its ``*_seg.png`` cannot be used.
     """
     segmentation_file = source.with_name(f"{source.stem}_seg.png")
-    image = read_picture(source, "RGB")
-    segmentation = read_picture(segmentation_file, "RGB")
+    image = read_pixels(source, "RGB")
+    segmentation = read_pixels(segmentation_file, "RGB")
     check_same_size(segmentation_file, segmentation.shape, source, image.shape)
     height, width = short_side_size(image.shape[0], image.shape[1], SHORT_SIDE)
     if (height, width) != image.shape[:2]:
@@ -98,5 +96,4 @@ def convert(
     else:
         write_image(image_output, image)
     objects = ade20k_object_ids(segmentation)
-    labels = relabel_file(segmentation_file, objects, table, ignore_label)
-    write_labels(label_output, labels)
+    write_labels(label_output, relabel_file(segmentation_file, objects, table))

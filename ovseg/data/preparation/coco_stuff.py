@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ovseg.data.datasets import find_split
-from ovseg.data.preparation.labels import label_table, unknown_label
-from ovseg.data.preparation.plain import find_label_maps, plan_label_maps
+from ovseg.data.preparation.labels import label_table
+from ovseg.data.preparation.png_label_maps import find_label_maps, plan_label_maps
 from ovseg.data.preparation.runner import Job
+from ovseg.data.splits import find_split
 
 _STUFF = "stuffthingmaps_trainval2017.zip, https://github.com/nightrome/cocostuff"
 
@@ -25,7 +25,6 @@ def plan(root: Path, split: str) -> list[Job]:
     target = find_split(f"coco_2017_{split}_stuff_sem_seg")
     folder = root / "coco" / "stuffthingmaps" / f"{split}2017"
     sources = find_label_maps(folder, root / target.images, _STUFF)
-    ignore = target.ignore_label
     labels = {number - 1: label for label, number in enumerate(target.classes().source_ids)}
-    table = label_table({**labels, 255: ignore}, 256, ignore, unknown_label(ignore))
+    table = label_table(labels, 256, target.ignore_label, ignored=[255])
     return plan_label_maps(sources, root / target.images, root / target.labels, table)

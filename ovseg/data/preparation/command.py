@@ -5,19 +5,24 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NoReturn
 
-from ovseg.data.datasets import data_root
 from ovseg.data.preparation.runner import Job, run_jobs
-from ovseg.errors import Parser, UserError
+from ovseg.data.splits import data_root
+from ovseg.errors import Parser, UserError, cli_errors
 
 logger = logging.getLogger(__name__)
+Plan = Callable[[Path, str], list[Job]]
 SPLITS = ("train", "val")
 
 
-def parse_arguments(description: str, arguments: Sequence[str] | None = None) -> argparse.Namespace:
+def parse_arguments(
+    description: str | None, arguments: Sequence[str] | None = None
+) -> argparse.Namespace:
     """Read the command line."""
     parser = Parser(description)
     parser.add_argument(
@@ -38,11 +43,14 @@ def parse_arguments(description: str, arguments: Sequence[str] | None = None) ->
     return parser.parse_args(arguments)
 
 
-def prepare(
-    description: str,
-    plan: Callable[[Path, str], list[Job]],
-    arguments: Sequence[str] | None = None,
-) -> int:
+def run(description: str | None, plan: Plan) -> NoReturn:
+    """All that a script does: :func:`prepare`, as its command line asks; ends the process."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    with cli_errors():
+        sys.exit(prepare(description, plan))
+
+
+def prepare(description: str | None, plan: Plan, arguments: Sequence[str] | None = None) -> int:
     """Prepare the splits of one archive as the command line asks.
 
     Args:
@@ -84,9 +92,7 @@ def prepare(
     return 1 if failed else 0
 
 
-def _plans(
-    plan: Callable[[Path, str], list[Job]], root: Path, splits: list[str] | None
-) -> dict[str, list[Job]]:
+def _plans(plan: Plan, root: Path, splits: list[str] | None) -> dict[str, list[Job]]:
     """The jobs of each split; without a choice, of the splits that are there."""
     if splits:
         return {split: plan(root, split) for split in splits}

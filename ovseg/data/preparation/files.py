@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from ovseg.data.preparation.labels import relabel
 from ovseg.errors import UserError
 from ovseg.utils.io import atomic_path
 
+logger = logging.getLogger(__name__)
 JPEG_QUALITY = 95
 _EXIF_ORIENTATION = 274
 _JPEG_END = b"\xff\xd9"
@@ -33,8 +35,8 @@ class BrokenFileError(UserError):
     """One file cannot be used; the others can."""
 
 
-def read_picture(path: Path, mode: str | None = None) -> np.ndarray:
-    """Decode a whole picture file.
+def read_pixels(path: Path, mode: str | None = None) -> np.ndarray:
+    """Decode the whole file of an image or of a label map.
 
     Args:
         mode: Pillow's name of the wanted kind, ``"RGB"``; None: values as they are stored, palette
@@ -44,7 +46,7 @@ def read_picture(path: Path, mode: str | None = None) -> np.ndarray:
         (H, W) or (H, W, channels), mostly uint8.
 
     Raises:
-        BrokenFileError: the file is missing, truncated or no picture.
+        BrokenFileError: the file is missing, truncated or no image.
     """
     try:
         with Image.open(path) as file:
@@ -57,9 +59,9 @@ def read_raw_labels(path: Path) -> np.ndarray:
     """Decode a grey or palette label map: (H, W), the stored values.
 
     Raises:
-        BrokenFileError: as :func:`read_picture`; or there are several channels.
+        BrokenFileError: as :func:`read_pixels`; or there are several channels.
     """
-    labels = read_picture(path)
+    labels = read_pixels(path)
     if labels.ndim != 2:
         raise BrokenFileError(
             f"{path}: {labels.shape[-1]} channels where one was expected; unpack the archive again"
@@ -130,6 +132,13 @@ def read_ids(path: Path, source: str) -> list[str]:
     return ids
 
 
+def has_images(folder: Path) -> bool:
+    """Whether the folder of images is there; label maps can be prepared before it is."""
+    if not folder.is_dir():
+        logger.warning("%s is missing: label maps are not compared with their images", folder)
+    return folder.is_dir()
+
+
 def check_image(path: Path, labels: Path, shape: tuple[int, ...]) -> None:
     """See that the image of a label map is there, whole, and of the same size.
 
@@ -141,7 +150,7 @@ def check_image(path: Path, labels: Path, shape: tuple[int, ...]) -> None:
         shape: (height, width) of the label map.
 
     Raises:
-        BrokenFileError: it is missing, truncated, no picture, or of another size.
+        BrokenFileError: it is missing, truncated, no image, or of another size.
     """
     try:
         with path.open("rb") as stream, Image.open(stream) as picture:
@@ -167,14 +176,14 @@ def check_same_size(
         )
 
 
-def relabel_file(path: Path, raw: np.ndarray, table: np.ndarray, ignore_label: int) -> np.ndarray:
+def relabel_file(path: Path, raw: np.ndarray, table: np.ndarray) -> np.ndarray:
     """:func:`relabel`, its errors naming the file that ``raw`` comes from.
 
     Raises:
         BrokenFileError: a value has no class.
     """
     try:
-        return relabel(raw, table, ignore_label)
+        return relabel(raw, table)
     except ValueError as error:
         raise BrokenFileError(
             f"{path}: {error} is no class of this data set; unpack the archive again"

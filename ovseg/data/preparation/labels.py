@@ -1,12 +1,13 @@
 """From an archive's numbers to labels: pure functions over arrays.
 
-A table holds the label of every raw number. Where a raw number must not occur, the table holds
-:func:`unknown_label`, which :func:`relabel` looks for.
+A table holds the label of every raw number. The largest value of its type, 255 or 65535, is the
+ignored label; the value below stands where a raw number must not occur, and :func:`relabel` looks
+for it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import cv2
 import numpy as np
@@ -15,30 +16,34 @@ import numpy as np
 _LOOKED_UP = (np.uint8, np.uint16) if int(cv2.__version__.split(".")[0]) >= 5 else (np.uint8,)
 
 
-def unknown_label(ignore_label: int) -> int:
-    """What stands for "no such class" in a table: the number below the ignored label."""
-    return ignore_label - 1
-
-
-def label_table(labels: Mapping[int, int], size: int, ignore_label: int, fill: int) -> np.ndarray:
+def label_table(
+    labels: Mapping[int, int], size: int, ignore_label: int, ignored: Iterable[int] | None = None
+) -> np.ndarray:
     """A table of all raw numbers.
 
     Args:
         labels: raw number -> label.
         size: raw numbers are 0 .. size - 1.
         ignore_label: 255 or 65535; it decides the type.
-        fill: label of raw numbers that ``labels`` lacks.
+        ignored: raw numbers that get the ignored label; those that neither this nor ``labels`` has
+            must not occur. None: all that ``labels`` lacks.
 
     Returns:
         (size,) of uint8, or of uint16 when ``ignore_label`` needs it.
     """
-    table = np.full(size, fill, dtype=np.uint8 if ignore_label < 256 else np.uint16)
-    for number, label in labels.items():
-        table[number] = label
+    table = np.full(size, ignore_label, dtype=np.min_scalar_type(ignore_label))
+    if ignored is not None:
+        table[:] = _unknown(table)
+        table[list(ignored)] = ignore_label
+    table[list(labels)] = list(labels.values())
     return table
 
 
-def relabel(raw: np.ndarray, table: np.ndarray, ignore_label: int) -> np.ndarray:
+def _unknown(table: np.ndarray) -> int:
+    return int(np.iinfo(table.dtype).max) - 1
+
+
+def relabel(raw: np.ndarray, table: np.ndarray) -> np.ndarray:
     """Labels of raw numbers.
 
     Args:
@@ -57,7 +62,7 @@ def relabel(raw: np.ndarray, table: np.ndarray, ignore_label: int) -> np.ndarray
         if raw.size and int(raw.max()) >= len(table):
             raise ValueError(f"value {int(raw.max())}")
         labels = np.take(table, raw)
-    unknown = labels == unknown_label(ignore_label)
+    unknown = labels == _unknown(table)
     if unknown.any():
         raise ValueError(f"value {int(raw[unknown][0])}")
     return labels

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ovseg.data.datasets import find_split
 from ovseg.data.preparation.files import (
     check_image,
+    has_images,
     read_ids,
     read_label_mat,
     read_list,
@@ -18,9 +18,9 @@ from ovseg.data.preparation.files import (
     require,
     write_labels,
 )
-from ovseg.data.preparation.labels import label_table, unknown_label
-from ovseg.data.preparation.plain import has_images
+from ovseg.data.preparation.labels import label_table
 from ovseg.data.preparation.runner import Job
+from ovseg.data.splits import find_split
 from ovseg.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -78,8 +78,7 @@ def convert(
     if image is not None:
         check_image(image, source, raw.shape)
     for output, table in zip(outputs, tables, strict=True):
-        ignore_label = int(np.iinfo(table.dtype).max)
-        write_labels(output, relabel_file(source, raw, table, ignore_label))
+        write_labels(output, relabel_file(source, raw, table))
 
 
 def _id_list(voc: Path, split: str) -> Path:
@@ -116,7 +115,7 @@ def _few_table(numbers: dict[str, int], names: tuple[str, ...], ignore_label: in
     if missing:
         raise UserError(f"labels.txt lacks class {missing[0]!r}; take the file again: {_CONTEXT}")
     labels = {numbers[_plain(name)]: label for label, name in enumerate(names)}
-    return label_table(labels, _NUM_IDS, ignore_label, fill=ignore_label)
+    return label_table(labels, _NUM_IDS, ignore_label)
 
 
 def _many_table(numbers: dict[str, int], names: tuple[str, ...], ignore_label: int) -> np.ndarray:
@@ -125,6 +124,4 @@ def _many_table(numbers: dict[str, int], names: tuple[str, ...], ignore_label: i
         if numbers.get(_plain(name)) != label + 1:
             logger.warning("labels.txt does not name class %d %r", label + 1, name)
     labels = {label + 1: label for label in range(len(names))}
-    return label_table(
-        {**labels, 0: ignore_label}, _NUM_IDS, ignore_label, unknown_label(ignore_label)
-    )
+    return label_table(labels, _NUM_IDS, ignore_label, ignored=[0])

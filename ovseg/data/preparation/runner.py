@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from ovseg.data.preparation.files import BrokenFileError
 from ovseg.errors import UserError
+from ovseg.utils.io import sweep
 
 
 @dataclass(frozen=True)
@@ -88,8 +89,7 @@ def _files_in(folder: Path) -> set[Path]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         files = set(folder.iterdir())
-        for leftover in folder.glob(".*-????????.*"):  # see ovseg.utils.io.atomic_path
-            leftover.unlink(missing_ok=True)
+        sweep(folder)
     except OSError as error:
         raise UserError(f"{folder} cannot be written ({error.strerror}); check --root") from error
     return files

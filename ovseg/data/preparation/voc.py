@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ovseg.data.datasets import find_split
 from ovseg.data.preparation.files import read_ids, require
-from ovseg.data.preparation.labels import label_table, unknown_label
-from ovseg.data.preparation.plain import plan_label_maps
+from ovseg.data.preparation.labels import label_table
+from ovseg.data.preparation.png_label_maps import plan_label_maps
 from ovseg.data.preparation.runner import Job
+from ovseg.data.splits import find_split
 
 _VOC = "the VOC2012 archive, http://host.robots.ox.ac.uk/pascal/VOC/voc2012/"
 _AUG = "SegmentationClassAug.zip, see datasets/README.md"
@@ -28,9 +28,8 @@ def plan(root: Path, split: str) -> list[Job]:
     voc = root / "VOCdevkit" / "VOC2012"
     ids = read_ids(voc / "ImageSets" / "Segmentation" / f"{split}.txt", _VOC)
     sources = require(voc / "SegmentationClassAug", _AUG)
-    ignore = target.ignore_label
     labels = {label + 1: label for label in range(len(target.classes()))}
-    table = label_table({**labels, 0: ignore, 255: ignore}, 256, ignore, unknown_label(ignore))
+    table = label_table(labels, 256, target.ignore_label, ignored=[0, 255])
     return plan_label_maps(
         (sources / f"{name}.png" for name in ids),
         root / target.images,

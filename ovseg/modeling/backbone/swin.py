@@ -97,7 +97,7 @@ class WindowAttention(nn.Module):
         return self.proj_drop(self.proj(x))
 
 
-class Mlp(nn.Module):
+class FeedForward(nn.Module):
     """Two linear layers with GELU between."""
 
     def __init__(self, dim: int, hidden: int, drop: float) -> None:
@@ -134,7 +134,7 @@ class SwinBlock(nn.Module):
         self.attn = WindowAttention(dim, window, heads, qkv_bias, qk_scale, attn_drop, drop)
         self.drop_path = StochasticDepth(drop_path, mode="row")
         self.norm2 = nn.LayerNorm(dim)
-        self.mlp = Mlp(dim, int(dim * mlp_ratio), drop)
+        self.mlp = FeedForward(dim, int(dim * mlp_ratio), drop)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """``x``: map (B, H, W, C); ``mask``: :func:`shift_mask` of the padded map."""

@@ -2,27 +2,39 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import open_clip
 
 from .adapter import ClipAdapter
-from .architecture import architecture_of_file, architecture_of_name, build_untrained_clip
-from .text import encode_tokens, text_templates, word_features
+from .architecture import architecture_of_file, architecture_of_name
+from .construction import build_untrained_clip
+from .encoder import ClipEncoder, encode_texts, encoder_of, word_features
+from .pixels import pixels_of
+from .text import encode_tokens, text_templates
 from .visual import MaskPromptedViT
-from .weights import OVSEG_PREFIX, find_pretrained, load_clip_weights, read_clip_file
+from .weights import (
+    OVSEG_PREFIX,
+    find_pretrained,
+    is_clip_file,
+    load_clip_weights,
+    read_clip_file,
+)
 
 __all__ = [
     "OVSEG_PREFIX",
     "ClipAdapter",
+    "ClipEncoder",
     "MaskPromptedViT",
     "architecture_of_file",
     "architecture_of_name",
     "build_clip",
     "build_untrained_clip",
+    "encode_texts",
     "encode_tokens",
+    "encoder_of",
     "find_pretrained",
+    "is_clip_file",
     "load_clip_weights",
+    "pixels_of",
     "read_clip_file",
     "text_templates",
     "word_features",
@@ -38,9 +50,7 @@ def build_clip(name: str, pretrained: str, mask_prompt_depth: int) -> open_clip.
         pretrained: tag or file of the weights that a name's CLIP will get; tells the activation.
         mask_prompt_depth: layers with mask prompts.
     """
-    if not Path(name).is_file():
-        if Path(name).suffix in {".pt", ".pth", ".bin", ".safetensors"}:
-            read_clip_file(name)  # says that there is no such file
+    if not is_clip_file(name):
         return build_untrained_clip(architecture_of_name(name, pretrained), mask_prompt_depth)
     weights, model_cfg = read_clip_file(name)
     architecture = architecture_of_file(name, weights, model_cfg)

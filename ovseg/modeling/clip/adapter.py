@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import open_clip
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ovseg.structures import Crops
 
-from .text import word_features
+from .encoder import ClipEncoder, encoder_of, word_features
 from .text_cache import TextCache
-
-# logits are this many times the cosine similarity
-TEMPERATURE = 100.0
 
 
 class ClipAdapter(nn.Module):
@@ -26,36 +22,37 @@ class ClipAdapter(nn.Module):
 
     def __init__(
         self,
-        clip_model: open_clip.CLIP,
+        clip_model: nn.Module,
         templates: Sequence[str],
         *,
         mask_prompts: bool,
-        mean: Sequence[float] = open_clip.OPENAI_DATASET_MEAN,
-        std: Sequence[float] = open_clip.OPENAI_DATASET_STD,
     ) -> None:
         """
         Args:
             clip_model: made by :func:`build_untrained_clip`.
             templates: of the texts; see :func:`text_templates`.
             mask_prompts: replace background patches by mask prompts.
-            mean, std: of CLIP's pixels, RGB, for values in 0..1.
         """
         super().__init__()
         self.clip_model = clip_model.requires_grad_(False).eval()
         self.templates = tuple(templates)
         self.mask_prompts = mask_prompts
-        width = clip_model.text_projection.shape[1]
-        self.non_object_embedding = nn.Parameter(torch.empty(1, width))
-        nn.init.normal_(self.non_object_embedding, std=clip_model.transformer.width**-0.5)
-        self.register_buffer("pixel_mean", 255 * torch.tensor(mean).view(1, 3, 1, 1))
-        self.register_buffer("pixel_std", 255 * torch.tensor(std).view(1, 3, 1, 1))
+        encoder = self.encoder
+        self.non_object_embedding = nn.Parameter(torch.empty(1, encoder.width))
+        nn.init.normal_(self.non_object_embedding, std=encoder.text_width**-0.5)
+        self.register_buffer("pixel_mean", 255 * torch.tensor(encoder.mean).view(1, 3, 1, 1))
+        self.register_buffer("pixel_std", 255 * torch.tensor(encoder.std).view(1, 3, 1, 1))
         self.text_cache = TextCache()
+
+    @property
+    def encoder(self) -> ClipEncoder:
+        """CLIP as what gives features of images and texts."""
+        return encoder_of(self.clip_model)
 
     @property
     def input_size(self) -> tuple[int, int]:
         """Height and width of CLIP's input in pixels."""
-        height, width = self.clip_model.visual.image_size
-        return height, width
+        return self.encoder.image_size
 
     def train(self, mode: bool = True) -> ClipAdapter:
         """As ``nn.Module.train``; CLIP itself stays in evaluation mode."""
@@ -87,14 +84,21 @@ class ClipAdapter(nn.Module):
         )
 
     def similarity(self, embeddings: Tensor, text_features: Tensor) -> Tensor:
-        """Logits (..., W + 1) of embeddings (..., D) against :meth:`text_features`."""
-        # under autocast the product would be rounded to 8 bits, and TEMPERATURE enlarges that
+        """Logits (..., W + 1) of embeddings (..., D) against :meth:`text_features`.
+
+        They are the cosine similarity times CLIP's temperature, see
+        :attr:`ClipEncoder.temperature`.
+        """
+        temperature = self.encoder.temperature
+        # under autocast the product would be rounded to 8 bits, and temperature enlarges that
         with torch.autocast(embeddings.device.type, enabled=False):
-            return TEMPERATURE * F.normalize(embeddings.float(), dim=-1) @ text_features.T
+            return temperature * F.normalize(embeddings.float(), dim=-1) @ text_features.T
 
     def encode_crops(self, crops: Crops) -> Tensor:
         """CLIP's features (N, D) of N crops, not normalised."""
         if len(crops.images) == 0:
             return crops.images.new_zeros((0, self.non_object_embedding.shape[1]))
         images = (crops.images - self.pixel_mean) / self.pixel_std
-        return self.clip_model.visual(images, crops.masks if self.mask_prompts else None)
+        encoder = self.encoder
+        prompted = self.mask_prompts and encoder.mask_prompt_depth > 0
+        return encoder.image_features(images, crops.masks if prompted else None)

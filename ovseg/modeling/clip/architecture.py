@@ -1,25 +1,19 @@
-"""Which CLIP a name or a set of weights means, and an untrained one of that kind."""
+"""Which CLIP a name or a set of weights means."""
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Any
 
 import open_clip
-from open_clip.model import CLIPTextCfg, CLIPVisionCfg
-from open_clip.transformer import LayerNorm, QuickGELU
-from torch import Tensor, nn
+from torch import Tensor
 
 from ovseg.errors import UserError
 
-from .compact_embedding import CompactTokenEmbedding
-from .visual import MaskPromptedViT
-from .weights import is_openai_archive
-
-logger = logging.getLogger(__name__)
-
-TOKENS = 49408  # size of CLIP's ordinary vocabulary
+from .activation import file_uses_quick_gelu, uses_quick_gelu
+from .construction import is_openai_like
+from .pixels import pixels_of_name, with_pixels
+from .weights import is_openai_layout, open_clip_name
 
 open_clip.add_model_config(Path(__file__).parent / "model_configs")
 
@@ -30,41 +24,27 @@ def architecture_of_name(name: str, pretrained: str = "") -> dict[str, Any]:
     Args:
         name: OpenAI's form ("ViT-B/16") or open_clip's ("ViT-B-16").
         pretrained: tag or file of the weights that will be loaded; with the name it tells the
-            activation, QuickGELU for OpenAI's.
+            activation (see :mod:`.activation`), and mean and standard deviation of the pixels (see
+            :mod:`.pixels`), which stand under ``preprocess_cfg`` where they are not OpenAI's.
 
     Raises:
-        UserError: for an unknown name, with those that are alike, and for a CLIP of another kind
-            than a vision transformer with CLIP's causal text transformer.
+        UserError: for an unknown name, with those that are alike, and for a ResNet.
     """
-    known = open_clip.get_model_config(name.replace("/", "-"))
+    known = open_clip.get_model_config(open_clip_name(name))
     if known is None:
         alike = [m for m in open_clip.list_models() if m.startswith(name[:5])][:8]
         raise UserError(
             f"MODEL.CLIP_ADAPTER.CLIP_MODEL_NAME {name!r} is neither a file nor a model of "
             f"open_clip; for example: {', '.join(alike or ['ViT-B/16', 'ViT-L/14'])}"
         )
-    architecture: dict[str, Any] = dict(known)
-    tag = open_clip.get_pretrained_cfg(name.replace("/", "-"), pretrained) if pretrained else None
-    if tag:
-        by_openai = pretrained == "openai" or tag.get("quick_gelu")
-    else:
-        by_openai = "/" in name or is_openai_archive(pretrained)
-    if by_openai:
-        architecture["quick_gelu"] = True
-    vision, text = architecture["vision_cfg"], architecture["text_cfg"]
-    plain = (
-        not {"custom_text", "multimodal_cfg"} & architecture.keys()
-        and not {"timm_model_name", "attentional_pool", "attn_pooler_heads"} & vision.keys()
-        and not {"hf_model_name", "no_causal_mask", "pool_type", "embed_cls"} & text.keys()
-        and isinstance(vision.get("layers"), int)
-    )
-    if not plain:
+    vision = known["vision_cfg"]
+    if "timm_model_name" not in vision and not isinstance(vision.get("layers"), int):
         raise UserError(
-            f"MODEL.CLIP_ADAPTER.CLIP_MODEL_NAME {name!r} is not a CLIP of OpenAI's kind (vision "
-            "transformer with class token, causal text transformer); take such a one, for example "
-            "ViT-B/16, ViT-L/14, ViT-H-14"
+            f"MODEL.CLIP_ADAPTER.CLIP_MODEL_NAME {name!r} has a ResNet for its image tower; take a "
+            "CLIP with a vision transformer, for example ViT-B/16, ViT-L/14, ViT-H-14"
         )
-    return architecture
+    architecture = {**known, "quick_gelu": uses_quick_gelu(name, pretrained, known)}
+    return with_pixels(architecture, pixels_of_name(name, pretrained))
 
 
 def architecture_of_file(
@@ -77,15 +57,19 @@ def architecture_of_file(
         weights, model_cfg: what :func:`read_clip_file` found in it.
 
     Raises:
-        UserError: see :func:`architecture_of_weights`.
+        UserError: nothing says what it is; see also :func:`architecture_of_weights`.
     """
+    if model_cfg is None and not is_openai_layout(weights):
+        raise UserError(
+            f"CLIP weights {str(path)!r} do not say their architecture, which is not OpenAI's: "
+            "give open_clip's name of it as MODEL.CLIP_ADAPTER.CLIP_MODEL_NAME, and the file as "
+            "MODEL.CLIP_ADAPTER.CLIP_PRETRAINED"
+        )
+    quick_gelu = file_uses_quick_gelu(path, model_cfg)
+    if model_cfg is not None and not is_openai_like(model_cfg):
+        return dict(model_cfg)
     if model_cfg is None:
-        model_cfg = architecture_of_weights(weights)
-        if not is_openai_archive(path):
-            logger.warning(
-                "%s does not say its architecture: taken for a CLIP as OpenAI's, with QuickGELU "
-                "and heads 64 wide; of another give the name, and the file as its weights", path
-            )  # fmt: skip
+        model_cfg = {**architecture_of_weights(weights), "quick_gelu": quick_gelu}
     # a file may hold fewer tokens than its model_cfg, which then describes the training
     rows = len(weights["token_embedding.weight"])
     return {**model_cfg, "text_cfg": {**model_cfg["text_cfg"], "vocab_size": rows}}
@@ -126,38 +110,6 @@ def architecture_of_weights(weights: dict[str, Tensor]) -> dict[str, Any]:
         raise UserError(
             f"these are not the weights of a CLIP with a vision transformer: {error} is missing"
         ) from None
-
-
-def build_untrained_clip(architecture: dict[str, Any], mask_prompt_depth: int) -> open_clip.CLIP:
-    """An open_clip ``CLIP`` with random weights whose ``visual`` is a :class:`MaskPromptedViT`.
-
-    A vocabulary smaller than CLIP's own makes ``token_embedding`` a
-    :class:`CompactTokenEmbedding`.
-    """
-    vision = CLIPVisionCfg(**architecture["vision_cfg"])
-    text = CLIPTextCfg(**architecture["text_cfg"])
-    quick_gelu = architecture.get("quick_gelu", False)
-    # open_clip's own vision tower is replaced at once, so it is made without blocks
-    placeholder = {**architecture["vision_cfg"], "layers": 0}
-    model = open_clip.CLIP(architecture["embed_dim"], placeholder, text, quick_gelu)
-    model.visual = MaskPromptedViT(
-        image_size=vision.image_size,
-        patch_size=vision.patch_size,
-        width=vision.width,
-        layers=vision.layers,
-        heads=vision.width // vision.head_width,
-        mlp_ratio=vision.mlp_ratio,
-        ls_init_value=vision.ls_init_value,
-        patch_dropout=vision.patch_dropout,
-        no_ln_pre=vision.no_ln_pre,
-        output_dim=architecture["embed_dim"],
-        act_layer=QuickGELU if quick_gelu else nn.GELU,
-        norm_layer=LayerNorm,
-        mask_prompt_depth=mask_prompt_depth,
-    )
-    if text.vocab_size < TOKENS:
-        model.token_embedding = CompactTokenEmbedding(text.vocab_size, text.width)
-    return model
 
 
 def _blocks(weights: dict[str, Tensor], prefix: str) -> int:

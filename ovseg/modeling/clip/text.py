@@ -1,4 +1,4 @@
-"""From words to text features: templates, tokens, text encoder."""
+"""Templates of texts, and OpenAI's text tower in less time than its own forward takes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from pathlib import Path
 
 import open_clip
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ovseg.errors import UserError
@@ -48,51 +47,11 @@ def text_templates(kind: str, predefined: Sequence[str]) -> tuple[str, ...]:
     return templates
 
 
-def word_features(model: open_clip.CLIP, words: Sequence[str], templates: Sequence[str]) -> Tensor:
-    """Features of words: normalised per text, averaged over templates, normalised again.
-
-    Args:
-        model: a CLIP; its text encoder runs where its weights are.
-        words: any words; those longer than the context are cut, with a warning for each word.
-        templates: see :func:`text_templates`.
-
-    Returns:
-        float32 (len(words), embed_dim), of unit length.
-    """
-    _warn_of_cut_words(model, words, templates)
-    texts = [template.replace("{}", word) for word in words for template in templates]
-    features = F.normalize(encode_texts(model, texts), dim=-1)
-    return F.normalize(features.view(len(words), len(templates), -1).mean(dim=1), dim=-1)
-
-
-def _warn_of_cut_words(
-    model: open_clip.CLIP, words: Sequence[str], templates: Sequence[str]
-) -> None:
-    """Warn of words that the encoder does not see the end of, in the longest template."""
-    room = model.context_length + 1
-    sizes = open_clip.tokenize(list(templates), context_length=room).count_nonzero(dim=1)
-    longest = templates[int(sizes.argmax())]
-    texts = [longest.replace("{}", word) for word in words]
-    # padding is 0, so a text that fits leaves the last place free
-    cut = open_clip.tokenize(texts, context_length=room)[:, -1] != 0
-    for word, is_cut in zip(words, cut.tolist(), strict=True):
-        if is_cut:
-            _warn_that_it_is_cut(word, model.context_length)
-
-
-@lru_cache(maxsize=1024)
-def _warn_that_it_is_cut(word: str, context: int) -> None:
-    shown = word if len(word) <= _SHOWN else f"{word[:_SHOWN]}..."
-    logger.warning(
-        "class name %r (%d characters) is longer than CLIP reads: %d tokens with the words around "
-        "it; what is beyond them is cut off, so give a shorter name", shown, len(word), context,
-    )  # fmt: skip
-
-
-def encode_texts(model: open_clip.CLIP, texts: Sequence[str]) -> Tensor:
+def encode_causal_texts(model: open_clip.CLIP, texts: Sequence[str]) -> Tensor:
     """Encode texts, short ones with short ones, each batch cut to its longest.
 
-    The encoder is causal and read at the end token, so what follows that token changes nothing.
+    The encoder must be causal and read at the end token, as OpenAI's is: what follows that token
+    changes nothing.
 
     Returns:
         float32 (len(texts), embed_dim), not normalised.

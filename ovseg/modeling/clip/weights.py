@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import logging
-import pickle
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import open_clip
-import torch
+from open_clip.convert import convert_state_dict
+from open_clip.model import CustomTextCLIP, convert_to_custom_text_state_dict
 from torch import Tensor
 
 from ovseg.errors import UserError
+from ovseg.utils.checkpoint_files import Checkpoint, read_checkpoint, without_prefix
+
+from .hugging_face import ANCHOR, config_beside, from_hugging_face, is_hugging_face
 
 logger = logging.getLogger(__name__)
 
@@ -22,8 +25,30 @@ OVSEG_PREFIX = "clip_adapter.clip_model."
 PROMPTS = "visual.mask_embedding"
 # entries of OpenAI's archives that are no weights
 _NO_WEIGHTS = ("input_resolution", "context_length", "vocab_size")
-# entries that every CLIP with a vision transformer has
+# entries that every CLIP of OpenAI's kind has
 _OF_CLIP = ("visual.conv1.weight", "token_embedding.weight", "text_projection")
+# what tells where a CLIP's weights begin: of OpenAI's kind, Hugging Face's, any other
+_ANCHORS = (_OF_CLIP[0], ANCHOR, "logit_scale")
+# of a CoCa, whose decoder OVSeg does not need; positions of a text tower, 0, 1, 2 ...
+_UNUSED = ("text_decoder.", "text.transformer.embeddings.position_ids")
+#: endings of a name that tell the activation: whether it is QuickGELU
+ACTIVATION_ENDINGS = {"-gelu": False, "-quickgelu": True}
+
+
+def open_clip_name(name: str) -> str:
+    """open_clip's form of a name: "ViT-B-16" of OpenAI's "ViT-B/16"; an ending of
+    :data:`ACTIVATION_ENDINGS` is left out where open_clip has no model of that name.
+    """
+    name = name.replace("/", "-")
+    for ending in ACTIVATION_ENDINGS:
+        if name.endswith(ending) and open_clip.get_model_config(name) is None:
+            return name.removesuffix(ending)
+    return name
+
+
+def is_clip_file(name: str) -> bool:
+    """Whether ``CLIP_MODEL_NAME`` means a file, which may be missing, and no architecture."""
+    return Path(name).is_file() or Path(name).suffix in {".pt", ".pth", ".bin", ".safetensors"}
 
 
 def read_clip_file(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
@@ -31,61 +56,86 @@ def read_clip_file(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any] 
 
     Args:
         path: OpenAI's TorchScript archive, safetensors, or what ``torch.save`` wrote: a state
-            dict, an open_clip training checkpoint (``state_dict``) or an OVSeg checkpoint
-            (``model``), of which CLIP's part is taken.
+            dict, a training checkpoint of open_clip or Lightning, Hugging Face's ``CLIPModel``, or
+            an OVSeg checkpoint, of which CLIP's part is taken.
 
     Returns:
-        The state dict in float32, without mask prompts that nobody trained, and the ``model_cfg``
-        that the file carries, if any.
+        The state dict in float32 under open_clip's names, without mask prompts that nobody
+        trained, and the ``model_cfg`` that the file carries or that lies beside it, if any.
 
     Raises:
         UserError: for a file that is missing or holds no CLIP weights.
     """
     path = Path(path)
-    if not path.is_file():
-        raise UserError(f"CLIP weights {str(path)!r}: there is no such file")
-    try:
-        content = _load(path)
-    except Exception as error:
-        reason = str(error).split("\n")[0]
-        if isinstance(error, pickle.UnpicklingError):  # torch says how to load it unsafely
-            reason = "it is no checkpoint of plain weights; give another file"
-        raise UserError(f"CLIP weights {str(path)!r} cannot be read: {reason}") from error
-    model_cfg = None
-    if isinstance(content, Mapping):
-        model_cfg = content.get("model_cfg")
-        content = content.get("state_dict", content.get("model", content))
-    if not isinstance(content, Mapping):
-        raise UserError(
-            f"CLIP weights {str(path)!r} cannot be read: it holds a {type(content).__name__} in "
-            "place of a state dict; give another file"
-        )
+    checkpoint = read_checkpoint(path, "CLIP weights")
+    weights = without_prefix(checkpoint.weights, _ANCHORS)
+    model_cfg = _model_cfg(path, checkpoint, weights)
+    if is_hugging_face(weights):
+        try:
+            weights = from_hugging_face(weights)
+        except UserError as error:
+            raise UserError(f"CLIP weights {str(path)!r}: {error}") from error
     weights = {
-        key.removeprefix("module."): value.float() if value.is_floating_point() else value
-        for key, value in content.items()
-        if isinstance(key, str) and isinstance(value, Tensor)
+        key: value.float() if value.is_floating_point() else value
+        for key, value in weights.items()
+        if key not in _NO_WEIGHTS and not key.startswith(_UNUSED)
     }
-    if any(key.startswith(OVSEG_PREFIX) for key in weights):
-        weights = {
-            key.removeprefix(OVSEG_PREFIX): value
-            for key, value in weights.items()
-            if key.startswith(OVSEG_PREFIX)
-        }
-    weights = {key: value for key, value in weights.items() if key not in _NO_WEIGHTS}
     drop_untrained_prompts(weights)
     lacking = [key for key in _OF_CLIP if key not in weights]
-    if lacking:
+    if lacking and (is_openai_layout(weights) or "logit_scale" not in weights):
         raise UserError(
             f"{str(path)!r} holds no CLIP with a vision transformer ({lacking[0]} is missing); "
-            "wanted is an OpenAI archive, a state dict, an open_clip training checkpoint or an "
-            "OVSeg checkpoint"
-        )
-    if model_cfg is not None and not _is_model_config(model_cfg):
-        raise UserError(
-            f"CLIP weights {str(path)!r}: model_cfg is none of open_clip's, with embed_dim, "
-            "vision_cfg (with layers) and text_cfg; mend it, or leave it out"
+            "wanted is an OpenAI archive, a state dict, an open_clip training checkpoint, a "
+            "CLIPModel of Hugging Face or an OVSeg checkpoint"
         )
     return weights, model_cfg
+
+
+def is_openai_layout(weights: Mapping[str, Tensor]) -> bool:
+    """Whether weights are of OpenAI's two towers, or part of such ones.
+
+    Other towers have other names ("visual.trunk", "text."), or parts that OpenAI's lack.
+    """
+    others = ("visual.trunk.", "visual.attn_pool.", "text.", "image_encoder.", "text_encoder.")
+    return "visual.conv1.weight" in weights and not any(key.startswith(others) for key in weights)
+
+
+def read_model_cfg(path: str | Path) -> dict[str, Any] | None:
+    """The ``model_cfg`` that a file of CLIP weights carries or that lies beside it, if any; the
+    weights themselves stay unread where the file's form allows that.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    checkpoint = read_checkpoint(path, "CLIP weights", mmap=True)
+    weights = without_prefix(checkpoint.weights, _ANCHORS)
+    return _model_cfg(Path(path), checkpoint, weights)
+
+
+def _model_cfg(
+    path: Path, checkpoint: Checkpoint, weights: Mapping[str, Tensor]
+) -> dict[str, Any] | None:
+    found, where = checkpoint.entries.get("model_cfg"), "model_cfg"
+    try:
+        if isinstance(found, str):  # safetensors hold texts besides tensors
+            found = json.loads(found)
+        if found is None and is_hugging_face(weights):
+            return config_beside(path)
+        beside = path.with_name("open_clip_config.json")
+        if found is None and path.name.startswith("open_clip_") and beside.is_file():
+            where = f"the model_cfg of {beside.name} beside it"
+            content = json.loads(beside.read_text(encoding="utf-8"))
+            found = content.get("model_cfg")
+            if found and content.get("preprocess_cfg"):
+                found = {**found, "preprocess_cfg": content["preprocess_cfg"]}
+    except (ValueError, AttributeError):
+        found = {}
+    if found is not None and not _is_model_config(found):
+        raise UserError(
+            f"CLIP weights {str(path)!r}: {where} is none of open_clip's, with embed_dim, "
+            "vision_cfg (with layers) and text_cfg; mend it, or leave it out"
+        )
+    return found
 
 
 def drop_untrained_prompts(weights: dict[str, Tensor]) -> None:
@@ -94,32 +144,17 @@ def drop_untrained_prompts(weights: dict[str, Tensor]) -> None:
         del weights[PROMPTS]
 
 
-def is_openai_archive(path: str | Path) -> bool:
-    """Whether a file is a TorchScript archive, as OpenAI's CLIPs come."""
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any("/code/" in name for name in archive.namelist())
-
-
 def _is_model_config(content: Any) -> bool:
     return (
         isinstance(content, Mapping)
         and isinstance(content.get("embed_dim"), int)
         and isinstance(content.get("vision_cfg"), Mapping)
-        and isinstance(content["vision_cfg"].get("layers"), int)
+        and (
+            isinstance(content["vision_cfg"].get("layers"), int)
+            or isinstance(content["vision_cfg"].get("timm_model_name"), str)
+        )
         and isinstance(content.get("text_cfg"), Mapping)
     )
-
-
-def _load(path: Path) -> Any:
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        return load_file(path)
-    if is_openai_archive(path):
-        return torch.jit.load(path, map_location="cpu").state_dict()
-    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def load_clip_weights(model: open_clip.CLIP, weights: dict[str, Tensor], source: str) -> None:
@@ -128,8 +163,8 @@ def load_clip_weights(model: open_clip.CLIP, weights: dict[str, Tensor], source:
     Raises:
         UserError: when a weight is missing, left over or of another shape, naming the first.
     """
-    weights = dict(weights)
     wanted = model.state_dict()
+    weights = _in_layout_of(model, weights)
     if PROMPTS in weights and PROMPTS not in wanted:
         logger.info("%s carries mask prompts, which MASK_PROMPT_DEPTH 0 leaves out", source)
         del weights[PROMPTS]
@@ -160,6 +195,18 @@ def load_clip_weights(model: open_clip.CLIP, weights: dict[str, Tensor], source:
     model.load_state_dict(weights)
 
 
+def _in_layout_of(model: open_clip.CLIP, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A copy of weights of other forms of the same CLIP under the model's names."""
+    weights = dict(convert_state_dict(model, dict(weights)))
+    if isinstance(model, CustomTextCLIP) and "positional_embedding" in weights:
+        weights = dict(convert_to_custom_text_state_dict(weights))
+    for name in ("logit_scale", "logit_bias"):  # a number, or one in a list
+        of_model = getattr(model, name, None)
+        if name in weights and of_model is not None and weights[name].numel() == 1:
+            weights[name] = weights[name].reshape(of_model.shape)
+    return weights
+
+
 def find_pretrained(name: str, pretrained: str) -> Path:
     """The file of CLIP's pretrained weights, fetched into open_clip's cache when it is not there.
 
@@ -173,7 +220,7 @@ def find_pretrained(name: str, pretrained: str) -> Path:
     """
     if Path(pretrained).is_file():
         return Path(pretrained)
-    name = name.replace("/", "-")
+    name = open_clip_name(name)
     config = open_clip.get_pretrained_cfg(name, pretrained)
     if not config:
         tags = open_clip.list_pretrained_tags_by_model(name)

@@ -1,0 +1,89 @@
+"""The command line of train.py."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from open_clip_training.common.options import SEEDS, check_dataset, check_ranges, check_there
+from ovseg.errors import Parser
+
+#: endings by which a name is known for a file
+CLIP_FILES = frozenset({".pt", ".pth", ".bin", ".safetensors"})
+RANGES: dict[str, tuple[float, float]] = {
+    **dict.fromkeys(("epochs", "steps", "accumulate"), (1, math.inf)),
+    **dict.fromkeys(("mask_prompt_depth", "warmup", "workers", "eval_images"), (0, math.inf)),
+    **dict.fromkeys(("lr", "weight_decay", "prompt_lr"), (0, math.inf)),
+    "batch_size": (2, math.inf),
+    "fill_tolerance": (0, 255),
+    "seed": SEEDS,
+}
+
+
+def parse_arguments(
+    arguments: Sequence[str] | None = None, description: str | None = None
+) -> argparse.Namespace:
+    """Read the command line; ``description`` is the script's, for ``--help``.
+
+    Raises:
+        UserError: it cannot be used.
+    """
+    parser = Parser(description)
+    add = parser.add_argument
+    add("--clip", required=True, help="where to start: ViT-B/16, ViT-L/14, another name, a file")
+    add("--pretrained", default="openai", help="open_clip's tag, or a file, of a name's weights")
+    add("--train-data", required=True, help="pairs.csv, its folder, or 'pairs-*.tar'; or a table "
+        "of filepath and title (coco_proposal_1cap.csv)")  # fmt: skip
+    add("--data-root", type=Path, help="what a table's relative paths are relative to; default: "
+        "its folder")  # fmt: skip
+    add("--captions", help="of a table of filepath and title: the template of its titles (default: "
+        "'a photo of a {}.'), or as-is: the title is the text")  # fmt: skip
+    add("--fill-tolerance", type=int, default=0, help="of crops without mask files: by how much a "
+        "channel of the background may differ from (124, 116, 103), for JPEG")  # fmt: skip
+    add("--output", type=Path, required=True, help="the checkpoint to write")
+    add("--train", choices=("visual", "mask-prompts", "both"), default="visual",
+        help="fine-tuning, mask prompt tuning, both at once")  # fmt: skip
+    add("--mask-prompt-depth", type=int, help="default: the CLIP's own; 3 for new mask prompts")
+    add("--crops", choices=("masked", "unmasked"), default="masked",
+        help="fill the background of crops, or leave it (the control)")  # fmt: skip
+    add("--plain-loss", action="store_true", help="crops of one noun are each other's negatives")
+    add("--templates", help="vild (default) or imagenet, a random one for each noun and step; or a "
+        "text with {}")  # fmt: skip
+    add("--no-augment", dest="augment", action="store_false", help="neither mirror nor zoom")
+    add("--epochs", type=int, default=5)
+    add("--steps", type=int, help="instead of --epochs")
+    add("--batch-size", type=int, help="of all processes; default: 256 for ViT-L, else 1024")
+    add("--accumulate", type=int, default=1, help="passes a batch: less memory, the same result")
+    add("--warmup", type=int, default=100, help="steps")
+    add("--lr", type=float, default=5e-6, help="of fine-tuning")
+    add("--weight-decay", type=float, default=0.2, help="of fine-tuning")
+    add("--prompt-lr", type=float, default=0.05, help="of mask prompts, which do not decay")
+    add("--precision", choices=("fp32", "amp", "amp_bf16"), default="fp32")
+    add("--device", help="default: cuda where there is a GPU, else cpu")
+    add("--workers", type=int, default=4, help="loading processes; unused where all fits in memory")
+    add("--eval-data", help="a registered data set (ade20k_sem_seg_val), the yaml of your own, or "
+        "a folder of class folders with crops (ade_gt_150cls_val)")  # fmt: skip
+    add("--eval-classes", help="of a folder of class folders: a file of class names, or the name "
+        "of a vocabulary (ade20k-150, the default for ade_gt_150cls_val)")  # fmt: skip
+    add("--eval-images", type=int, default=0, help="check on its first so many images (of a folder "
+        "of class folders: so many, evenly taken); 0: all")  # fmt: skip
+    add("--seed", type=int, default=0)
+    add("--resume", action="store_true", help="continue a stopped run")
+    options = parser.parse_args(arguments)
+    check_ranges(options, RANGES)
+    return options
+
+
+def check_inputs(options: argparse.Namespace) -> None:
+    """Check that the files and data sets of a command line are there.
+
+    Raises:
+        UserError: one is not.
+    """
+    if "*" not in options.train_data and not options.train_data.endswith(".tar"):
+        check_there(options, {"train_data": "collect_pairs.py makes it"})
+    if Path(options.clip).suffix in CLIP_FILES:
+        check_there(options, {"clip": "give the path of a CLIP, or a name such as ViT-B/16"})
+    check_dataset("--eval-data", options.eval_data)

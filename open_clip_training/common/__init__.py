@@ -1,0 +1,1 @@
+"""What mining, adaptation, pretraining and ablation share."""

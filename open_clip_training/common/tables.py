@@ -1,0 +1,55 @@
+"""Reading tables of captions and pairs."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from ovseg.errors import UserError
+
+
+def read_table(path: Path, columns: Sequence[str], what: str) -> list[dict[str, str]]:
+    """The rows of a CSV file: UTF-8, a header, columns separated by commas, or by tabs where the
+    header has a tab.
+
+    Args:
+        path: of a file that is there.
+        columns: that it must have; it may have others.
+        what: names the file in messages, as its option and value.
+
+    Returns:
+        A dict for each row; a cell that is not there is empty.
+
+    Raises:
+        UserError: it cannot be read or lacks a column.
+    """
+    with _rows(path, what) as reader:
+        found = reader.fieldnames or []
+        lacking = [column for column in columns if column not in found]
+        if lacking:
+            raise UserError(
+                f"{what} lacks the column {lacking[0]!r}; it has "
+                f"{', '.join(map(repr, found)) or 'none'} (columns are separated by commas or "
+                f"tabs), and needs {' and '.join(columns)}"
+            )
+        return list(reader)
+
+
+def read_columns(path: Path, what: str) -> list[str]:
+    """The columns of a table; arguments and errors as of :func:`read_table`."""
+    with _rows(path, what) as reader:
+        return list(reader.fieldnames or [])
+
+
+@contextmanager
+def _rows(path: Path, what: str) -> Iterator[csv.DictReader[str]]:
+    try:
+        # with the mark that spreadsheets put before UTF-8, or without
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            delimiter = "\t" if "\t" in file.readline() else ","
+            file.seek(0)
+            yield csv.DictReader(file, restval="", delimiter=delimiter)
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise UserError(f"{what} cannot be read as CSV: {error}") from error

@@ -1,0 +1,57 @@
+"""The command line of collect_pairs.py."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from open_clip_training.common.options import check_dataset, check_ranges, check_there
+from open_clip_training.mining.nouns import SPACY_MODEL
+from ovseg.config.overrides import check_files, find_config
+from ovseg.errors import Parser, UserError
+
+
+def parse_arguments(
+    arguments: Sequence[str] | None = None, description: str | None = None
+) -> argparse.Namespace:
+    """Read the command line; ``description`` is the script's, for ``--help``.
+
+    Raises:
+        UserError: it cannot be used.
+    """
+    parser = Parser(description)
+    add = parser.add_argument
+    add("--config-file", required=True, help="of the OVSeg that proposes; its size for inference")
+    add("--captions", type=Path, help="COCO captions (.json), or a CSV with image and caption")
+    add("--images", type=Path, help="folder of the images (default: that of --captions)")
+    add("--captions-per-image", type=int, default=1, help="1, or 5 for all of COCO's")
+    add("--ground-truth", metavar="DATASET", help="in place of captions: regions of its label maps")
+    add("--output", type=Path, required=True, help="folder of the pairs")
+    add("--min-area", type=float, default=0.002, help="least share of the image")
+    add("--min-score", type=float, default=0.0, help="least probability of the noun, by CLIP")
+    add("--min-objectness", type=float, default=0.0,
+        help="proposals that MaskFormer holds less probably for anything are left out")  # fmt: skip
+    add(
+        "--adjectives", action="store_true", help='"polar bear", "tiled floor": keep what is before'
+    )
+    add("--min-noun-count", type=int, default=1, help="leave out nouns of fewer captions")
+    add("--exclude-nouns", nargs="+", default=[], metavar="NOUN", help="leave these out")
+    add("--spacy-model", default=SPACY_MODEL, help="an installed English pipeline of spaCy")
+    add("--format", choices=("csv", "webdataset"), default="csv", help="webdataset: shards as well")
+    add("--limit", type=int, help="only the first so many images")
+    add("--seed", type=int, default=0, help="choice of captions and of the contact sheet")
+    add("--opts", nargs=argparse.REMAINDER, default=[], metavar="KEY VALUE",
+        help="override the config; last on the line")  # fmt: skip
+    options = parser.parse_args(arguments)
+    if (options.captions is None) == (options.ground_truth is None):
+        raise UserError("give either --captions or --ground-truth")
+    at_least_1 = ("captions_per_image", "min_noun_count", "limit")
+    shares = ("min_area", "min_score", "min_objectness")
+    check_ranges(options, dict.fromkeys(at_least_1, (1, math.inf)) | dict.fromkeys(shares, (0, 1)))
+    find_config(options.config_file)
+    check_there(options, dict.fromkeys(("captions", "images"), "check the path"))
+    check_dataset("--ground-truth", options.ground_truth)
+    check_files(options.opts)
+    return options

@@ -1,0 +1,1 @@
+"""Pretraining of the embedded CLIP on whole images and captions."""

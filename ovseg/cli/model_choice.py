@@ -1,0 +1,118 @@
+"""Which model and which words: what commands that segment have in common."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ovseg.cli.lean_imports import import_libraries
+from ovseg.cli.options import check_command
+from ovseg.colours import PALETTES
+from ovseg.data.vocabulary import BUILT_IN_NAMES, read_vocabulary, thing_names
+from ovseg.errors import Parser, UserError
+from ovseg.utils.package_files import config_path
+
+if TYPE_CHECKING:
+    from detectron2.config import CfgNode
+
+    from ovseg.vocabulary import Vocabulary
+
+#: the demo of the small model whose weights come with OVSeg
+EMBEDDED_CONFIG = config_path("ovseg_tiny_demo.yaml")
+
+
+def add_model(parser: Parser) -> None:
+    """``--model``, ``--config-file`` and ``--class-names``."""
+    add = parser.add_argument
+    add("--model", metavar="NAME",
+        help="tiny (the default, which comes with OVSeg), swinB-vitL14, R101c-vitB16, "
+        "hf://owner/name, or the folder of a saved model; see: ovseg weights list")  # fmt: skip
+    add("--config-file", metavar="FILE", help="model config, whose MODEL.WEIGHTS are --opts'")
+    words = parser.add_mutually_exclusive_group()
+    words.add_argument("--class-names", nargs="*", metavar="WORD",
+        help="the words to look for, each quoted if it has blanks; commas belong to a word; "
+        "'sofa|couch' is one class by two words. The embedded model without words looks for "
+        "everything it was made for")  # fmt: skip
+    words.add_argument("--vocabulary", metavar="FILE|NAME",
+        help="the words as a text file with a class a line, or a JSON file with a list or with "
+        f"synonyms by class; or a built-in list: {', '.join(BUILT_IN_NAMES)}")  # fmt: skip
+
+
+def add_palette(parser: Parser) -> None:
+    """``--palette``."""
+    parser.add_argument(
+        "--palette", default=PALETTES[0], choices=PALETTES,
+        help="colours of the classes; colorblind: told apart with any colour vision",
+    )  # fmt: skip
+
+
+def chosen_words(args: argparse.Namespace) -> Vocabulary:
+    """The words of a command line, and its model looked at as far as it can be at once.
+
+    Raises:
+        UserError: two models, no such config file, or words that cannot be used.
+    """
+    if args.model and args.config_file:
+        raise UserError("--model and --config-file are both given; give one of them")
+    embedded = args.config_file is None and args.model in {None, "tiny"}
+    if embedded:
+        args.config_file = EMBEDDED_CONFIG
+    given = args.class_names if args.vocabulary is None else args.vocabulary
+    if embedded and given is None:
+        given = "stickerscenes"
+    vocabulary = read_vocabulary([] if given is None else given)
+    if args.config_file:
+        check_command(args, keys=())
+    return vocabulary
+
+
+def chosen_things(args: argparse.Namespace, vocabulary: Vocabulary) -> Sequence[str] | None:
+    """The classes that are things: ``--thing-classes``, or what the embedded model's list says.
+
+    Raises:
+        UserError: one of them is no class.
+    """
+    things: Sequence[str] | None = args.thing_classes
+    if things is None and args.class_names is None:
+        things = thing_names(args.vocabulary or "stickerscenes")
+    for name in things or ():
+        if name not in vocabulary.names:
+            raise UserError(f"--thing-classes {name!r} is none of the words of --class-names")
+    return things
+
+
+def chosen_config(args: argparse.Namespace, opts: Sequence[str] = ()) -> CfgNode:
+    """The config of a command line's model, after :func:`chosen_words`.
+
+    Args:
+        args: with ``opts``, which take precedence.
+        opts: overrides that other options stand for.
+
+    Raises:
+        UserError: an unknown model, or a mistake in the config.
+    """
+    import_libraries()
+    from ovseg.config import setup_cfg
+
+    weights: list[str] = []
+    if not args.config_file:
+        from ovseg.pretrained import resolve
+
+        pretrained = resolve(args.model)
+        args.config_file, weights = pretrained.config, pretrained.opts
+    return setup_cfg(args.config_file, [*weights, *opts, *args.opts])
+
+
+def about_model(cfg: CfgNode, config_file: str | Path) -> dict[str, object]:
+    """What the JSON of a result says of the model."""
+    return {
+        "config": Path(config_file).name,
+        "weights": cfg.MODEL.WEIGHTS,
+        "architecture": cfg.MODEL.META_ARCHITECTURE,
+        "clip": cfg.MODEL.CLIP_ADAPTER.CLIP_MODEL_NAME,
+        "ensemble": cfg.MODEL.CLIP_ADAPTER.CLIP_ENSEMBLE,
+        "ensemble_weight": cfg.MODEL.CLIP_ADAPTER.CLIP_ENSEMBLE_WEIGHT,
+        "device": cfg.MODEL.DEVICE,
+    }

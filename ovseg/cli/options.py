@@ -1,0 +1,129 @@
+"""Options that commands share, and what of a command line is looked at before anything is loaded.
+
+PyTorch and detectron2 are imported only when they are needed: reading a command line, and telling
+what is wrong with it, must not wait for them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from ovseg.config.overrides import check_files, dataset_names, find_config
+from ovseg.data.splits import check_dataset_names
+from ovseg.errors import Parser
+
+if TYPE_CHECKING:
+    from detectron2.config import CfgNode
+
+
+logger = logging.getLogger(__name__)
+
+
+def add_config_file(parser: Parser, help: str = "model config") -> None:
+    """``--config-file``; the empty text without it."""
+    parser.add_argument("--config-file", default="", metavar="FILE", help=help)
+
+
+def add_opts(parser: Parser, option: str = "opts") -> None:
+    """Overrides of config keys, last on the line.
+
+    Args:
+        parser: to which they are added.
+        option: ``opts`` without a word before them, ``--opts`` after this word.
+    """
+    parser.add_argument(
+        option, nargs=argparse.REMAINDER, default=[], metavar="KEY VALUE",
+        help="config overrides, last on the line, for instance MODEL.WEIGHTS model.pth",
+    )  # fmt: skip
+
+
+def add_proposals(parser: Parser, condition: str = "", save: bool = True) -> None:
+    """``--load-proposals`` and ``--save-proposals``; ``condition`` begins their help."""
+    parser.add_argument(
+        "--load-proposals", default="", metavar="DIR",
+        help=f"{condition}a file of proposals for each image, in place of MaskFormer's",
+    )  # fmt: skip
+    if save:
+        parser.add_argument(
+            "--save-proposals", default="", metavar="DIR",
+            help=f"{condition}write MaskFormer's proposals for each image too",
+        )  # fmt: skip
+
+
+def add_processes(parser: Parser, num_gpus: int | None) -> None:
+    """The processes of a run: ``--num-gpus``, and of several machines where they meet."""
+    default = "all there are" if num_gpus is None else num_gpus
+    add = parser.add_argument
+    add("--num-gpus", type=int, default=num_gpus, metavar="N",
+        help=f"on each machine, a process each; default: {default}")  # fmt: skip
+    add("--num-machines", type=int, default=1, metavar="N", help="default: 1")
+    add("--machine-rank", type=int, default=0, metavar="N", help="the place of this one, from 0")
+    add("--dist-url", default="auto", metavar="URL",
+        help="where several machines meet: tcp://HOST:PORT of the first")  # fmt: skip
+
+
+def evaluation_parser(description: str | None, output: str) -> Parser:
+    """The options of a command that runs a trained model over data sets.
+
+    Args:
+        description: of the command.
+        output: the folder that it writes to by default.
+    """
+    parser = Parser(description)
+    add_config_file(parser)
+    parser.add_argument("--output", default=output, metavar="DIR", help=f"default: {output}")
+    add_proposals(parser, save=False)
+    add_processes(parser, num_gpus=None)
+    add_opts(parser)
+    return parser
+
+
+def check_command(args: argparse.Namespace, keys: Iterable[str] = ("DATASETS.TEST",)) -> None:
+    """Find mistakes in a command line that can be found at once.
+
+    Args:
+        args: with ``config_file`` and ``opts``, maybe ``dataset`` and ``resume``.
+        keys: of the data sets that the command looks at.
+
+    Raises:
+        UserError: no such config file, data set file or weights, or an unknown data set.
+    """
+    find_config(args.config_file)
+    # data sets of the user's own have names that only their files tell; and where detectron2 is
+    # imported already, a program may have registered more
+    given = getattr(args, "dataset", None) or []
+    files = [given] if isinstance(given, str) else given
+    own = "DATASETS.CUSTOM" in args.opts or files
+    if not own and "detectron2" not in sys.modules:
+        check_dataset_names(dataset_names(args.opts, keys))
+    # a resumed run has weights of its own
+    check_files(args.opts, files, weights=not getattr(args, "resume", False))
+
+
+def evaluation_config(args: argparse.Namespace) -> CfgNode:
+    """The config that a command line of :func:`evaluation_parser` asks for, all of it checked.
+
+    Raises:
+        UserError: a mistake in the config, or weights or a data set that are not there.
+    """
+    from ovseg.config import setup_cfg
+    from ovseg.data.own.registration import register_custom
+    from ovseg.engine.checks import check_evaluation, check_single_view, check_weights
+
+    opts: list[Any] = ["TEST.LOAD_PROPOSALS", args.load_proposals] if args.load_proposals else []
+    cfg = setup_cfg(args.config_file, [*opts, *args.opts])
+    register_custom(cfg.DATASETS.CUSTOM)
+    check_weights(cfg.MODEL.WEIGHTS)
+    # their results have a place each, by name
+    cfg.defrost()
+    cfg.DATASETS.TEST = tuple(dict.fromkeys(cfg.DATASETS.TEST))
+    cfg.freeze()
+    for report in check_evaluation(cfg):
+        for line in report.warnings():
+            logger.warning(line)
+    check_single_view(cfg)
+    return cfg

@@ -1,0 +1,156 @@
+"""Find the ensemble's weight and mask threshold in one pass over the data.
+
+    ovseg search --config-file configs/ovseg_swinB_vitL_bs32_120k.yaml \\
+        --thresholds 0.35,0.4,0.45 --weights 0.6:0.8:0.05 --output output/search \\
+        MODEL.WEIGHTS checkpoint.pth DATASETS.TEST ade20k_sem_seg_val
+
+For every image the proposals are computed once, CLIP once for each threshold, and each weight's
+labels from those; the numbers are those of separate evaluations by train_net.py --eval-only.
+search.json, search.md and a heat map for each data set are written to --output. A search that was
+interrupted goes on where it was when it is started again with the same command.
+
+To choose and to report on different images: --held-out chooses on every other image of each data
+set and reports on the rest; --choose-on names the data sets to choose on, the others are reported.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ovseg.cli.number_lists import MAX_POINTS, parse_values
+from ovseg.cli.options import check_command, evaluation_config, evaluation_parser
+from ovseg.errors import Parser, UserError, cli_errors
+
+if TYPE_CHECKING:
+    from detectron2.config import CfgNode
+
+    from ovseg.evaluation.ensemble_grid import Grid
+
+
+def build_parser() -> Parser:
+    """The options of an evaluation, and the search's."""
+    parser = evaluation_parser(__doc__, output="output/search")
+    parser.add_argument(
+        "--thresholds",
+        metavar="LIST",
+        help="mask thresholds: 0.35,0.4,0.45 or first:last:step; default: the config's own",
+    )
+    parser.add_argument(
+        "--weights",
+        default="0:1:0.1",
+        metavar="LIST",
+        help="ensemble weights, 0 with the published meaning 'CLIP alone'; default: 0:1:0.1",
+    )
+    parser.add_argument(
+        "--choose-on",
+        default="",
+        metavar="NAMES",
+        help="data sets of DATASETS.TEST to choose on, separated by commas; default: all",
+    )
+    parser.add_argument(
+        "--held-out",
+        action="store_true",
+        help="choose on every other image of each data set and report on the rest",
+    )
+    return parser
+
+
+def read_grid(args: argparse.Namespace) -> tuple[tuple[float, ...] | None, tuple[float, ...]]:
+    """Thresholds, None for the config's own, and weights.
+
+    Raises:
+        UserError: a value that cannot be read, or too many of them.
+    """
+    thresholds = None
+    if args.thresholds is not None:
+        thresholds = parse_values(args.thresholds, "--thresholds")
+    weights = parse_values(args.weights, "--weights")
+    points = len(thresholds or [0]) * len(weights)
+    if points > MAX_POINTS:
+        raise UserError(
+            f"--thresholds and --weights make {points} points, over {MAX_POINTS}; give fewer values"
+        )
+    return thresholds, weights
+
+
+def setup(args: argparse.Namespace) -> tuple[CfgNode, Grid, list[str]]:
+    """Config, grid and names of the data sets to choose on.
+
+    Raises:
+        UserError: a mistake in the command.
+    """
+    from ovseg.evaluation.ensemble_grid import Grid
+
+    thresholds, weights = read_grid(args)
+    cfg = evaluation_config(args)
+    if not cfg.MODEL.CLIP_ADAPTER.CLIP_ENSEMBLE:
+        raise UserError(
+            "MODEL.CLIP_ADAPTER.CLIP_ENSEMBLE False has no weight to search; set it to True"
+        )
+    grid = Grid(thresholds or (cfg.MODEL.CLIP_ADAPTER.MASK_THR,), weights)
+    choose_on = list(dict.fromkeys(args.choose_on.replace(",", " ").split()))
+    for name in choose_on:
+        if name not in cfg.DATASETS.TEST:
+            raise UserError(
+                f"--choose-on {name!r} is not among DATASETS.TEST "
+                f"({', '.join(cfg.DATASETS.TEST)}); name it there too"
+            )
+    return cfg, grid, choose_on or list(cfg.DATASETS.TEST)
+
+
+def _halves(args: argparse.Namespace) -> int:
+    return 2 if args.held_out else 1
+
+
+def run(cfg: CfgNode, args: argparse.Namespace) -> None:
+    """One process's work."""
+    from detectron2.utils import comm
+    from detectron2.utils.logger import setup_logger
+
+    from ovseg.engine.ensemble_search import search_dataset
+    from ovseg.engine.trainer import load_model
+    from ovseg.evaluation.ensemble_report import Search
+
+    output = Path(args.output)
+    setup_logger(str(output), distributed_rank=comm.get_rank(), name="ovseg")
+    _, grid, choose_on = setup(args)  # again: this may be a new process
+    model = load_model(cfg)
+    unfinished = output / "unfinished"
+    results = [
+        search_dataset(cfg, model, name, grid, _halves(args), unfinished)
+        for name in cfg.DATASETS.TEST
+    ]
+    found = [result for result in results if result is not None]
+    if not comm.is_main_process():
+        return
+    about = {"config": args.config_file, "weights": cfg.MODEL.WEIGHTS, "overrides": args.opts}
+    search = Search(grid, found, choose_on, args.held_out, about)
+    paths = search.write(output)
+    shutil.rmtree(unfinished)
+    print(f"\n{search.text()}\nWritten: {', '.join(str(path) for path in paths)}")
+    failed = sum(len(result.details["left out"]) for result in found)
+    if failed:
+        print(f"error: {failed} images were left out; search.json names them", file=sys.stderr)
+        raise SystemExit(1)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command line."""
+    with cli_errors():
+        args = build_parser().parse_args(argv)
+        read_grid(args)
+        check_command(args)
+
+        from ovseg.engine.checks import check_truth
+        from ovseg.engine.processes import plain_errors, start
+
+        with plain_errors():
+            # here once, before processes start, so that a mistake is reported once
+            cfg, _, _ = setup(args)
+            check_truth(cfg.DATASETS.TEST, halves=_halves(args))
+            start(run, cfg, args, args.output, "--output")

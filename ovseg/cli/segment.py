@@ -1,0 +1,181 @@
+"""Segment pictures by any words.
+
+    ovseg segment --config-file configs/ovseg_swinB_vitL_demo.yaml \\
+        --class-names 'Oculus' 'Ukulele' --input photo.jpg --output pred \\
+        --opts MODEL.WEIGHTS ovseg_swinbase_vitL14_ft_mpt.pth
+
+Without --model and --config-file the small model that comes with OVSeg runs. python demo.py is the
+same command.
+
+The results for NAME.jpg are NAME_overlay.jpg, NAME_labels.png (value = position among the class
+names, from 0; 255 = no class, or 65535 in the 16-bit map of more than 254 classes) and NAME.json.
+With MODEL.MASK_FORMER.TEST.PANOPTIC_ON True also NAME_panoptic.png, whose colours are the ids of
+segments (red + 256 green + 65536 blue).
+--save chooses others; an interrupted run goes on with --skip-existing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from ovseg.cli.model_choice import (
+    about_model,
+    add_model,
+    add_palette,
+    chosen_config,
+    chosen_things,
+    chosen_words,
+)
+from ovseg.cli.options import add_opts, add_proposals
+from ovseg.cli.segment_run import SegmentRun, finish
+from ovseg.cli.windows import check_display
+from ovseg.errors import Parser, UserError, cli_errors
+from ovseg.results.files import ResultPaths, is_done, plan_outputs
+from ovseg.results.formats import DEFAULT_FORMATS, FORMATS, SUMMARY, read_formats
+from ovseg.utils.found_images import FoundImages, find_images
+
+
+def build_parser() -> Parser:
+    """Every published option under its name."""
+    usage, *details = (__doc__ or "").split("\n\n")
+    parser = Parser(usage, epilog="\n\n".join(details))
+    add = parser.add_argument
+    add_model(parser)
+    add("--input", nargs="*", default=[], metavar="PATH",
+        help="pictures: files, folders (the pictures directly in them) and quoted patterns"
+        )  # fmt: skip
+    add("--recursive", action="store_true", help="of a folder, the pictures in its folders too")
+    add("--dataset", metavar="FILE",
+        help="yaml file of your own data set: its pictures in place of --input, and its class "
+        "names where --class-names gives none")  # fmt: skip
+    add("--output", metavar="PATH",
+        help="folder for the results, made if missing; for a single picture also the overlay's "
+        "file name. Without it the overlays are shown in a window")  # fmt: skip
+    add("--thing-classes", nargs="*", metavar="WORD",
+        help="those of the words that are things, each of which is a segment of its own, where "
+        "MODEL.MASK_FORMER.TEST.PANOPTIC_ON or INSTANCE_ON is True; default: all")  # fmt: skip
+    known = "; ".join(f"{name}: {format.about}" for name, format in FORMATS.items())
+    default = ",".join((*DEFAULT_FORMATS, SUMMARY))
+    add("--save", metavar="FORMATS",
+        help=f"what to write, separated by commas; default: {default}. {known}; {SUMMARY}: what "
+        "was found where, which is always written")  # fmt: skip
+    add_palette(parser)
+    add("--batch-size", type=int, default=1, metavar="N",
+        help="pictures that go through the model together; default: 1")  # fmt: skip
+    add("--skip-existing", action="store_true",
+        help="leave out pictures whose results an earlier run wrote to --output, in all formats, "
+        "for the same words and model")  # fmt: skip
+    add_proposals(parser)
+    add_opts(parser, "--opts")
+    return parser
+
+
+def proposal_opts(args: argparse.Namespace) -> list[str]:
+    """The config overrides that --load-proposals and --save-proposals stand for."""
+    pairs = (
+        ("TEST.LOAD_PROPOSALS", args.load_proposals),
+        ("TEST.SAVE_PROPOSALS", args.save_proposals),
+    )
+    return [part for key, value in pairs if value for part in (key, value)]
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the demo; ends with exit code 2 on wrong usage, 1 when some of the inputs failed."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    with cli_errors():
+        args = build_parser().parse_args(argv)
+        found = _inputs(args)
+        errors = found.errors
+        several = len(found.images) + len(errors) > 1
+        if found.images:
+            errors += _segment(args, found.images)
+        if found.others:
+            print(f"passed over: {found.passed_over()}")
+        if errors and not several:
+            raise UserError(errors[0])
+        for error in errors:
+            print(f"error: {' '.join(error.split())}", file=sys.stderr)
+        if errors:
+            raise SystemExit(1)
+
+
+def _inputs(args: argparse.Namespace) -> FoundImages:
+    """The pictures that a command line names; sets the class names of a data set.
+
+    Raises:
+        UserError: there is nothing to segment.
+    """
+    if args.dataset is None:
+        return find_images(args.input, args.recursive)
+    if args.input:
+        raise UserError("--input and --dataset are both given; give one of them")
+    from ovseg.data.own.description import read_description
+
+    description = read_description(Path(args.dataset).expanduser())
+    if args.class_names is None and args.vocabulary is None:
+        args.class_names = [list(names) for names in description.words]
+    return FoundImages(description.images.paths(), [])
+
+
+def _segment(args: argparse.Namespace, inputs: Sequence[Path]) -> list[str]:
+    """Segment pictures as a command line asks for; returns the errors of those that failed."""
+    # what can be checked at once, before anything is imported or loaded
+    vocabulary = chosen_words(args)
+    things = chosen_things(args, vocabulary)
+    formats = DEFAULT_FORMATS if args.save is None else read_formats(args.save)
+    if args.batch_size < 1:
+        raise UserError(f"--batch-size {args.batch_size} must be at least 1")
+    if args.skip_existing and not args.output:
+        raise UserError("--skip-existing needs --output, the folder of the earlier run")
+    plan: dict[Path, ResultPaths | None] = dict.fromkeys(inputs)
+    if args.output:
+        plan.update(zip(inputs, plan_outputs(inputs, args.output), strict=True))
+    else:
+        check_display()
+    cfg = chosen_config(args, proposal_opts(args))
+    from ovseg.data.proposal_files import check_image_names, check_proposals
+    from ovseg.predictor import Predictor
+
+    if cfg.TEST.LOAD_PROPOSALS:
+        check_proposals(Path(cfg.TEST.LOAD_PROPOSALS), inputs)
+    if cfg.TEST.SAVE_PROPOSALS:
+        check_image_names(inputs)
+    model = about_model(cfg, args.config_file)
+    there = [
+        path
+        for path, paths in plan.items()
+        if args.skip_existing
+        and paths
+        and is_done(paths, formats, vocabulary.names, str(path), model)
+    ]
+    if there:
+        print(f"{len(there)} of {len(inputs)} pictures are there already")
+    left = {path: paths for path, paths in plan.items() if path not in there}
+    if not left:
+        _say_files(finish(plan, there, formats))
+        return []
+    run = SegmentRun(
+        Predictor(cfg), vocabulary, left, formats, model, args.palette, args.batch_size, things
+    )
+    start = time.perf_counter()
+    try:
+        run.run()
+    finally:  # after an interruption too
+        files = finish(plan, [*there, *run.done], formats)
+    if run.done:
+        count, each = len(run.done), (time.perf_counter() - start) / len(run.done)
+        place = plan[run.done[0]]
+        where = f"; results in {place.folder}" if place else ""
+        print(f"{count} picture{'s' * (count > 1)}, {each:.2f} s a picture{where}")
+    _say_files(files)
+    return run.errors
+
+
+def _say_files(files: Sequence[Path]) -> None:
+    for file in files:
+        print(f"all pictures: {file}")

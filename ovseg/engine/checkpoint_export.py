@@ -1,0 +1,65 @@
+"""A training checkpoint made fit to give away: weights alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import Tensor
+
+from ovseg.config import setup_cfg
+from ovseg.errors import UserError
+from ovseg.pretrained import CONFIG_FILE, save_pretrained
+from ovseg.released import WEIGHTS_FILE
+from ovseg.utils.checkpoint_files import read_checkpoint
+from ovseg.utils.write_checkpoint import halved, write_checkpoint
+
+
+def _weights_of(source: Path) -> dict[str, Tensor]:
+    weights = read_checkpoint(source).weights
+    if not any(name.startswith(("sem_seg_head.", "backbone.")) for name in weights):
+        raise UserError(f"{str(source)!r} is not a checkpoint of train_net.py")
+    return weights
+
+
+def export(source: Path, target: Path, *, half: bool = True) -> int:
+    """Write the weights of ``source`` to ``target``, as ``{"model": state_dict}``.
+
+    Args:
+        source: the checkpoint.
+        target: file to write.
+        half: write float32 as float16.
+
+    Returns:
+        The size of ``target`` in bytes.
+
+    Raises:
+        UserError: ``source`` is missing or is no checkpoint.
+    """
+    weights = _weights_of(source)
+    write_checkpoint({"model": halved(weights) if half else weights}, target)
+    return target.stat().st_size
+
+
+def export_folder(source: Path, folder: Path, config: Path | None, *, half: bool = True) -> int:
+    """Write a checkpoint as ``config.yaml`` and ``model.safetensors``.
+
+    Args:
+        source: the checkpoint.
+        folder: made if it is not there.
+        config: of the checkpoint; None: the ``config.yaml`` that training left beside it.
+        half: write float32 as float16.
+
+    Returns:
+        The size of the weights in bytes.
+
+    Raises:
+        UserError: ``source`` or its config is missing or cannot be used.
+    """
+    weights = _weights_of(source)
+    config = config or source.with_name(CONFIG_FILE)
+    if not config.is_file():
+        raise UserError(
+            f"there is no {str(config)!r}; give the config of the checkpoint by --config-file"
+        )
+    save_pretrained(setup_cfg(config), weights, folder, half=half)
+    return (folder / WEIGHTS_FILE).stat().st_size

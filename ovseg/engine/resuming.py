@@ -1,0 +1,168 @@
+"""May a training go on in its ``OUTPUT_DIR``, and may a new one begin there?
+
+A checkpoint carries the settings that its training must go on with. They are looked at before
+anything is built, loaded or written.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from detectron2.config import CfgNode
+
+from ovseg.data.datasets import dataset_classes, load_dataset
+from ovseg.errors import UserError
+from ovseg.utils.checkpoint_files import read_checkpoint
+from ovseg.utils.settings import check_settings
+
+logger = logging.getLogger(__name__)
+
+#: keys, or groups of keys, that a run may be resumed with another value of. The learning rate and
+#: its schedule take effect; the others do not change what is learned. docs/training.md lists them
+MAY_CHANGE = (
+    "SOLVER.BASE_LR",
+    "SOLVER.MAX_ITER",
+    "SOLVER.WARMUP_FACTOR",
+    "SOLVER.WARMUP_ITERS",
+    "SOLVER.WARMUP_METHOD",
+    "SOLVER.POLY_LR_POWER",
+    "SOLVER.POLY_LR_CONSTANT_ENDING",
+    "SOLVER.AMP",
+    "SOLVER.CHECKPOINT_PERIOD",
+    "SOLVER.TEST_IMS_PER_BATCH",
+    "TEST",
+    "DATASETS.TEST",
+    "DATASETS.CUSTOM",  # their names, classes and images count
+    "INPUT.MIN_SIZE_TEST",
+    "INPUT.MAX_SIZE_TEST",
+    "MODEL.MASK_FORMER.TEST",
+    "MODEL.CLIP_ADAPTER.CLIP_ENSEMBLE",
+    "MODEL.CLIP_ADAPTER.CLIP_ENSEMBLE_WEIGHT",
+    "MODEL.CLIP_ADAPTER.MASK_THR",
+    "MODEL.CLIP_ADAPTER.MASK_FILL",
+    "MODEL.CLIP_ADAPTER.MASK_EXPAND_RATIO",
+    "MODEL.CLIP_ADAPTER.MASK_MATTING",
+    "MODEL.CLIP_ADAPTER.MASK_PROMPT_FWD",
+    "MODEL.WEIGHTS",  # what it started from
+    "MODEL.DEVICE",
+    "DATALOADER",
+    "OUTPUT_DIR",
+    "WANDB",
+    "CUDNN_BENCHMARK",
+    "VIS_PERIOD",
+    "VERSION",
+)
+
+
+def training_settings(cfg: CfgNode) -> dict[str, Any]:
+    """What a training must go on with: values by config key, its class names and image counts."""
+    settings = dict(_flat(cfg))
+    settings["classes of DATASETS.TRAIN"] = len(names := dataset_classes(cfg.DATASETS.TRAIN))
+    settings |= {f"class {place}": name for place, name in enumerate(names)}
+    settings |= {f"images of {name}": len(load_dataset(name)) for name in cfg.DATASETS.TRAIN}
+    plain: dict[str, Any] = json.loads(json.dumps(settings))
+    return plain
+
+
+def _flat(node: CfgNode, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in node.items():
+        key = f"{prefix}{name}"
+        if key in MAY_CHANGE:
+            continue
+        if isinstance(value, CfgNode):
+            yield from _flat(value, f"{key}.")
+        else:
+            yield key, value
+
+
+def last_checkpoint(folder: str | os.PathLike[str]) -> Path | None:
+    """The checkpoint that a run in a folder goes on from; None where there is none."""
+    mark = Path(folder, "last_checkpoint")  # the file by which detectron2 finds it
+    if not mark.is_file():
+        return None
+    path = Path(folder, mark.read_text(encoding="utf-8").strip())
+    return path if path.is_file() else None
+
+
+def check_resume(cfg: CfgNode) -> None:
+    """Find out whether the training in ``OUTPUT_DIR``, if there is one, can go on as ``cfg`` says.
+
+    Raises:
+        UserError: it was begun with other settings, or is past ``SOLVER.MAX_ITER``.
+    """
+    path = last_checkpoint(cfg.OUTPUT_DIR)
+    if path is None:
+        return
+    entries = read_checkpoint(path, "--resume:", mmap=True).entries
+    done = entries.get("iteration", -1) + 1
+    if done > cfg.SOLVER.MAX_ITER:
+        raise UserError(
+            f"--resume: {path} has {done} iterations behind it, more than SOLVER.MAX_ITER "
+            f"{cfg.SOLVER.MAX_ITER}; give SOLVER.MAX_ITER {done} or more"
+        )
+    recorded = entries.get("trainer", {}).get("settings")
+    if recorded is None:
+        logger.warning("%s does not say with what settings it was trained: not checked.", path)
+        return
+    present = training_settings(cfg)
+    # keys that only this version, or only the one before it, has are no difference
+    same = [name for name in present if name in recorded or not name.isupper()]
+    check_settings(
+        {name: recorded.get(name) for name in same},
+        {name: present[name] for name in same},
+        what=f"--resume: {path}",
+        way_out="give the same; or start anew from its weights, with MODEL.WEIGHTS "
+        f"{path} and another OUTPUT_DIR",
+        names={name: name for name in same},
+    )
+
+
+def earlier_training(folder: str | os.PathLike[str]) -> list[Path]:
+    """What shows that a training ran in a folder; an evaluation or a config shows none."""
+    folder = Path(folder)
+    metrics = folder / "metrics.json"
+    signs = [folder / "last_checkpoint", *sorted(folder.glob("model_*.pth"))]
+    found = [path for path in signs if path.is_file()]
+    # a run that ended before its first line leaves an empty one
+    return found + ([metrics] if metrics.is_file() and metrics.stat().st_size else [])
+
+
+def check_fresh(cfg: CfgNode, overwrite: bool) -> None:
+    """Find out whether a new training would be mixed with an earlier one in ``OUTPUT_DIR``.
+
+    Raises:
+        UserError: it would; or with ``overwrite`` the weights to start from would be removed.
+    """
+    found = earlier_training(cfg.OUTPUT_DIR)
+    if found and not overwrite:
+        names = ", ".join(path.name for path in found[:3]) + (" ..." if len(found) > 3 else "")
+        raise UserError(
+            f"config key OUTPUT_DIR: {cfg.OUTPUT_DIR!r} holds an earlier training ({names}); give "
+            "--resume to go on with it, another OUTPUT_DIR, or --overwrite to remove its files"
+        )
+    needed = {
+        Path(cfg.MODEL.WEIGHTS).resolve(),
+        Path(cfg.MODEL.CLIP_ADAPTER.CLIP_MODEL_NAME).resolve(),
+    }
+    for path in found:
+        if path.resolve() in needed:
+            raise UserError(
+                f"--overwrite would remove {path}, which this training starts from; move it, or "
+                "give another OUTPUT_DIR"
+            )
+
+
+def remove_training(folder: str | os.PathLike[str]) -> None:
+    """Remove an earlier training from a folder: checkpoints, metrics, logs and its config.
+
+    Results of evaluations stay, in ``inference``; a new evaluation writes them anew.
+    """
+    kinds = ("metrics.json", "events.out.tfevents.*", "log.txt*", "config.yaml")
+    others = [path for kind in kinds for path in Path(folder).glob(kind)]
+    for path in [*earlier_training(folder), *others]:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,89 @@
+"""Pictures of every kind that :class:`ovseg.Predictor` takes, as arrays."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ovseg.errors import UserError
+from ovseg.utils.images import read_image, rgb_array
+
+#: one picture: a path; a Pillow image; uint8 (H, W, 3), RGB; or a tensor (3, H, W), RGB, uint8 in
+#: 0..255 or float in 0..1
+Picture = str | os.PathLike[str] | Image.Image | np.ndarray | Tensor
+_LOADING_THREADS = 2
+
+
+def is_one_picture(images: Any) -> bool:
+    """Whether something is one picture and not several."""
+    if isinstance(images, np.ndarray | Tensor):
+        return images.ndim <= 3
+    return isinstance(images, str | os.PathLike | Image.Image)
+
+
+def picture_array(image: Picture, bgr: bool) -> np.ndarray:
+    """A picture as uint8 (H, W, 3), RGB."""
+    if isinstance(image, str | os.PathLike):
+        return read_image(image)
+    if isinstance(image, Image.Image):
+        return rgb_array(image)
+    if isinstance(image, Tensor):
+        image = _tensor_array(image)
+    if not isinstance(image, np.ndarray):
+        raise ValueError(
+            "image must be a path, a Pillow image, an array or a tensor, "
+            f"not a {type(image).__name__}"
+        )
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+        raise ValueError(f"image must be uint8 (H, W, 3), not {image.dtype} {image.shape}")
+    return np.ascontiguousarray(image[:, :, ::-1]) if bgr else image
+
+
+def _tensor_array(image: Tensor) -> np.ndarray:
+    if image.ndim != 3 or image.shape[0] != 3:
+        raise ValueError(f"a tensor must be (3, H, W), not {tuple(image.shape)}")
+    image = image.detach().cpu()
+    if image.is_floating_point():
+        if not (image.numel() and float(image.min()) >= 0 and float(image.max()) <= 1):
+            raise ValueError("a tensor of floats must have values in 0..1; or give uint8 in 0..255")
+        image = (255 * image).round().to(torch.uint8)
+    return np.ascontiguousarray(image.permute(1, 2, 0).numpy())
+
+
+def read_ahead(
+    images: Iterable[Picture],
+    bgr: bool,
+    on_error: Callable[[Picture, UserError], None] | None,
+    ahead: int,
+) -> Iterator[np.ndarray]:
+    """Pictures as arrays, up to ``ahead`` of them read before they are asked for."""
+    source = iter(images)
+    with ThreadPoolExecutor(_LOADING_THREADS) as threads:
+        waiting: deque[tuple[Picture, Future[np.ndarray]]] = deque()
+        try:
+            while True:
+                for image in islice(source, ahead - len(waiting)):
+                    waiting.append((image, threads.submit(picture_array, image, bgr)))
+                if not waiting:
+                    return
+                image, reading = waiting.popleft()
+                try:
+                    array = reading.result()
+                except UserError as error:
+                    if on_error is None:
+                        raise
+                    on_error(image, error)
+                else:
+                    yield array
+        finally:
+            for _, reading in waiting:
+                reading.cancel()

@@ -1,0 +1,183 @@
+"""Weights by name: the embedded model, the released checkpoints, folders and repositories.
+
+A name is
+
+* ``tiny``, ``swinB-vitL14``, ``R101c-vitB16`` or another of :data:`RELEASED`;
+* ``hf://owner/name`` or ``hf://owner/name@revision``, a repository of the Hugging Face Hub;
+* a folder with ``config.yaml`` and ``model.safetensors``, as :func:`save_pretrained` writes it and
+  such a repository holds;
+* the path of a checkpoint, with a config.
+
+:func:`resolve` turns it into a config file and a file of weights. Released checkpoints are fetched
+from Google Drive when they are first asked for and kept in ``$OVSEG_HOME/weights`` (by default
+``~/.cache/ovseg/weights``); whoever has no network puts them there by hand. As ``MODEL.WEIGHTS``
+the released ones are written ``ovseg://NAME``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from ovseg.errors import UserError
+from ovseg.released import (
+    HUB_SCHEME,
+    OVSEG_SCHEME,
+    RELEASED,
+    WEIGHTS_FILE,
+    Released,
+    fetch,
+    file_of_hub,
+    is_released,
+    released_as,
+)
+from ovseg.utils.io import atomic_path, make_folder
+from ovseg.utils.package_files import config_path
+
+if TYPE_CHECKING:
+    from detectron2.config import CfgNode
+    from torch import Tensor
+
+CONFIG_FILE = "config.yaml"
+# a config whose CLIP has no name: the file of the weights says its architecture
+_CLIP_INSIDE = re.compile(
+    rf"^\s*CLIP_MODEL_NAME:\s*['\"]?{re.escape(WEIGHTS_FILE)}\b", re.MULTILINE
+)
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """A model's config file and its weights, both on this machine."""
+
+    config: Path
+    weights: Path
+
+    @property
+    def opts(self) -> list[str]:
+        """What :func:`ovseg.config.setup_cfg` needs besides the config, as KEY VALUE pairs."""
+        opts = ["MODEL.WEIGHTS", str(self.weights)]
+        text = self.config.read_text(encoding="utf-8") if self.config.is_file() else ""
+        if _CLIP_INSIDE.search(text):
+            opts += ["MODEL.CLIP_ADAPTER.CLIP_MODEL_NAME", str(self.weights)]
+        return opts
+
+
+def resolve(
+    name: str | os.PathLike[str],
+    config: str | os.PathLike[str] | None = None,
+    use: Literal["demo", "evaluation"] = "demo",
+) -> Pretrained:
+    """The config file and the weights that a name means; weights are fetched if they are not there.
+
+    Args:
+        name: see the head of this file.
+        config: in place of the one that comes with the weights; a checkpoint's path needs it,
+            unless the file is a released one or ``config.yaml`` of its training lies beside it.
+        use: of the released ones: the config for single pictures, or the one that the published
+            scores come from.
+
+    Raises:
+        UserError: there is no such thing, it cannot be had, or a config is missing.
+    """
+    path, text = Path(name), str(name)
+    given = Path(config) if config else None
+    if text.startswith(HUB_SCHEME):
+        return Pretrained(given or file_of_hub(text, CONFIG_FILE), file_of_hub(text, WEIGHTS_FILE))
+    if text.removeprefix(OVSEG_SCHEME) in RELEASED or text.startswith(OVSEG_SCHEME):
+        released = released_as(text.removeprefix(OVSEG_SCHEME))
+        return Pretrained(given or config_path(_config_of(released, use)), fetch(text))
+    if path.is_dir():
+        for file in (CONFIG_FILE, WEIGHTS_FILE):
+            if not (path / file).is_file() and not (file == CONFIG_FILE and given):
+                raise UserError(
+                    f"model {text!r}: the folder lacks {file}; wanted are {CONFIG_FILE} and "
+                    f"{WEIGHTS_FILE}, as tools/export_checkpoint.py --safetensors writes them"
+                )
+        return Pretrained(given or path / CONFIG_FILE, path / WEIGHTS_FILE)
+    if path.is_file():
+        return Pretrained(given or _config_for(path, use), path)
+    raise UserError(
+        f"model {text!r}: neither a known name nor a path; give {', '.join(RELEASED)}, "
+        "hf://owner/name, or the path of a checkpoint or of a saved model's folder"
+    )
+
+
+def _config_of(released: Released, use: str) -> str:
+    return released.demo_config if use == "demo" else released.config
+
+
+def _config_for(path: Path, use: str) -> Path:
+    beside = path.with_name(CONFIG_FILE)
+    if beside.is_file():
+        return beside
+    if is_released(path.name):
+        return config_path(_config_of(released_as(path.name), use))
+    raise UserError(
+        f"model {str(path)!r}: a checkpoint does not say its config, and there is no {CONFIG_FILE} "
+        "beside it; give config, for example configs/ovseg_swinB_vitL_demo.yaml"
+    )
+
+
+def save_pretrained(
+    cfg: CfgNode, weights: dict[str, Tensor], folder: str | os.PathLike[str], *, half: bool = False
+) -> Path:
+    """Write ``config.yaml`` and ``model.safetensors``, both whole or neither.
+
+    The config is written without what belongs to this machine: device, output folder, data sets of
+    one's own. A ``CLIP_MODEL_NAME`` that is a file becomes ``model.safetensors``, whose metadata
+    then say the CLIP's architecture.
+
+    Args:
+        cfg: of the model.
+        weights: its state dict.
+        folder: made if it is not there; files of these names are replaced.
+        half: write float32 as float16.
+
+    Returns:
+        The folder.
+
+    Raises:
+        UserError: the folder cannot be made, or CLIP's file is not there any more.
+    """
+    from ovseg.modeling.clip import is_clip_file
+    from ovseg.utils.write_checkpoint import halved, save_safetensors
+
+    folder = Path(folder)
+    make_folder(folder, "folder")
+    clip = cfg.MODEL.CLIP_ADAPTER.CLIP_MODEL_NAME
+    metadata = {"model_cfg": json.dumps(_architecture(clip))} if is_clip_file(clip) else {}
+    tensors = halved(weights) if half else weights
+    with ExitStack() as files:
+        config = files.enter_context(atomic_path(folder / CONFIG_FILE))
+        target = files.enter_context(atomic_path(folder / WEIGHTS_FILE))
+        config.write_text(_portable(cfg).dump(), encoding="utf-8")
+        save_safetensors(tensors, metadata, target)
+    return folder
+
+
+def _architecture(clip: str) -> dict[str, Any]:
+    from ovseg.modeling.clip import architecture_of_file, read_clip_file
+
+    weights, model_cfg = read_clip_file(clip)
+    return architecture_of_file(clip, weights, model_cfg)
+
+
+def _portable(cfg: CfgNode) -> CfgNode:
+    from ovseg.config.files import default_cfg
+    from ovseg.modeling.clip import is_clip_file
+
+    usual, cfg = default_cfg(), cfg.clone()
+    cfg.defrost()
+    cfg.MODEL.WEIGHTS = ""
+    cfg.MODEL.DEVICE = usual.MODEL.DEVICE
+    cfg.OUTPUT_DIR = usual.OUTPUT_DIR
+    cfg.DATASETS.CUSTOM = usual.DATASETS.CUSTOM
+    cfg.TEST.LOAD_PROPOSALS = cfg.TEST.SAVE_PROPOSALS = ""
+    if is_clip_file(cfg.MODEL.CLIP_ADAPTER.CLIP_MODEL_NAME):
+        cfg.MODEL.CLIP_ADAPTER.CLIP_MODEL_NAME = WEIGHTS_FILE
+    return cfg

@@ -1,0 +1,1 @@
+"""Predictions as files: one module a format, and where the files go."""

@@ -1,0 +1,197 @@
+"""Where the files of predictions go, and that they are written whole; the JSON comes last."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ovseg.errors import UserError
+from ovseg.results.formats import DEFAULT_FORMATS, FORMATS
+from ovseg.utils.images import IMAGE_SUFFIXES
+from ovseg.utils.io import atomic_path, make_folder
+
+if TYPE_CHECKING:
+    from ovseg.prediction import Prediction
+    from ovseg.segments import InstancePrediction, PanopticPrediction
+
+
+@dataclass(frozen=True)
+class ResultPaths:
+    """Where the files of one picture go."""
+
+    overlay: Path
+    labels: Path
+    summary: Path
+
+    @classmethod
+    def beside(cls, overlay: Path, name: str) -> ResultPaths:
+        """``NAME_labels.png`` and ``NAME.json`` in the overlay's folder."""
+        return cls(overlay, overlay.parent / f"{name}_labels.png", overlay.parent / f"{name}.json")
+
+    def all(self) -> tuple[Path, Path, Path]:
+        """Overlay, label map and JSON."""
+        return self.overlay, self.labels, self.summary
+
+    @property
+    def panoptic(self) -> Path:
+        """``NAME_panoptic.png``, of segments."""
+        return self.summary.with_name(f"{self.summary.stem}_panoptic.png")
+
+    @property
+    def name(self) -> str:
+        """Of the picture among the others."""
+        return self.summary.stem
+
+    @property
+    def folder(self) -> Path:
+        """Of the results."""
+        return self.summary.parent
+
+    def part(self, subfolder: str, suffix: str) -> Path:
+        """The file of a format that has a subfolder."""
+        return self.folder / subfolder / f"{self.name}{suffix}"
+
+    def possible(self) -> list[Path]:
+        """Where files may be written, in whatever format."""
+        parts = [path for format in FORMATS.values() for path in format.paths(self)]
+        return list(dict.fromkeys([*self.all(), self.panoptic, *parts]))
+
+
+def plan_outputs(inputs: Sequence[Path], output: str) -> list[ResultPaths]:
+    """Where the results of every input go; no two share a file and no input is overwritten.
+
+    Raises:
+        UserError: ``output`` cannot be used.
+    """
+    target = Path(output).expanduser()
+    taken = {path.resolve() for path in inputs}
+    if not target.is_dir() and target.suffix.lower() in IMAGE_SUFFIXES:
+        if len(inputs) > 1:
+            raise UserError(
+                f"--output {output!r} is one file name for {len(inputs)} pictures; give a folder"
+            )
+        paths = [ResultPaths.beside(target, target.stem)]
+        if any(path.resolve() in taken for path in paths[0].possible()):
+            raise UserError(f"--output {output!r} would overwrite the input; give another name")
+    else:
+        paths = []
+        for path in inputs:
+            paths.append(_free_paths(target, path, taken))
+            taken.update(result.resolve() for result in paths[-1].possible())
+    folder = paths[0].folder
+    make_folder(folder, "--output")
+    if not os.access(folder, os.W_OK):
+        raise UserError(f"--output {str(folder)!r} cannot be written to; give another folder")
+    return paths
+
+
+def _free_paths(folder: Path, picture: Path, taken: set[Path]) -> ResultPaths:
+    # photographs stay JPEG; drawings and everything else would show its artefacts
+    suffix = ".jpg" if picture.suffix.lower() in {".jpg", ".jpeg"} else ".png"
+    lower = {str(path).casefold() for path in taken}  # some file systems ignore case
+    name, number = picture.stem, 1
+    while True:
+        paths = ResultPaths.beside(folder / f"{name}_overlay{suffix}", name)
+        if not any(str(path.resolve()).casefold() in lower for path in paths.possible()):
+            return paths
+        number += 1
+        name = f"{picture.stem}_{number}"
+
+
+def save_result(
+    prediction: Prediction,
+    paths: ResultPaths,
+    about: dict[str, Any],
+    formats: Sequence[str] = DEFAULT_FORMATS,
+    panoptic: PanopticPrediction | None = None,
+    instances: InstancePrediction | None = None,
+) -> None:
+    """Write the files, each whole or not at all; the JSON comes last.
+
+    Args:
+        prediction: with its image.
+        paths: where to; missing folders are made, existing files replaced.
+        about: further entries of the JSON (the picture's file, the model).
+        formats: names of :data:`ovseg.results.formats.FORMATS`.
+        panoptic: of the same image; the overlay shows its segments, ``NAME_panoptic.png`` has their
+            ids, and the JSON lists them as ``segments``.
+        instances: of the same image; listed in the JSON.
+
+    Raises:
+        UserError: a file cannot be written.
+    """
+    summary = {**about, **prediction.describe()}
+    if panoptic is not None:
+        summary |= {"segments": panoptic.describe(), "panoptic": paths.panoptic.name}
+    if instances is not None:
+        summary |= {"instances": instances.describe()}
+    try:
+        if panoptic is not None:
+            with atomic_path(paths.panoptic) as path:
+                panoptic.id_image().save(path)
+        for name in formats:
+            shown: Any = panoptic if name == "overlay" and panoptic is not None else prediction
+            FORMATS[name].write(shown, paths, about)
+            written = FORMATS[name].paths(paths)[0].relative_to(paths.folder)
+            summary["label_map" if name == "labels" else name] = written.as_posix()
+        with atomic_path(paths.summary) as path:
+            path.write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    except OSError as error:
+        raise _unwritable(paths.folder, error) from error
+
+
+def finish_results(done: Sequence[ResultPaths], formats: Sequence[str]) -> list[Path]:
+    """Write the files of all pictures, of those formats that have one.
+
+    Args:
+        done: the pictures that were saved in these formats, in this run or before.
+        formats: see :func:`save_result`.
+
+    Returns:
+        The files.
+
+    Raises:
+        UserError: a file cannot be written, or one of an earlier run cannot be read.
+    """
+    finishers = [FORMATS[name].finish for name in formats if FORMATS[name].finish]
+    try:
+        return [finish(done[0].folder, done) for finish in finishers if finish and done]
+    except OSError as error:
+        raise _unwritable(done[0].folder, error) from error
+
+
+def is_done(
+    paths: ResultPaths,
+    formats: Sequence[str],
+    class_names: Sequence[str],
+    file: str,
+    model: Mapping[str, object],
+) -> bool:
+    """Whether an earlier run saved a picture in all these formats, for the same words and model.
+
+    Args:
+        paths: of the picture.
+        formats: see :func:`save_result`.
+        class_names: in their order.
+        file: the picture's own.
+        model: as in the JSON; what it runs on makes no difference.
+    """
+    wanted = [path for name in formats for path in FORMATS[name].paths(paths)]
+    if not all(path.exists() for path in (*wanted, paths.summary)):
+        return False
+    try:
+        summary = json.loads(paths.summary.read_text("utf-8"))
+        names = [entry["name"] for entry in summary["classes"]]
+        same_model = {**summary["model"], "device": ""} == {**model, "device": ""}
+        return names == list(class_names) and summary["file"] == file and same_model
+    except (OSError, ValueError, KeyError, TypeError):  # no JSON of ours
+        return False
+
+
+def _unwritable(folder: Path, error: OSError) -> UserError:
+    reason = error.strerror or str(error)
+    return UserError(f"cannot write results to {str(folder)!r} ({reason}); give another --output")

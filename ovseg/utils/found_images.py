@@ -1,0 +1,101 @@
+"""Which pictures a user means: files, folders and patterns."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ovseg.errors import UserError
+from ovseg.utils.images import IMAGE_SUFFIXES
+
+
+@dataclass(frozen=True)
+class FoundImages:
+    """What :func:`find_images` found.
+
+    Attributes:
+        images: pictures, without repeats.
+        errors: a line for each file, folder or pattern that gave none.
+        others: other files of the folders, which are passed over, by suffix.
+    """
+
+    images: list[Path]
+    errors: list[str]
+    others: Counter[str] = field(default_factory=Counter)
+
+    def passed_over(self) -> str:
+        """``2 other files (txt, xmp)``; empty if there are none."""
+        count = self.others.total()
+        kinds = ", ".join(sorted(suffix[1:] or "without suffix" for suffix in self.others))
+        return f"{count} other file{'s' * (count > 1)} ({kinds})" if count else ""
+
+
+def find_images(patterns: Sequence[str], recursive: bool = False) -> FoundImages:
+    """Expand files, folders and patterns.
+
+    Args:
+        patterns: as a user gives them.
+        recursive: take the pictures in the folders of a folder too.
+
+    Raises:
+        UserError: there is nothing to expand.
+    """
+    if not patterns:
+        raise UserError("no input; give pictures, folders or patterns such as 'photos/*.jpg'")
+    found: dict[Path, Path] = {}
+    result = FoundImages([], [])
+    for pattern in patterns:
+        path = Path(pattern).expanduser()
+        if path.is_dir():
+            paths, others = _pictures_in(path, recursive)
+            result.others.update(others)
+            problem = f"input folder {pattern!r} holds no pictures ({_known_suffixes()})"
+            if not recursive and any(entry.is_dir() for entry in path.iterdir()):
+                problem += "; --recursive looks into its folders"
+        elif path.exists():  # before the pattern: a name may hold brackets
+            paths, problem = [path], ""
+        else:
+            paths = [Path(name) for name in sorted(glob.glob(str(path), recursive=True))]
+            paths = [match for match in paths if match.is_file()]
+            problem = f"input {pattern!r}: no such file, folder or pattern match; check the path"
+        if not paths:
+            result.errors.append(problem)
+        found.update((match.resolve(), match) for match in paths if match.resolve() not in found)
+    result.images.extend(found.values())
+    return result
+
+
+def _pictures_in(folder: Path, recursive: bool) -> tuple[list[Path], Counter[str]]:
+    """Its pictures, and its other files by suffix; hidden files and folders are left out."""
+    pictures: list[Path] = []
+    others: Counter[str] = Counter()
+    for root, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and recursive)
+        for file in (Path(root, name) for name in sorted(names) if not name.startswith(".")):
+            # results of an earlier run with the same folder as --output are no inputs
+            if _is_result(file) or not file.is_file():
+                continue
+            if file.suffix.lower() in IMAGE_SUFFIXES:
+                pictures.append(file)
+            else:
+                others[file.suffix.lower()] += 1
+    return pictures, others
+
+
+def _is_result(file: Path) -> bool:
+    if file.suffix == ".json":
+        return file.with_name(f"{file.stem}_labels.png").exists()
+    name, mark, _ = file.stem.rpartition("_")
+    return (
+        bool(mark)
+        and file.stem.endswith(("_overlay", "_labels"))
+        and (file.with_name(f"{name}.json").exists())
+    )
+
+
+def _known_suffixes() -> str:
+    return ", ".join(sorted(suffix[1:] for suffix in IMAGE_SUFFIXES))

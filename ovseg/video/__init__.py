@@ -1,0 +1,1 @@
+"""Videos: reading and writing them, and segmenting their frames steadily."""

@@ -1,0 +1,143 @@
+"""Videos by OpenCV: frames of a file or a camera, and a file of frames."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from ovseg.errors import UserError
+
+#: what can be written, and the four-character code of its compression
+CODECS = {".mp4": "mp4v", ".m4v": "mp4v", ".mov": "mp4v", ".avi": "MJPG", ".mkv": "MJPG"}
+# of cameras and files that do not say it
+_USUAL_RATE = 25.0
+
+
+def _opencv() -> Any:
+    # what OpenCV and FFmpeg would write to the terminal is said by our errors
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
+    import cv2
+
+    return cv2
+
+
+class VideoSource:
+    """The frames of a video file or of a camera.
+
+    Attributes:
+        rate: frames a second.
+        announced: frames that the file says it has; None of a camera.
+        count: frames that were read so far.
+    """
+
+    def __init__(self, source: str) -> None:
+        """Open it.
+
+        Args:
+            source: the path of a file, or the number of a camera, from 0.
+
+        Raises:
+            UserError: there is no such file or camera, or it is no video.
+        """
+        cv2 = _opencv()
+        self.is_camera = source.isdigit() and not Path(source).exists()
+        self.name = source
+        path = Path(source).expanduser()
+        if not self.is_camera and not path.is_file():
+            what = "is a folder, a video file is needed" if path.is_dir() else "does not exist"
+            raise UserError(f"input {source!r} {what}; give a video, or the number of a camera")
+        self._capture = cv2.VideoCapture(int(source) if self.is_camera else str(path))
+        if not self._capture.isOpened():
+            if self.is_camera:
+                raise UserError(f"there is no camera {source}; give another number, or a file")
+            raise UserError(
+                f"input {source!r} cannot be opened as a video; give an intact MP4, AVI or MKV file"
+            )
+        rate = float(self._capture.get(cv2.CAP_PROP_FPS))
+        self.rate = rate if 0 < rate < 1000 else _USUAL_RATE
+        announced = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        self.announced = None if self.is_camera or announced <= 0 else announced
+        self.count = 0
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        """Frames, uint8 (H, W, 3), RGB; as long as they can be read."""
+        while True:
+            there, frame = self._capture.read()
+            if not there or frame is None:
+                return
+            self.count += 1
+            yield np.ascontiguousarray(frame[:, :, ::-1])
+
+    @property
+    def broke_off(self) -> bool:
+        """Whether, at its end, a file gave fewer frames than it announced.
+
+        Some files estimate their number, so 2 % may be missing.
+        """
+        if self.announced is None:
+            return False
+        return self.count < self.announced - max(1, round(0.02 * self.announced))
+
+    def close(self) -> None:
+        """Let the file or the camera go."""
+        self._capture.release()
+
+
+class VideoFile:
+    """A video that is written frame by frame; as a context it is closed at the end."""
+
+    def __init__(self, path: Path, rate: float) -> None:
+        """Nothing is written before the first frame, which says the size.
+
+        Args:
+            path: with a suffix of :data:`CODECS`.
+            rate: frames a second.
+        """
+        self.path = path
+        self.rate = rate
+        self.count = 0
+        self._writer: Any = None
+        self._shape: tuple[int, ...] = ()
+
+    def write(self, frame: np.ndarray) -> None:
+        """Add a frame, uint8 (H, W, 3), RGB, of the first one's size.
+
+        Raises:
+            UserError: this OpenCV cannot write such files, or not there.
+            ValueError: a frame of another size, which OpenCV would drop without a word.
+        """
+        cv2 = _opencv()
+        # compression takes even sizes only, and would cut a row or column off
+        odd = [(0, side % 2) for side in frame.shape[:2]]
+        frame = np.pad(frame, [*odd, (0, 0)], mode="edge")
+        if self._writer is None:
+            self._shape = frame.shape
+            code = cv2.VideoWriter_fourcc(*CODECS[self.path.suffix.lower()])
+            self._writer = cv2.VideoWriter(str(self.path), code, self.rate, frame.shape[1::-1])
+            if not self._writer.isOpened():
+                raise UserError(
+                    f"this OpenCV cannot write {self.path.suffix} files to "
+                    f"{str(self.path.parent)!r}; give another --output, for example pred.avi"
+                )
+        if frame.shape != self._shape:
+            raise ValueError(f"a frame of {frame.shape} in a video of {self._shape}")
+        self._writer.write(np.ascontiguousarray(frame[:, :, ::-1]))
+        self.count += 1
+
+    def __enter__(self) -> VideoFile:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        if self._writer is not None:
+            self._writer.release()

@@ -1,0 +1,81 @@
+"""The classes to look for: names, synonyms, and what a single class competes with.
+
+PyTorch is imported when tensors come, so that command lines can check class names without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+#: competes with a class that is alone, since classification is by contrast
+OTHERS = "others"
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The classes to look for, each by its name and maybe by synonyms.
+
+    All words compete, and a pixel has the class of its best word. A single class competes with the
+    internal word "others"; it stands for no class, and pixels that it wins have none.
+
+    Attributes:
+        names: of the C classes.
+        words_of_class: of each class the words that it is found by, mostly its name first.
+    """
+
+    names: tuple[str, ...]
+    words_of_class: tuple[tuple[str, ...], ...]
+
+    @classmethod
+    def of(cls, class_names: Iterable[str | Sequence[str]]) -> Vocabulary:
+        """The vocabulary of class names; a class with synonyms is a list, its name first."""
+        entries = ((entry,) if isinstance(entry, str) else entry for entry in class_names)
+        words = tuple(tuple(word.strip() for word in entry) for entry in entries)
+        return cls(tuple(entry[0] for entry in words), words)
+
+    def __len__(self) -> int:
+        """The number of classes."""
+        return len(self.names)
+
+    @cached_property
+    def words(self) -> tuple[str, ...]:
+        """Everything that competes: the W words of all classes, in their order, and "others"."""
+        words = tuple(word for words in self.words_of_class for word in words)
+        return (*words, OTHERS) if len(self) == 1 else words
+
+    @cached_property
+    def class_of_word(self) -> tuple[int, ...]:
+        """The class of each of the W words; -1 for "others"."""
+        places = tuple(place for place, words in enumerate(self.words_of_class) for _ in words)
+        return (*places, -1) if len(self) == 1 else places
+
+    def best_of_words(self, values: Tensor, dim: int = 0) -> Tensor:
+        """The largest value of each class's words; "others" is left out.
+
+        Args:
+            values: float, W long in ``dim``.
+            dim: the dimension of the words.
+
+        Returns:
+            The same, but C classes long in ``dim``.
+        """
+        if self.class_of_word == tuple(range(len(self))):
+            return values
+        sizes = [len(words) for words in self.words_of_class]
+        of_classes = values.narrow(dim, 0, sum(sizes)).split(sizes, dim)
+        import torch
+
+        return torch.stack([words.amax(dim) for words in of_classes], dim)
+
+    def class_labels(self, labels: Tensor) -> Tensor:
+        """Labels int64 of words, -1 for none, as labels of classes."""
+        import torch
+
+        table = torch.tensor([*self.class_of_word, -1], device=labels.device)
+        return table[labels]

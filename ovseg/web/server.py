@@ -1,0 +1,105 @@
+"""Serves the page. Nothing but what visitors ask for goes over the network, in or out."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import tempfile
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ovseg.utils.package_files import package_folder
+from ovseg.web.handlers import Handlers
+from ovseg.web.tasks import Tasks
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from ovseg.web.events import Example
+
+# the samples of a clone, which an installation does not have, and words that fit them
+_FOLDER = package_folder("resources") / "samples"
+_SAMPLES = {
+    "flamingo.jpg": ("flamingo", "forest", "gravel", "water"),
+    "ball.jpg": ("soccer ball", "teapot", "night sky", "grass"),
+    "fries.jpg": ("french fries", "eggplant", "painted wall", "carpet"),
+    "maple_leaf.jpg": ("maple leaf", "sunset sky", "sand", "snow"),
+    "mouse.jpg": ("mouse", "stone wall", "gravel", "carpet"),
+    "peacock.jpg": ("peacock", "forest", "grass"),
+}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the server allows.
+
+    Attributes:
+        max_upload: bytes of a picture's file.
+        queue: how many requests may wait.
+    """
+
+    max_upload: int = 20 * 2**20
+    queue: int = 20
+
+
+def examples() -> list[Example]:
+    """The samples that are there, with their class names."""
+    from ovseg.web.events import Example
+
+    pictures = {_FOLDER / name: words for name, words in _SAMPLES.items()}
+    return [Example(path, words) for path, words in pictures.items() if path.is_file()]
+
+
+def build_app(
+    tasks: Tasks, folder: Path, limits: Limits, auth: tuple[str, str] | None = None
+) -> FastAPI:
+    """The page as an ASGI application.
+
+    Args:
+        tasks: answers what visitors ask for.
+        folder: for uploads and results; it exists.
+        limits: of what visitors may do.
+        auth: a user's name and password that everybody has to give.
+    """
+    # read when Gradio is imported, and when a page is built
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    os.environ["GRADIO_TEMP_DIR"] = str(folder)
+    import gradio as gr
+    from fastapi import FastAPI
+
+    from ovseg.web.page import STYLE, build_page, theme
+
+    page = build_page(Handlers(tasks, folder), examples(), limits.queue)
+    # Gradio looks only in launched pages whether a file that a request names is an upload; without
+    # this any picture of the server could be asked for
+    page.has_launched = True
+    return gr.mount_gradio_app(
+        FastAPI(openapi_url=None), page, path="/", allowed_paths=[str(_FOLDER)],
+        auth=auth, max_file_size=limits.max_upload, theme=theme(), css=STYLE, footer_links=[],
+        run_history=False, enable_monitoring=False, ssr_mode=False, pwa=False, mcp_server=False,
+        show_error=False,
+    )  # fmt: skip
+
+
+def serve(app: Any, listening: socket.socket) -> None:
+    """Serve until Ctrl+C."""
+    import uvicorn
+
+    # a page that is open keeps a connection; it is not waited for
+    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1)
+    with suppress(KeyboardInterrupt):
+        uvicorn.Server(config).run(sockets=[listening])
+
+
+def run(
+    tasks: Tasks, listening: socket.socket, limits: Limits, auth: tuple[str, str] | None = None
+) -> None:
+    """Build the page and serve it; uploads and results are deleted at the end."""
+    # to be told to end is an end like Ctrl+C: it cleans up
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+    with tempfile.TemporaryDirectory(prefix="ovseg-web-") as folder:
+        serve(build_app(tasks, Path(folder), limits, auth), listening)

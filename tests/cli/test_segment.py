@@ -1,0 +1,367 @@
+"""``ovseg segment`` from the command line to the files, on a small model with random weights."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from detectron2.modeling import build_model
+from PIL import Image
+from tiny_world import CONFIGS, tiny_opts, write_clip
+
+from ovseg.cli import model_choice, segment, windows
+from ovseg.colours import palette
+from ovseg.config import setup_cfg
+from ovseg.errors import UserError
+from ovseg.predictor import Predictor
+
+WORDS = ["Oculus", "Ukulele", "blue sky"]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """The part of a command line that names a small random model."""
+    folder = tmp_path_factory.mktemp("model")
+    opts = tiny_opts(write_clip(folder / "clip.pt"))
+    torch.manual_seed(0)
+    built = build_model(setup_cfg(CONFIGS / "ovseg_swinB_vitL_bs32_120k.yaml", opts))
+    torch.save({"model": built.state_dict()}, folder / "weights.pth")
+    return ["--opts", *opts, "MODEL.WEIGHTS", str(folder / "weights.pth")]
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for name in ("a.jpeg", "b.png", "c.png"):
+        small = rng.integers(0, 256, (5, 7, 3), dtype=np.uint8)
+        Image.fromarray(small).resize((84, 60)).save(folder / name)
+    return folder
+
+
+def run(config: str, *args: object) -> int:
+    """``ovseg segment ...`` in this process; the exit code."""
+    try:
+        segment.main(["--config-file", str(CONFIGS / config), *map(str, args)])
+    except SystemExit as ended:
+        return int(str(ended.code))
+    return 0
+
+
+EVALUATION, DEMO = "ovseg_swinB_vitL_bs32_120k.yaml", "ovseg_swinB_vitL_demo.yaml"
+
+
+@pytest.mark.parametrize("config", [EVALUATION, DEMO])
+def test_published_command(
+    config: str,
+    model: list[str],
+    photos: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    output = tmp_path / "pred"
+    picture = photos / "a.jpeg"
+    assert run(config, "--class-names", *WORDS, "--input", picture, "--output", output, *model) == 0
+    assert f"results in {output}" in capsys.readouterr().out
+    assert {path.name for path in output.iterdir()} == {"a_overlay.jpg", "a_labels.png", "a.json"}
+    summary = json.loads((output / "a.json").read_text("utf-8"))
+    with Image.open(output / "a_labels.png") as file:
+        labels = np.asarray(file)
+    assert labels.shape == (60, 84)
+    assert [entry["name"] for entry in summary["classes"]] == WORDS
+    for entry in summary["classes"]:
+        assert entry["pixels"] == (labels == entry["label"]).sum()
+    assert summary["no_class"]["pixels"] == (labels == 255).sum()
+    assert sum(entry["pixels"] for entry in summary["classes"]) > 0
+    assert summary["file"] == str(picture)
+    assert summary["model"]["config"] == config
+    expected = "OVSegDEMO" if config == DEMO else "OVSeg"
+    assert summary["model"]["architecture"] == expected
+    with Image.open(output / "a_overlay.jpg") as overlay:
+        assert overlay.width > 640
+
+
+def test_the_demo_writes_what_the_predictor_says(
+    model: list[str], photos: Path, tmp_path: Path
+) -> None:
+    args = ["--class-names", *WORDS, "--input", photos / "b.png", "--output", tmp_path / "out.png"]
+    assert run(EVALUATION, *args, *model) == 0
+    with Image.open(photos / "b.png") as file:
+        image = np.asarray(file)
+    predictor = Predictor(setup_cfg(CONFIGS / EVALUATION, model[1:]))
+    prediction = predictor(image, WORDS)
+    with Image.open(tmp_path / "out_labels.png") as file:
+        labels = np.asarray(file).astype(int)
+    np.testing.assert_array_equal(np.where(labels == 255, -1, labels), prediction.labels)
+    assert (tmp_path / "out.png").exists()
+    assert (tmp_path / "out.json").exists()
+
+
+def test_the_embedded_model_looks_for_all_it_knows(
+    model: list[str], photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model_choice, "EMBEDDED_CONFIG", CONFIGS / EVALUATION)
+    monkeypatch.chdir(tmp_path)  # found from anywhere
+    segment.main(["--input", str(photos / "b.png"), "--output", "pred", *model])
+    summary = json.loads((tmp_path / "pred" / "b.json").read_text("utf-8"))
+    names = [entry["name"] for entry in summary["classes"]]
+    assert len(names) == 186
+    assert {"dog", "blue sky", "grass"} <= set(names)
+
+
+def test_one_word_has_company_that_is_not_shown(
+    model: list[str], photos: Path, tmp_path: Path
+) -> None:
+    args = ["--class-names", "Ukulele", "--input", photos / "b.png", "--output", tmp_path]
+    assert run(EVALUATION, *args, *model) == 0
+    summary = json.loads((tmp_path / "b.json").read_text("utf-8"))
+    (entry,) = summary["classes"]
+    assert entry["name"] == "Ukulele"
+    assert entry["pixels"] + summary["no_class"]["pixels"] == 60 * 84
+
+
+def test_a_vocabulary_is_class_names_in_a_file(
+    model: list[str], photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "words.txt"
+    file.write_text("Oculus | headset\nUkulele\nblue sky\n", encoding="utf-8")
+    args = ["--input", photos / "b.png", "--output"]
+    words = ["Oculus|headset", *WORDS[1:]]
+    assert run(EVALUATION, "--vocabulary", file, *args, tmp_path / "file", *model) == 0
+    assert run(EVALUATION, "--class-names", *words, *args, tmp_path / "words", *model) == 0
+    assert run(EVALUATION, "--class-names", *WORDS, *args, tmp_path / "plain", *model) == 0
+    described = [
+        json.loads((tmp_path / name / "b.json").read_text("utf-8"))["classes"]
+        for name in ("file", "words", "plain")
+    ]
+    assert [entry["name"] for entry in described[0]] == WORDS
+    assert described[0] == described[1] != described[2]
+    assert run(EVALUATION, "--vocabulary", "pascal-voc-20", *args, tmp_path / "voc", *model) == 0
+    names = json.loads((tmp_path / "voc" / "b.json").read_text("utf-8"))["classes"]
+    assert len(names) == 20
+    capsys.readouterr()
+    assert run(EVALUATION, "--vocabulary", "pascal-voc", *args, tmp_path / "no") == 2
+    assert "'pascal-voc'" in capsys.readouterr().err
+    both = ["--vocabulary", file, "--class-names", "cat"]
+    assert run(EVALUATION, *both, *args, tmp_path / "no") == 2
+    assert "not allowed with" in capsys.readouterr().err
+
+
+def test_the_good_ones_are_done_first(
+    model: list[str], photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (photos / "aa_broken.png").write_text("no picture")
+    inputs = [photos, photos / "missing.jpg", f"{photos}/*.jpeg"]
+    args = ["--class-names", *WORDS, "--input", *inputs, "--output", tmp_path / "pred"]
+    assert run(EVALUATION, *args, *model) == 1
+    names = {path.name for path in (tmp_path / "pred").glob("*.json")}
+    assert names == {"a.json", "b.json", "c.json"}
+    out, err = capsys.readouterr()
+    assert out.startswith("3 pictures, ")
+    errors = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 2
+    assert any("missing.jpg" in line for line in errors)
+    assert any("aa_broken.png" in line for line in errors)
+
+
+def errors_of(capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line of the error; what comes before it is a progress bar at most."""
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "no class names"),
+        (["cat", ""], "empty"),
+        (["cat", "dog", "CAT"], "'CAT' is given twice"),
+    ],
+)
+def test_bad_words(
+    words: list[str],
+    message: str,
+    photos: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    args = ["--input", photos, "--output", tmp_path / "pred", "--class-names", *words]
+    assert run(EVALUATION, *args) == 2
+    assert message in errors_of(capsys)
+    assert not (tmp_path / "pred").exists()
+
+
+def test_bad_single_inputs(
+    model: list[str], photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (photos / "broken.png").write_text("no picture")
+    for name in ("missing.png", "broken.png"):
+        args = ["--class-names", "cat", "--input", photos / name, "--output", tmp_path / "pred"]
+        assert run(EVALUATION, *args, *model) == 2
+        assert name in errors_of(capsys)
+    assert run(EVALUATION, "--class-names", "cat", "--output", tmp_path) == 2
+    assert "no input" in errors_of(capsys)
+
+
+@pytest.mark.parametrize(
+    ("opts", "message"),
+    [
+        (["MODEL.WEIGHT", "x"], "unknown config key MODEL.WEIGHT; did you mean MODEL.WEIGHTS"),
+        (["MODEL.WEIGHTS", "nowhere.pth"], "nowhere.pth"),
+        (["MODEL.WEIGHTS", ""], "MODEL.WEIGHTS is empty"),
+        (["MODEL.SWIN.EMBED_DIM", "32"], "does not fit this config"),
+        (["MODEL.DEVICE", "abacus"], "abacus"),
+    ],
+)
+def test_bad_config(
+    opts: list[str],
+    message: str,
+    model: list[str],
+    photos: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    args = ["--class-names", "cat", "--input", photos / "b.png", "--output", tmp_path / "pred"]
+    assert run(EVALUATION, *args, *model, *opts) == 2
+    assert message in errors_of(capsys)
+
+
+def test_usage_errors_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(EVALUATION, "--colour", "red") == 2
+    assert "--colour red; see --help" in errors_of(capsys)
+    assert run("none.yaml", "--class-names", "cat", "--input", __file__, "--output", "p.png") == 2
+    assert "none.yaml" in errors_of(capsys)
+
+
+def test_without_output_a_window_is_needed(
+    photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(windows.sys, "platform", "linux")
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    assert run(EVALUATION, "--class-names", "cat", "--input", photos / "b.png") == 2
+    assert "--output" in errors_of(capsys)
+
+
+def test_window_shows_every_picture_until_escape(
+    model: list[str], photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[np.ndarray] = []
+    keys = iter([ord(" "), 27])
+    monkeypatch.setenv("DISPLAY", ":0")
+    monkeypatch.setattr(cv2, "namedWindow", lambda *_: None)
+    monkeypatch.setattr(cv2, "imshow", lambda _, picture: shown.append(picture))
+    monkeypatch.setattr(cv2, "waitKey", lambda _: next(keys))
+    assert run(EVALUATION, "--class-names", *WORDS, "--input", photos, *model) == 0
+    assert len(shown) == 2
+    assert shown[0].shape[1] > 640
+
+
+def test_opencv_without_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise cv2.error("not implemented")
+
+    monkeypatch.setattr(cv2, "namedWindow", refuse)
+    with pytest.raises(UserError, match="cannot open windows; give --output"):
+        windows.show(np.zeros((4, 4, 3), np.uint8))
+
+
+def test_formats_and_batches(
+    model: list[str], photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (photos / "bb_broken.png").write_text("no picture")
+    common = ["--class-names", *WORDS, "--input", photos, "--save", "scores,coco,html"]
+    for size in (1, 2):
+        args = [*common, "--batch-size", size, "--output", tmp_path / str(size)]
+        assert run(EVALUATION, *args, *model) == 1
+        assert "bb_broken.png" in errors_of(capsys)
+    for name in "abc":  # all of one size, so padding changes nothing
+        one, two = (np.load(tmp_path / size / "scores" / f"{name}.npz") for size in "12")
+        np.testing.assert_allclose(one["scores"], two["scores"], rtol=1e-2)
+    assert {path.name for path in (tmp_path / "2").iterdir()} == {
+        "a.json", "b.json", "c.json", "scores", "coco", "coco.json", "html",
+    }  # fmt: skip
+    images = json.loads((tmp_path / "2" / "coco.json").read_text("utf-8"))["images"]
+    assert [image["file_name"] for image in images] == ["a.jpeg", "b.png", "c.png"]
+
+
+def test_an_interrupted_run_goes_on(
+    model: list[str],
+    photos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    args = ["--class-names", *WORDS, "--input", photos, "--output", tmp_path / "pred"]
+    args += ["--save", "labels,coco", "--skip-existing"]
+    encode = Predictor.encode_batch
+    seen: list[int] = []
+
+    def interrupted(self: Predictor, *rest: object) -> object:
+        seen.append(1)
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+        return encode(self, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Predictor, "encode_batch", interrupted)
+    assert run(EVALUATION, *args, *model) == 130
+
+    def pictures() -> list[str]:
+        images = json.loads((tmp_path / "pred" / "coco.json").read_text("utf-8"))["images"]
+        return [image["file_name"] for image in images]
+
+    assert pictures() == ["a.jpeg", "b.png"]
+    before = (tmp_path / "pred" / "a.json").stat().st_mtime_ns
+    capsys.readouterr()
+    assert run(EVALUATION, *args, *model) == 0
+    out = capsys.readouterr().out
+    assert "2 of 3 pictures are there already" in out
+    assert "1 picture, " in out
+    assert len(seen) == 4
+    assert pictures() == ["a.jpeg", "b.png", "c.png"]
+    assert (tmp_path / "pred" / "a.json").stat().st_mtime_ns == before
+    # nothing is left to do: no model is loaded
+    monkeypatch.setattr(Predictor, "__init__", None)
+    assert run(EVALUATION, *args, *model) == 0
+    assert "3 of 3" in capsys.readouterr().out
+
+
+def test_the_palette_of_the_colour_blind(model: list[str], photos: Path, tmp_path: Path) -> None:
+    args = ["--class-names", *WORDS, "--input", photos / "b.png", "--output", tmp_path]
+    assert run(EVALUATION, *args, "--palette", "colorblind", *model) == 0
+    summary = json.loads((tmp_path / "b.json").read_text("utf-8"))
+    first, *_ = palette(3, "colorblind").tolist()
+    assert summary["classes"][0]["color"] == "#{:02x}{:02x}{:02x}".format(*first)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--save", "overlay,gif"], "--save 'gif' is not known; choose from overlay"),
+        (["--save", ","], "names nothing"),
+        (["--batch-size", "0"], "--batch-size 0 must be at least 1"),
+        (["--palette", "rainbow"], "rainbow"),
+    ],
+)
+def test_bad_options(
+    options: list[str],
+    message: str,
+    photos: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    args = ["--class-names", "cat", "--input", photos, "--output", tmp_path / "pred", *options]
+    assert run(EVALUATION, *args) == 2
+    assert message in errors_of(capsys)
+    assert not (tmp_path / "pred").exists()
+
+
+def test_skipping_needs_a_folder(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(EVALUATION, "--class-names", "cat", "--input", photos, "--skip-existing") == 2
+    assert "--skip-existing needs --output" in errors_of(capsys)

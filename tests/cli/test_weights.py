@@ -1,0 +1,117 @@
+"""``ovseg weights``: its subcommands, and what it answers to mistakes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from hashlib import md5
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ROOT, said
+from local_server import serving
+from torchvision.models import resnet50
+
+from ovseg.cli.weights import main
+from ovseg.pretrained import RELEASED
+from ovseg.utils.checkpoint_files import read_checkpoint
+from ovseg.utils.downloads import DriveFile
+
+TINY = ROOT / "resources" / "ovseg_tiny.pth"
+
+
+@pytest.fixture(autouse=True)
+def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("OVSEG_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+def test_list_says_what_is_here(own_home: Path, capsys) -> None:
+    (own_home / "weights").mkdir(parents=True)
+    damaged = own_home / "weights" / "ovseg_R101c_vitB16_ft_mpt.pth"
+    damaged.write_bytes(b"half a file")
+    main(["list"])
+    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
+    assert RELEASED.keys() <= lines.keys()
+    assert "16.4 MiB" in lines["tiny"]
+    assert str(TINY) in lines["tiny"]
+    assert lines["swinB-vitL14"].rstrip().endswith("no")
+    assert "drive.google.com" in lines["swinB-vitL14"]
+    assert f"'{damaged}' is damaged" in lines["R101c-vitB16"]
+
+
+def test_fetch_prints_where_it_is(own_home: Path, capsys, monkeypatch) -> None:
+    gdown = pytest.importorskip("gdown")
+    download, content = gdown.download, b"weights"
+    drive = DriveFile("an-id", md5(content).hexdigest()[:6])
+    monkeypatch.setitem(RELEASED, "R101c-vitB16", replace(RELEASED["R101c-vitB16"], drive=drive))
+    with serving(**{"an-id": content}) as server:
+        monkeypatch.setattr(
+            gdown, "download", lambda id, **o: download(url=f"{server.address}/{id}", **o)
+        )
+        main(["fetch", "tiny", "R101c-vitB16"])
+    place = own_home / "weights" / "ovseg_R101c_vitB16_ft_mpt.pth"
+    assert capsys.readouterr().out.splitlines() == [str(TINY), str(place)]
+    assert place.read_bytes() == content
+
+
+def test_convert_tells_the_kind_by_the_weights(tmp_path: Path) -> None:
+    model = resnet50(weights=None)
+    # as Lightning saves it
+    weights = {f"model.{name}": value for name, value in model.state_dict().items()}
+    torch.save({"state_dict": weights}, tmp_path / "a.ckpt")
+    main(["convert", str(tmp_path / "a.ckpt"), str(tmp_path / "R-50.pkl")])
+    checkpoint = read_checkpoint(tmp_path / "R-50.pkl")
+    assert checkpoint.entries["matching_heuristics"]
+    assert torch.equal(checkpoint.weights["stem.conv1.weight"], model.conv1.weight)
+    assert len(checkpoint.weights) == 265
+
+
+def test_swap_and_export(tmp_path: Path, capsys) -> None:
+    clip, again, small = (tmp_path / name for name in ("clip.pt", "again.pth", "small.pth"))
+    main(["swap", "take", str(TINY), str(clip), "--name", "ovseg-tiny-clip"])
+    main(["swap", "put", str(TINY), str(clip), str(again), "--verify"])
+    main(["export", str(again), str(small)])
+    assert "verified" in capsys.readouterr().out
+    before, after = read_checkpoint(TINY).weights, read_checkpoint(small).weights
+    assert before.keys() == after.keys()
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "the following arguments are required"),
+        (["lists"], "invalid choice: 'lists'"),
+        (["fetch"], "the following arguments are required: NAME"),
+        (["fetch", "huge"], "known are tiny, swinB-vitL14"),
+        (["convert", "none.pth", "none.pkl"], "checkpoint 'none.pth' does not exist"),
+        (["convert", str(TINY), "none.pkl"], "neither a Swin Transformer"),
+        (["swap", "give", "a", "b"], "invalid choice: 'give'"),
+        (["swap", "take", "a.pth"], "the following arguments are required: output"),
+        (["export", "a.pth"], "nothing to write"),
+    ],
+)
+def test_mistakes_are_answered_in_one_line(
+    arguments: list[str], message: str, capsys, tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match="2"):
+        main(arguments)
+    lines = said(capsys)
+    assert len(lines) == 1
+    assert message in lines[0]
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["swap", "take", "--help"], ["fetch", "huge"]])
+def test_nothing_heavy_is_imported_for_an_answer(arguments: list[str]) -> None:
+    script = (
+        "import sys\nfrom ovseg.cli.weights import main\n"
+        f"try: main({arguments})\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'detectron2', 'open_clip', 'numpy', 'huggingface_hub'}\n"
+        "assert not heavy & sys.modules.keys(), heavy & sys.modules.keys()\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT, capture_output=True)

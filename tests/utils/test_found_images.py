@@ -1,0 +1,82 @@
+"""Inputs of every kind become a list of pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ovseg.errors import UserError
+from ovseg.utils.found_images import find_images
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ("b.PNG", "a.jpg", "c[1].png", "notes.txt", ".hidden.png", "sub/d.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    return tmp_path
+
+
+def names(patterns: list[str]) -> list[str]:
+    found = find_images(patterns)
+    assert found.errors == []
+    return [path.name for path in found.images]
+
+
+def test_files_folders_and_patterns(folder: Path) -> None:
+    assert names([str(folder)]) == ["a.jpg", "b.PNG", "c[1].png"]
+    assert names([f"{folder}/*.txt", f"{folder}/a.jpg"]) == ["notes.txt", "a.jpg"]
+    assert names([f"{folder}/**/*.png"]) == ["c[1].png", "d.png"]
+    assert names([f"{folder}/c[1].png"]) == ["c[1].png"]  # no pattern: there is such a file
+    assert names([f"{folder}/a.jpg", str(folder), f"{folder}/sub/../a.jpg"])[:2] == [
+        "a.jpg",
+        "b.PNG",
+    ]
+
+
+def test_earlier_results_are_no_inputs(folder: Path) -> None:
+    for name in ("a_overlay.jpg", "a_labels.png", "a.json", "z_labels.png"):
+        (folder / name).touch()
+    assert names([str(folder)]) == ["a.jpg", "b.PNG", "c[1].png", "z_labels.png"]
+
+
+def test_what_is_not_found_is_told(folder: Path) -> None:
+    (folder / "empty").mkdir()
+    found = find_images([f"{folder}/no*.png", f"{folder}/a.jpg", f"{folder}/empty"])
+    assert [path.name for path in found.images] == ["a.jpg"]
+    errors = found.errors
+    assert len(errors) == 2
+    assert "no*.png" in errors[0]
+    assert "holds no pictures" in errors[1]
+    with pytest.raises(UserError, match="no input"):
+        find_images([])
+
+
+def test_folders_of_a_folder(folder: Path) -> None:
+    (folder / "sub" / "deeper").mkdir()
+    (folder / "sub" / "deeper" / "a.heic").touch()
+    (folder / "sub" / "deeper" / "x.avif").touch()
+    (folder / ".thumbnails").mkdir()
+    (folder / ".thumbnails" / "t.png").touch()
+    found = find_images([str(folder)], recursive=True)
+    relative = [str(path.relative_to(folder)) for path in found.images]
+    assert relative == [
+        *("a.jpg", "b.PNG", "c[1].png", "sub/d.png", "sub/deeper/a.heic", "sub/deeper/x.avif")
+    ]
+    (folder / "sub" / "d.png").unlink()
+    (error,) = find_images([str(folder / "sub")]).errors
+    assert error.endswith("; --recursive looks into its folders")
+
+
+def test_files_that_are_no_pictures_are_counted(folder: Path) -> None:
+    for name in ("README", "b.txt", "c.XMP", "sub/e.txt", "a_overlay.jpg", "a_labels.png"):
+        (folder / name).touch()
+    (folder / "a.json").touch()  # a result, as the two before it
+    assert find_images([str(folder / "a.jpg")]).passed_over() == ""
+    found = find_images([str(folder)])
+    assert [path.name for path in found.images] == ["a.jpg", "b.PNG", "c[1].png"]
+    assert found.passed_over() == "4 other files (txt, without suffix, xmp)"
+    assert find_images([str(folder)], recursive=True).others.total() == 5
+    (folder / "sub" / "b").mkdir()
+    assert find_images([str(folder / "sub")]).passed_over() == "1 other file (txt)"
