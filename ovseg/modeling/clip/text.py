@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Sequence
-from functools import lru_cache
 from pathlib import Path
 
 import open_clip
@@ -14,12 +12,8 @@ from torch import Tensor
 
 from ovseg.errors import UserError
 
-logger = logging.getLogger(__name__)
-
 # texts that go through the encoder together
 BATCH = 256
-# of a long word, the characters that a message shows
-_SHOWN = 40
 
 
 def text_templates(kind: str, predefined: Sequence[str]) -> tuple[str, ...]:
