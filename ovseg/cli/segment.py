@@ -85,7 +85,8 @@ def option_opts(args: argparse.Namespace) -> list[str]:
         ("TEST.SAVE_PROPOSALS", args.save_proposals),
         ("TEST.REJECT", args.reject),
     )
-    return [part for key, value in pairs if value for part in (key, str(value))]
+    given = [(key, str(value)) for key, value in pairs if value not in {None, ""}]
+    return [part for pair in given for part in pair]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
