@@ -101,7 +101,7 @@ class EncodedImage:
                 model without CLIP ensemble.
         """
         vocabulary = read_vocabulary(class_names)
-        self._check_settings(reject, ensemble_weight, mask_threshold)
+        self._check_settings(ensemble_weight, mask_threshold=mask_threshold, reject=reject)
         model = self._model
         encoded: Any = self._encoded
         if mask_threshold is not None:
@@ -132,14 +132,8 @@ class EncodedImage:
             proposals=self._proposal_scores(encoded, vocabulary) if proposals else None,
         )
 
-    def _check_settings(
-        self, reject: float | None, ensemble_weight: float | None, mask_threshold: float | None
-    ) -> None:
-        if not (reject is None or (isinstance(reject, int | float) and 0 <= reject <= 1)):
-            raise UserError(f"reject {reject!r} must be a number in 0..1; 0 rejects nothing")
-        for name, value in (
-            ("ensemble_weight", ensemble_weight), ("mask_threshold", mask_threshold)
-        ):  # fmt: skip
+    def _check_settings(self, ensemble_weight: float | None, **shares: float | None) -> None:
+        for name, value in {"ensemble_weight": ensemble_weight, **shares}.items():
             if value is not None and not 0 <= value <= 1:
                 raise UserError(f"{name} {value} must be in 0..1")
         if ensemble_weight is not None and not plain_model(self._model).clip_ensemble:
