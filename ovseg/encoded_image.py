@@ -71,6 +71,7 @@ class EncodedImage:
         *,
         class_probs: bool = False,
         proposals: bool = False,
+        reject: float | None = None,
         ensemble_weight: float | None = None,
         mask_threshold: float | None = None,
         smoother: Smoother | None = None,
@@ -81,6 +82,9 @@ class EncodedImage:
             class_names: see :meth:`ovseg.Predictor.__call__`.
             class_probs: give the probabilities of all classes at all pixels too.
             proposals: give the proposals with both branches' probabilities too.
+            reject: in place of the config's ``TEST.REJECT``, 0..1: how readily pixels get none of
+                the classes, which is where the score of none of these exceeds ``1 - reject`` of the
+                sum of it and the best class's; 0: never. See ``docs/reject.md``.
             ensemble_weight: in place of the model's ``CLIP_ENSEMBLE_WEIGHT``, 0..1: the weight of
                 CLIP's classes against MaskFormer's; 0 has the published meaning, CLIP alone.
             mask_threshold: in place of the model's ``MASK_THR``, 0..1: a pixel belongs to a
@@ -93,11 +97,11 @@ class EncodedImage:
             Labels and scores at the picture's own size.
 
         Raises:
-            UserError: class names that cannot be used, a weight or threshold outside 0..1, or a
-                weight for a model without CLIP ensemble.
+            UserError: class names that cannot be used, a number outside 0..1, or a weight for a
+                model without CLIP ensemble.
         """
         vocabulary = read_vocabulary(class_names)
-        self._check_settings(ensemble_weight, mask_threshold)
+        self._check_settings(ensemble_weight, mask_threshold=mask_threshold, reject=reject)
         model = self._model
         encoded: Any = self._encoded
         if mask_threshold is not None:
@@ -107,6 +111,8 @@ class EncodedImage:
             "mask_threshold": mask_threshold,
         }
         inputs = {**self._inputs, "class_names": vocabulary}
+        if reject is not None:
+            inputs["reject"] = float(reject)
         adjust: dict[str, Any] = {}
         if smoother is not None:
             _single_view(encoded)
@@ -126,10 +132,8 @@ class EncodedImage:
             proposals=self._proposal_scores(encoded, vocabulary) if proposals else None,
         )
 
-    def _check_settings(self, ensemble_weight: float | None, mask_threshold: float | None) -> None:
-        for name, value in (
-            ("ensemble_weight", ensemble_weight), ("mask_threshold", mask_threshold)
-        ):  # fmt: skip
+    def _check_settings(self, ensemble_weight: float | None, **shares: float | None) -> None:
+        for name, value in {"ensemble_weight": ensemble_weight, **shares}.items():
             if value is not None and not 0 <= value <= 1:
                 raise UserError(f"{name} {value} must be in 0..1")
         if ensemble_weight is not None and not plain_model(self._model).clip_ensemble:
@@ -198,7 +202,7 @@ class EncodedImage:
         finder = replace(model.segment_finder, **given)
         things = thing_names(class_names) if thing_classes is None else thing_classes
         inputs = {**self._inputs, "class_names": vocabulary, "thing_classes": things}
-        classified = model.classify(self.regions, model.text(vocabulary))
+        classified = model.classify(self.regions, model.text(model.vocabulary(inputs)))
         return vocabulary, model.find_segments(inputs, self.regions, classified, finder)
 
     def _proposal_scores(self, encoded: Any, vocabulary: Vocabulary) -> ProposalScores:

@@ -44,14 +44,16 @@ class Prediction:
     """The segmentation of one image.
 
     Attributes:
-        labels: int32 (H, W); index into ``class_names``, -1 where no class has a score.
+        labels: int32 (H, W); index into ``class_names``, -1 where no class has a score, or where
+            none of them won.
         scores: float32 (H, W); the score of that class, 0 where there is none. It is a sum over
             proposals and may exceed 1.
         class_names: the name of each class, in the order given.
         image: uint8 (H, W, 3), RGB, 0..255; the picture itself.
         class_probs: float32 (C, H, W), where asked for: the classes' scores, divided by the sum of
             the scores of everything that competes. They sum to 1, or to less where "others" has a
-            part in it beside a single class, or to 0 where nothing scores.
+            part in it beside a single class, or none of these with ``reject``, or to 0 where
+            nothing scores.
         proposals: where asked for.
         palette: the colours of the classes, one of :data:`ovseg.colours.PALETTES`.
     """

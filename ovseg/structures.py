@@ -14,12 +14,15 @@ class TextEmbeddings:
     """A vocabulary in CLIP's text space.
 
     Attributes:
-        vocabulary: of W words.
-        features: float (W + 1, D), of unit length; the last row stands for "no object".
+        vocabulary: of N words.
+        features: float (N + 1, D), of unit length; the last row stands for "no object".
+        background: float (M, D), of unit length; words of no class, which compete as one; None:
+            without ``vocabulary.reject``.
     """
 
     vocabulary: Vocabulary
     features: Tensor
+    background: Tensor | None = None
 
 
 @dataclass
@@ -89,8 +92,8 @@ class ClipClasses:
     """CLIP's classification of an image's regions.
 
     Attributes:
-        class_probs: float (V, W); probabilities of the W words for the V valid masks, rows summing
-            to one.
+        class_probs: float (V, W); probabilities for the V valid masks of the W that compete, see
+            :attr:`Vocabulary.class_of_word`; without background rows sum to one.
         valid: bool (Q,); see :class:`CropFeatures`.
     """
 
@@ -116,10 +119,10 @@ class Crops:
 
 @dataclass
 class Classified:
-    """Proposals with the probabilities of W words, ready to be summed.
+    """Proposals with the probabilities of the W that compete, ready to be summed.
 
     Attributes:
-        class_probs: float (K, W) in 0..1; rows need not sum to one.
+        class_probs: float (K, W), not negative; rows need not sum to one.
         queries: int64 (K,); which mask of the image each row belongs to.
     """
 

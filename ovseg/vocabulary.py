@@ -22,15 +22,19 @@ class Vocabulary:
     """The classes to look for, each by its name and maybe by synonyms.
 
     All words compete, and a pixel has the class of its best word. A single class competes with the
-    internal word "others"; it stands for no class, and pixels that it wins have none.
+    internal word "others"; it stands for no class, and pixels that it wins have none. With
+    ``reject`` it is the background that competes instead, with any number of classes: whatever is
+    none of them, see :mod:`ovseg.modeling.reject`.
 
     Attributes:
         names: of the C classes.
         words_of_class: of each class the words that it is found by, mostly its name first.
+        reject: how readily pixels get no class, 0..1; 0: there is no background.
     """
 
     names: tuple[str, ...]
     words_of_class: tuple[tuple[str, ...], ...]
+    reject: float = 0.0
 
     @classmethod
     def of(cls, class_names: Iterable[str | Sequence[str]]) -> Vocabulary:
@@ -45,18 +49,18 @@ class Vocabulary:
 
     @cached_property
     def words(self) -> tuple[str, ...]:
-        """Everything that competes: the W words of all classes, in their order, and "others"."""
+        """The words of all classes, in their order, and maybe "others"."""
         words = tuple(word for words in self.words_of_class for word in words)
-        return (*words, OTHERS) if len(self) == 1 else words
+        return (*words, OTHERS) if len(self) == 1 and not self.reject else words
 
     @cached_property
     def class_of_word(self) -> tuple[int, ...]:
-        """The class of each of the W words; -1 for "others"."""
+        """The class of each of the W that compete: the words, -1 for "others" or background."""
         places = tuple(place for place, words in enumerate(self.words_of_class) for _ in words)
-        return (*places, -1) if len(self) == 1 else places
+        return (*places, -1) if len(self) == 1 or self.reject else places
 
     def best_of_words(self, values: Tensor, dim: int = 0) -> Tensor:
-        """The largest value of each class's words; "others" is left out.
+        """The largest value of each class's words; "others" and background are left out.
 
         Args:
             values: float, W long in ``dim``.

@@ -13,6 +13,7 @@ from detectron2.modeling import build_model
 from ovseg import OVSeg
 from ovseg.config import setup_cfg
 from ovseg.data.class_lists import load_class_list
+from ovseg.data.label_maps import read_labels
 from ovseg.engine.checkpoint import OVSegCheckpointer
 from ovseg.engine.trainer import Trainer
 from ovseg.predictor import Predictor
@@ -88,6 +89,20 @@ def test_ensemble_is_better_than_each_branch_alone(measured):
 def test_files_stay_small():
     assert CHECKPOINT.stat().st_size <= 20e6
     assert sum(file.stat().st_size for file in SAMPLE.rglob("*") if file.is_file()) <= 3e6
+
+
+def test_reject_leaves_out_what_has_no_name(cfg, model):
+    stem, words = "00114", ["painted wall", "carpet", "cupcake"]
+    names = load_class_list("stickerscenes").names
+    encoded = Predictor(cfg, model).encode(SAMPLE / "images" / f"{stem}.jpg")
+    truth = read_labels(SAMPLE / "annotations" / f"{stem}.png")
+    known = np.isin(truth, [names.index(word) for word in words])
+    hidden = ~known & (truth != 255)  # a panda and a peach
+    assert hidden.mean() > 0.2
+    off, on = encoded.segment(words), encoded.segment(words, reject=0.1)
+    assert (off.labels[hidden] >= 0).all()
+    assert (on.labels[hidden] == -1).mean() > 0.9
+    assert (on.labels == off.labels)[known].mean() > 0.9
 
 
 @torch.no_grad()

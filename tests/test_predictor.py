@@ -229,9 +229,9 @@ def test_proposals_of_another_threshold(real: Predictor, picture: np.ndarray) ->
     np.testing.assert_array_equal(np.isnan(proposals.clip_probs[:, 0]), ~valid)
 
 
-@pytest.mark.parametrize("name", ["ensemble_weight", "mask_threshold"])
+@pytest.mark.parametrize("name", ["ensemble_weight", "mask_threshold", "reject"])
 @pytest.mark.parametrize("value", [-0.1, 1.5, float("nan")])
-def test_weight_and_threshold_have_a_range(
+def test_weight_threshold_and_reject_have_a_range(
     real: Predictor, picture: np.ndarray, name: str, value: float
 ) -> None:
     with pytest.raises(UserError, match=rf"{name} .* must be in 0..1"):
@@ -244,6 +244,32 @@ def test_a_weight_needs_the_ensemble(small_config, small_model, picture: np.ndar
     encoded.segment(["cat"], mask_threshold=0.3)
     with pytest.raises(UserError, match="CLIP_ENSEMBLE True"):
         encoded.segment(["cat"], ensemble_weight=0.3)
+
+
+def test_reject_leaves_pixels_without_a_class(real: Predictor, picture: np.ndarray) -> None:
+    encoded = real.encode(picture)
+    words = ["cat", "dog", "grass"]
+    plain = encoded.segment(words)
+    np.testing.assert_array_equal(encoded.segment(words, reject=0).labels, plain.labels)
+    # strong enough for a good half of the pixels, by the share that none of these has
+    probs = encoded.segment(words, reject=0.5, class_probs=True).class_probs
+    assert probs is not None
+    none = 1 - probs.sum(axis=0)
+    strength = 1 - float(np.quantile(none / (none + probs.max(axis=0)), 0.4))
+    some = encoded.segment(words, reject=strength, class_probs=True)
+    assert 0.4 < (some.labels == -1).mean() < 0.8
+    assert (some.scores[some.labels == -1] == 0).all()
+    assert (some.scores[some.labels >= 0] > 0).all()
+    assert (some.labels == -1).sum() == some.describe()["no_class"]["pixels"]
+    assert some.class_probs is not None
+    rest = 1 - some.class_probs.sum(axis=0)
+    clear = abs(rest - some.class_probs.max(axis=0)) > 1e-4
+    expected = rest > some.class_probs.max(axis=0)
+    np.testing.assert_array_equal((some.labels == -1)[clear], expected[clear])
+    np.testing.assert_array_equal(real(picture, words, reject=strength).labels, some.labels)
+    (listed,) = real([picture], words, reject=strength)
+    np.testing.assert_array_equal(listed.labels, some.labels)
+    assert (encoded.segment(["cat"], reject=1).labels == -1).all()
 
 
 def test_threads_get_the_same_answers(real: Predictor, picture: np.ndarray) -> None:

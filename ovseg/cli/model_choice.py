@@ -114,5 +114,6 @@ def about_model(cfg: CfgNode, config_file: str | Path) -> dict[str, object]:
         "clip": cfg.MODEL.CLIP_ADAPTER.CLIP_MODEL_NAME,
         "ensemble": cfg.MODEL.CLIP_ADAPTER.CLIP_ENSEMBLE,
         "ensemble_weight": cfg.MODEL.CLIP_ADAPTER.CLIP_ENSEMBLE_WEIGHT,
+        "reject": cfg.TEST.REJECT,
         "device": cfg.MODEL.DEVICE,
     }

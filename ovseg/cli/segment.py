@@ -70,18 +70,23 @@ def build_parser() -> Parser:
     add("--skip-existing", action="store_true",
         help="leave out pictures whose results an earlier run wrote to --output, in all formats, "
         "for the same words and model")  # fmt: skip
+    add("--reject", type=float, metavar="STRENGTH",
+        help="leave pixels without a class that belong to none of the words, more of them with a "
+        "larger number in 0..1; 0, the default, leaves none, and 0.1 is a good start")  # fmt: skip
     add_proposals(parser)
     add_opts(parser, "--opts")
     return parser
 
 
-def proposal_opts(args: argparse.Namespace) -> list[str]:
-    """The config overrides that --load-proposals and --save-proposals stand for."""
+def option_opts(args: argparse.Namespace) -> list[str]:
+    """The config overrides that --load-proposals, --save-proposals and --reject stand for."""
     pairs = (
         ("TEST.LOAD_PROPOSALS", args.load_proposals),
         ("TEST.SAVE_PROPOSALS", args.save_proposals),
+        ("TEST.REJECT", args.reject),
     )
-    return [part for key, value in pairs if value for part in (key, value)]
+    given = [(key, str(value)) for key, value in pairs if value not in {None, ""}]
+    return [part for pair in given for part in pair]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -137,7 +142,9 @@ def _segment(args: argparse.Namespace, inputs: Sequence[Path]) -> list[str]:
         plan.update(zip(inputs, plan_outputs(inputs, args.output), strict=True))
     else:
         check_display()
-    cfg = chosen_config(args, proposal_opts(args))
+    if args.reject is not None and not 0 <= args.reject <= 1:
+        raise UserError(f"--reject {args.reject} must lie in 0..1; 0 rejects nothing")
+    cfg = chosen_config(args, option_opts(args))
     from ovseg.data.proposal_files import check_image_names, check_proposals
     from ovseg.predictor import Predictor
 

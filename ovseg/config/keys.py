@@ -184,6 +184,9 @@ def _add_test(cfg: CN) -> None:
     cfg.TEST.SLIDING_TILE_SIZE = 224
     # share of a tile that the next one covers again
     cfg.TEST.SLIDING_OVERLAP = 2 / 3.0
+    # how readily pixels get none of the classes, 0..1; 0: each gets its best one, as published
+    # (ovseg/modeling/reject.py)
+    cfg.TEST.REJECT = 0.0
     # folder of proposals that stand in for MaskFormer's (ovseg/data/proposal_files.py), "" for
     # none; and folder that MaskFormer's proposals are written to, besides an evaluation or a demo
     cfg.TEST.LOAD_PROPOSALS = ""

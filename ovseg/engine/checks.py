@@ -256,3 +256,5 @@ def check_single_view(cfg: CfgNode) -> None:
             raise UserError(f"{key} True: images are looked at once here; set it to False")
     if cfg.TEST.DENSE_CRF:
         raise UserError("TEST.DENSE_CRF True: labels are not refined here; set it to False")
+    if cfg.TEST.REJECT:
+        raise UserError(f"TEST.REJECT {cfg.TEST.REJECT}: every pixel has a class here; set it to 0")

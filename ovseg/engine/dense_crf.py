@@ -80,6 +80,6 @@ class DenseCrfSegmenter(nn.Module):
         if inputs.get("output", "scores") == "scores":
             return {"sem_seg": refined, **result}
         scores, labels = refined.max(dim=0)
-        # what comes after the classes is "others"
+        # what comes after the classes is "others" or background
         labels[labels >= len(vocabulary_of(inputs))] = -1
         return {"labels": labels, "scores": scores.where(labels >= 0, 0), **result}

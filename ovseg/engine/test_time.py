@@ -22,7 +22,6 @@ from ovseg.data.mapper import resize_short_side
 from ovseg.engine.dense_crf import DenseCrfSegmenter
 from ovseg.errors import UserError
 from ovseg.modeling import OVSeg
-from ovseg.modeling.class_names import vocabulary_of
 from ovseg.structures import PartialScores, Regions, TextEmbeddings
 
 
@@ -154,7 +153,7 @@ class MultiViewSegmenter(nn.Module):
         mask_threshold: float | None = None,
     ) -> dict[str, Tensor]:
         """The segmentation of an encoded image; see :meth:`OVSeg.segment`."""
-        text = self.model.text(vocabulary_of(inputs))
+        text = self.model.text(self.model.vocabulary(inputs))
         parts = [self._part(view, text, ensemble_weight, mask_threshold) for view in views]
         return self.model.assemble(inputs, parts, inputs["image"].shape[-2:])
 

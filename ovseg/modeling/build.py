@@ -85,4 +85,5 @@ def build_parts(cfg: CfgNode) -> dict[str, Any]:
         "pixel_std": cfg.MODEL.PIXEL_STD,
         "size_divisibility": former.SIZE_DIVISIBILITY,
         "precision": cfg.MODEL.PRECISION,
+        "reject": cfg.TEST.REJECT,
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from detectron2.data import MetadataCatalog
@@ -11,8 +12,12 @@ from ovseg.errors import UserError
 from ovseg.vocabulary import Vocabulary
 
 
-def vocabulary_of(inputs: Mapping[str, Any]) -> Vocabulary:
+def vocabulary_of(inputs: Mapping[str, Any], reject: float = 0.0) -> Vocabulary:
     """The vocabulary of an input dict: of its own class names, or of its dataset's.
+
+    Args:
+        inputs: see :meth:`OVSeg.forward`.
+        reject: of the vocabulary.
 
     Raises:
         UserError: there is no class name.
@@ -24,7 +29,7 @@ def vocabulary_of(inputs: Mapping[str, Any]) -> Vocabulary:
     vocabulary = names if isinstance(names, Vocabulary) else Vocabulary.of(names)
     if not len(vocabulary):
         raise UserError("class_names is empty: give at least one class name")
-    return vocabulary
+    return replace(vocabulary, reject=reject) if reject != vocabulary.reject else vocabulary
 
 
 def things_of(inputs: Mapping[str, Any], vocabulary: Vocabulary) -> frozenset[int]:

@@ -35,6 +35,7 @@ from .crops import cut_crops
 from .ensemble import best_proposals, combine
 from .panoptic import SegmentFinder
 from .proposals.masks import fit_given, image_masks
+from .reject import background_words, probabilities_with_background, weigh_background
 from .segmentation import label_map, label_maps, word_scores
 
 Inputs = dict[str, Any]
@@ -71,6 +72,7 @@ class OVSeg(nn.Module):
         pixel_std: Sequence[float],
         size_divisibility: int,
         precision: str = "fp32",
+        reject: float = 0.0,
     ) -> None:
         """
         Args:
@@ -90,6 +92,7 @@ class OVSeg(nn.Module):
             pixel_mean, pixel_std: of the backbone's images, in the order of their channels, 0..255.
             size_divisibility: images are padded to a multiple of this.
             precision: "bf16" runs backbone and CLIP under autocast.
+            reject: of inputs that do not say, see :attr:`Vocabulary.reject`.
         """
         super().__init__()
         self.backbone = backbone
@@ -106,6 +109,7 @@ class OVSeg(nn.Module):
         self.mask_matting = mask_matting
         self.size_divisibility = size_divisibility or backbone.size_divisibility
         self.precision = precision
+        self.reject = reject
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), False)
 
@@ -126,18 +130,19 @@ class OVSeg(nn.Module):
                 :class:`Vocabulary`, or a list with the name of each class or a list of its name and
                 synonyms), or ``meta`` with the ``dataset_name`` whose ``stuff_classes`` are meant.
                 For inference optionally ``height`` and ``width`` of the output in pixels and
-                ``output``: "scores" (default) or "labels"; ``proposals``, a :class:`GivenProposals`
-                in place of MaskFormer's; and for panoptic segments and instances
-                ``thing_classes``, the names of the classes that are things (default: all). For
-                training ``instances`` with ``gt_classes`` (indices of classes, int64 (N,)) and
-                ``gt_masks`` (bool (N, H, W)).
+                ``output``: "scores" (default) or "labels"; ``reject`` in place of the model's own;
+                ``proposals``, a :class:`GivenProposals` in place of MaskFormer's; and for panoptic
+                segments and instances ``thing_classes``, the names of the classes that are things
+                (default: all). For training ``instances`` with ``gt_classes`` (indices of classes,
+                int64 (N,)) and ``gt_masks`` (bool (N, H, W)).
 
         Returns:
             In training the weighted losses by name. Otherwise for each image ``sem_seg``, float32
-            scores (C, height, width), after a single class those of an internal "others"; or, for
-            "labels", ``labels`` int64 (height, width), -1 where no class scores, and ``scores``
-            float32 (height, width) of these labels. Besides, where they are asked for,
-            ``panoptic_seg`` and ``instances``, see :mod:`ovseg.modeling.panoptic`.
+            scores (C, height, width), after a single class those of an internal "others" and with
+            ``reject`` those of the background; or, for "labels", ``labels`` int64 (height, width),
+            -1 where no class scores best, and ``scores`` float32 (height, width) of these labels.
+            Besides, where they are asked for, ``panoptic_seg`` and ``instances``, see
+            :mod:`ovseg.modeling.panoptic`.
         """
         if self.training:
             return self._losses(batched_inputs)
@@ -172,7 +177,7 @@ class OVSeg(nn.Module):
             ensemble_weight, mask_threshold: in place of the model's own.
             adjust: may change the classification before it is used.
         """
-        text = self.text(vocabulary_of(inputs))
+        text = self.text(self.vocabulary(inputs))
         classified = self.classify(regions, text, ensemble_weight)
         if adjust is not None:
             classified = adjust(regions, classified)
@@ -195,10 +200,14 @@ class OVSeg(nn.Module):
             classified: by the words of ``inputs``.
             finder: in place of the model's own.
         """
-        vocabulary = vocabulary_of(inputs)
+        vocabulary = self.vocabulary(inputs)
         size = _output_size(inputs, regions.image.shape[-2:])
         things = things_of(inputs, vocabulary)
         return (finder or self.segment_finder)(classified, regions.masks, vocabulary, things, size)
+
+    def vocabulary(self, inputs: Inputs) -> Vocabulary:
+        """What to look for in an image, and how readily to find none of it."""
+        return vocabulary_of(inputs, inputs.get("reject", self.reject))
 
     def propose(self, batched_inputs: list[Inputs]) -> list[Regions]:
         """The proposals of each image, without crops (paper section 3.1).
@@ -241,7 +250,12 @@ class OVSeg(nn.Module):
 
     def text(self, vocabulary: Vocabulary) -> TextEmbeddings:
         """The text embeddings of a vocabulary; known words are not encoded again."""
-        return TextEmbeddings(vocabulary, self._text_features(vocabulary.words))
+        words = vocabulary.words
+        if not vocabulary.reject:
+            return TextEmbeddings(vocabulary, self._text_features(words))
+        features = self._text_features([*words, *background_words(words)])
+        own = torch.cat([features[: len(words)], features[-1:]])  # "no object" is the last
+        return TextEmbeddings(vocabulary, own, features[len(words) : -1])
 
     def classify(
         self, regions: Regions, text: TextEmbeddings, ensemble_weight: float | None = None
@@ -251,21 +265,31 @@ class OVSeg(nn.Module):
         ``ensemble_weight`` stands in place of the model's own.
         """
         clip = None if regions.crops is None else self.classify_crops(regions.crops, text)
-        return self.combine(self.classify_queries(regions, text), clip, ensemble_weight)
+        classified = self.combine(self.classify_queries(regions, text), clip, ensemble_weight)
+        strength = text.vocabulary.reject
+        return weigh_background(classified, strength) if strength else classified
 
     def classify_queries(self, regions: Regions, text: TextEmbeddings) -> Tensor | None:
-        """MaskFormer's probabilities (Q, W) of the words, rows summing to at most one (paper
-        section 3.1); None for regions without embeddings."""
+        """MaskFormer's probabilities (Q, W), rows summing to at most one (paper section 3.1); None
+        for regions without embeddings."""
         if regions.embeddings is None:
             return None
         logits = self.clip_adapter.similarity(regions.embeddings, text.features)
-        # "no object" is dropped after the softmax here, and before it in CLIP's branch
-        return logits.softmax(dim=-1)[:, :-1]
+        if text.background is None:
+            # "no object" is dropped after the softmax here, and before it in CLIP's branch
+            return logits.softmax(dim=-1)[:, :-1]
+        if regions.crops is not None:
+            return logits.softmax(dim=-1)  # "no object" is the background
+        background = self.clip_adapter.similarity(regions.embeddings, text.background)
+        return probabilities_with_background(logits[:, :-1], background)
 
     def classify_crops(self, crops: CropFeatures, text: TextEmbeddings) -> ClipClasses:
-        """CLIP's probabilities of the words for an image's crops (paper section 3.2)."""
-        logits = self.clip_adapter.similarity(crops.features, text.features)
-        return ClipClasses(logits[:, :-1].softmax(dim=-1), crops.valid)
+        """CLIP's classification of an image's crops (paper section 3.2)."""
+        logits = self.clip_adapter.similarity(crops.features, text.features)[:, :-1]
+        if text.background is None:
+            return ClipClasses(logits.softmax(dim=-1), crops.valid)
+        background = self.clip_adapter.similarity(crops.features, text.background)
+        return ClipClasses(probabilities_with_background(logits, background), crops.valid)
 
     def combine(
         self, probs: Tensor | None, clip: ClipClasses | None, weight: float | None = None
@@ -326,12 +350,13 @@ class OVSeg(nn.Module):
             image_size: height and width of the output where ``inputs`` does not say.
         """
         size = _output_size(inputs, image_size)
-        vocabulary = vocabulary_of(inputs)
+        vocabulary = self.vocabulary(inputs)
         if inputs.get("output", "scores") == "scores":
             scores = word_scores(parts, size)
             best = vocabulary.best_of_words(scores)
-            # a single class keeps "others" beside it, so that the argmax means something
-            return {"sem_seg": torch.cat([best, scores[-1:]]) if len(vocabulary) == 1 else best}
+            # "others" or background stays beside the classes, so that the argmax means something
+            contested = vocabulary.class_of_word[-1] < 0
+            return {"sem_seg": torch.cat([best, scores[-1:]]) if contested else best}
         labels, scores = label_map(parts, size)
         labels = vocabulary.class_labels(labels)
         return {"labels": labels, "scores": scores.where(labels >= 0, 0)}

@@ -410,6 +410,7 @@ def test_a_data_set_named_twice_counts_once(world, found, tmp_path):
         (["DATASETS.TEST", "coco_2017_val"], "coco_2017_val"),
         (["MODEL.CLIP_ADAPTER.CLIP_ENSEMBLE", "False"], "has no weight to search"),
         (["TEST.AUG.ENABLED", "True"], "TEST.AUG.ENABLED True"),
+        (["TEST.REJECT", "0.2"], "TEST.REJECT 0.2"),
     ],
 )
 def test_mistakes_are_answered_before_any_work(world, tmp_path, capsys, options, expected):

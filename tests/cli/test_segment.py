@@ -152,6 +152,28 @@ def test_a_vocabulary_is_class_names_in_a_file(
     assert "not allowed with" in capsys.readouterr().err
 
 
+def test_reject_leaves_pixels_without_a_class(
+    model: list[str], photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    args = ["--class-names", *WORDS, "--input", photos / "b.png", "--output"]
+    summaries = []
+    for name, options in (("off", []), ("zero", ["0"]), ("half", ["0.5"]), ("all", ["1"])):
+        given = ["--reject", *options] if options else []
+        assert run(EVALUATION, *args, tmp_path / name, *given, *model) == 0
+        summaries.append(json.loads((tmp_path / name / "b.json").read_text("utf-8")))
+    off, zero, half, everything = (summary["no_class"]["share"] for summary in summaries)
+    assert off == zero < half <= everything == 1
+    assert [summary["model"]["reject"] for summary in summaries] == [0, 0, 0.5, 1]
+    labels = [(tmp_path / name / "b_labels.png").read_bytes() for name in ("off", "zero")]
+    assert labels[0] == labels[1]
+    capsys.readouterr()
+    for wrong in ("2", "nan", "much"):
+        assert run(EVALUATION, *args, tmp_path / "no", "--reject", wrong, *model) == 2
+        error = errors_of(capsys)
+        assert "--reject" in error
+        assert wrong in error
+
+
 def test_the_good_ones_are_done_first(
     model: list[str], photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -86,6 +86,8 @@ def test_overrides_take_the_type_of_their_key() -> None:
             ["MODEL.MASK_FORMER.TEST.OBJECT_MASK_THRESHOLD", "-0.1"],
             r"MODEL\.MASK_FORMER\.TEST\.OBJECT_MASK_THRESHOLD -0\.1 must lie in 0\.\.1",
         ),
+        (["TEST.REJECT", "1.5"], r"TEST\.REJECT 1\.5 must lie in 0\.\.1"),
+        (["TEST.REJECT", "much"], "TEST.REJECT: .much. is no value.*a number"),
         (
             ["MODEL.MASK_FORMER.TEST.OVERLAP_THRESHOLD", "2"],
             r"MODEL\.MASK_FORMER\.TEST\.OVERLAP_THRESHOLD 2\.0 must lie in 0\.\.1",
