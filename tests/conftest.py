@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -97,6 +98,16 @@ def prepare(name: str, root: Path, *options: str) -> int:
 def embedded() -> Predictor:
     """The embedded model."""
     return Predictor.from_pretrained("tiny", device="cpu")
+
+
+@pytest.fixture(autouse=True)
+def _no_handlers_of_earlier_tests() -> None:
+    """Logs that commands set up in earlier tests may write to streams that are closed by now."""
+    for name in (None, "ovseg", "detectron2", "fvcore"):
+        log = logging.getLogger(name)
+        for handler in list(log.handlers):
+            if getattr(getattr(handler, "stream", None), "closed", False):
+                log.removeHandler(handler)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
