@@ -13,7 +13,7 @@ from PIL import ImageColor
 from ovseg.data.label_maps import read_colours
 from ovseg.errors import UserError
 
-from .truth import Decoded, Truth, smallest_type
+from .truth import Decoded, Truth, decode_codes
 
 
 @dataclass(frozen=True)
@@ -38,15 +38,9 @@ class ColourMap(Truth):
     def decode(self) -> Decoded:
         red, green, blue = np.moveaxis(read_colours(self.path).astype(np.int32), -1, 0)
         colours = red * 65536 + green * 256 + blue
-        found, places, counts = np.unique(colours, return_inverse=True, return_counts=True)
-        table = [self.label_of.get(colour, self.ignore_label) for colour in found.tolist()]
-        unnamed = {
-            f"colour {hex_colour(colour)}": count
-            for colour, count in zip(found.tolist(), counts.tolist(), strict=True)
-            if colour not in self.label_of
-        }
-        labels = np.array(table, smallest_type(self.ignore_label))[places].reshape(colours.shape)
-        return Decoded(labels, unnamed)
+        return decode_codes(
+            colours, self.label_of, self.ignore_label, lambda code: f"colour {hex_colour(code)}"
+        )
 
 
 def hex_colour(colour: int) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 from ovseg.data.label_maps import read_labels
 from ovseg.errors import UserError
 
-from .truth import Decoded, Truth, smallest_type
+from .truth import Decoded, Truth, decode_codes
 
 
 @dataclass(frozen=True)
@@ -30,16 +30,9 @@ class ValueMap(Truth):
         return "values"
 
     def decode(self) -> Decoded:
-        values = read_labels(self.path)
-        found, places, counts = np.unique(values, return_inverse=True, return_counts=True)
-        table = [self.label_of.get(value, self.ignore_label) for value in found.tolist()]
-        unnamed = {
-            f"value {value}": count
-            for value, count in zip(found.tolist(), counts.tolist(), strict=True)
-            if value not in self.label_of
-        }
-        labels = np.array(table, smallest_type(self.ignore_label))[places].reshape(values.shape)
-        return Decoded(labels, unnamed)
+        return decode_codes(
+            read_labels(self.path), self.label_of, self.ignore_label, lambda code: f"value {code}"
+        )
 
 
 def read_values(file: Path, entries: Any) -> dict[int, Any]:

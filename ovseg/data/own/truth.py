@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -98,3 +98,25 @@ class Truth(ABC):
 def smallest_type(ignore_label: int) -> type[np.generic]:
     """The type of a label map whose largest label is the ignored one."""
     return np.uint8 if ignore_label <= 255 else np.uint16
+
+
+def decode_codes(
+    codes: np.ndarray, label_of: Mapping[int, int], ignore_label: int, name: Callable[[int], str]
+) -> Decoded:
+    """The label map of a picture with one code a pixel.
+
+    Args:
+        codes: integer (H, W), a value or the number of a colour.
+        label_of: code -> class.
+        ignore_label: the label of codes without a class.
+        name: what the user calls a code.
+    """
+    found, places, counts = np.unique(codes, return_inverse=True, return_counts=True)
+    table = [label_of.get(code, ignore_label) for code in found.tolist()]
+    unnamed = {
+        name(code): count
+        for code, count in zip(found.tolist(), counts.tolist(), strict=True)
+        if code not in label_of
+    }
+    labels = np.array(table, smallest_type(ignore_label))[places].reshape(codes.shape)
+    return Decoded(labels, unnamed)
