@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ovseg.data.label_maps import read_labels
 from ovseg.errors import UserError
 
