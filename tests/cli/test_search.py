@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ import pytest
 import torch
 from detectron2.config import CfgNode
 from PIL import Image
+from processes import run_process
 from tiny_world import CONFIGS, tiny_opts, tiny_world
 
 from ovseg import OVSeg, UserError
@@ -184,19 +184,7 @@ def test_interrupted_pass_goes_on(world, tmp_path):
 def script(world: World, output: Path, *command: str) -> dict:
     """Run the search in a process of its own; what search.json says."""
     opts = [*world.opts, "DATASETS.TEST", "stickerscenes_dev", "OUTPUT_DIR", str(output)]
-    done = subprocess.run(
-        [*command, *opts],
-        cwd=ROOT,
-        env={
-            **os.environ,
-            "PYTHONPATH": str(ROOT),
-            "OMP_NUM_THREADS": "1",
-            "DETECTRON2_DATASETS": str(world.root),
-        },
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_process(*command, *opts, DETECTRON2_DATASETS=str(world.root))
     assert done.returncode == 0, done.stderr
     assert "Best on stickerscenes_dev" in done.stdout
     document: dict = json.loads((output / "search.json").read_text())
@@ -225,7 +213,6 @@ def test_two_processes_of_torchrun_count_what_one_does(world, found, tmp_path):
 
 def test_published_script(world, tmp_path):
     weights = str(world.root / "model.pth")
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     opts = [*world.opts, "DATASETS.TEST", "stickerscenes_dev"]
     copy = tmp_path / "tools"
     copy.mkdir()
@@ -242,14 +229,8 @@ def test_published_script(world, tmp_path):
     recorder.chmod(0o755)
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
-    done = subprocess.run(
-        ["sh", "../tools/search_thr_ensemble_w.sh"],
-        cwd=elsewhere,
-        env={**environment, "DETECTRON2_DATASETS": str(world.root)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    script = ("sh", "../tools/search_thr_ensemble_w.sh")
+    done = run_process(*script, cwd=elsewhere, DETECTRON2_DATASETS=str(world.root))
     assert done.returncode == 0, done.stderr
     written = tmp_path / "output" / "search_thr_ensemble_w" / "search.json"
     document = json.loads(written.read_text())

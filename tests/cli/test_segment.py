@@ -11,6 +11,7 @@ import pytest
 import torch
 from detectron2.modeling import build_model
 from PIL import Image
+from processes import interrupt_call
 from tiny_world import CONFIGS, tiny_opts, write_clip
 
 from ovseg.cli import model_choice, segment, windows
@@ -322,16 +323,7 @@ def test_an_interrupted_run_goes_on(
 ) -> None:
     args = ["--class-names", *WORDS, "--input", photos, "--output", tmp_path / "pred"]
     args += ["--save", "labels,coco", "--skip-existing"]
-    encode = Predictor.encode_batch
-    seen: list[int] = []
-
-    def interrupted(self: Predictor, *rest: object) -> object:
-        seen.append(1)
-        if len(seen) == 3:
-            raise KeyboardInterrupt
-        return encode(self, *rest)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(Predictor, "encode_batch", interrupted)
+    seen = interrupt_call(monkeypatch, Predictor, "encode_batch", 3)
     assert run(EVALUATION, *args, *model) == 130
 
     def pictures() -> list[str]:

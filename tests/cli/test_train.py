@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 import re
 import shlex
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from detectron2.data import DatasetCatalog
+from processes import run_process
 from tiny_world import CONFIGS, tiny_opts, tiny_world
 
 from ovseg.cli import train
@@ -106,21 +105,10 @@ def test_two_processes_of_torchrun_evaluate_as_one_does(
         "DATASETS__TEST": "stickerscenes_dev",
     }
     torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-    done = subprocess.run(
-        [
-            *(sys.executable, *torchrun, "train_net.py"),
-            *command(clip, tmp_path, "--eval-only", **overrides),
-        ],
-        cwd=ROOT,
-        env={
-            **os.environ,
-            "PYTHONPATH": str(ROOT),
-            "OMP_NUM_THREADS": "1",
-            "DETECTRON2_DATASETS": str(clip.parent),
-        },
-        capture_output=True,
-        text=True,
-        check=False,
+    done = run_process(
+        *(sys.executable, *torchrun, "train_net.py"),
+        *command(clip, tmp_path, "--eval-only", **overrides),
+        DETECTRON2_DATASETS=str(clip.parent),
     )
     assert done.returncode == 0, done.stderr
     assert "2 process(es)" in (tmp_path / "log.txt").read_text()
@@ -261,14 +249,7 @@ def test_broken_training_image_is_named(
 def test_as_a_script(tmp_path: Path) -> None:
     # an unknown key is found with all libraries loaded
     command = ["--eval-only", "--config-file", str(SWIN), "MODEL.WIEGHTS", "x"]
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "train_net.py"), *command],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_process(sys.executable, ROOT / "train_net.py", *command, cwd=tmp_path)
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()  # no warning of a library either
     assert line.startswith("error: unknown config key MODEL.WIEGHTS")

@@ -10,6 +10,7 @@ import pytest
 import torch
 from detectron2.modeling import build_model
 from PIL import Image
+from processes import interrupt_call
 from tiny_world import CONFIGS, tiny_opts, write_clip
 
 from ovseg.cli import video
@@ -101,16 +102,7 @@ def test_ctrl_c_keeps_what_is_done(
     model: list[str], clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    encode = Predictor.encode
-    seen: list[int] = []
-
-    def interrupted(self: Predictor, *rest: object) -> object:
-        seen.append(1)
-        if len(seen) == 3:
-            raise KeyboardInterrupt
-        return encode(self, *rest)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(Predictor, "encode", interrupted)
+    interrupt_call(monkeypatch, Predictor, "encode", 3)
     assert run("--input", clip, "--output", tmp_path / "out.avi", *model) == 130
     assert "interrupted" in capsys.readouterr().err
     assert len(list(VideoSource(str(tmp_path / "out.avi")))) == 2
