@@ -128,7 +128,9 @@ def mine(
         elif score < rules.min_score:
             counts["nouns below the minimum score"] += 1
         else:
-            pairs.append(_cut(image, masks[best], nouns[index], score, model.mask_expand_ratio))
+            pairs.append(
+                _cut(image, masks[best], nouns[index], score, model.crop_encoder.expand_ratio)
+            )
     return pairs
 
 

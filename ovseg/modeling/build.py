@@ -14,6 +14,7 @@ from ovseg.errors import UserError
 
 from .clip import ClipAdapter, build_clip, encoder_of, text_templates
 from .criterion import SetCriterion
+from .crop_encoder import CropEncoder
 from .matcher import HungarianMatcher
 from .panoptic import SegmentFinder
 
@@ -51,6 +52,11 @@ def build_parts(cfg: CfgNode) -> dict[str, Any]:
         )
     with _config_errors():
         sem_seg_head = build_sem_seg_head(cfg, backbone.output_shape())
+    clip_adapter = ClipAdapter(
+        clip,
+        text_templates(adapter.TEXT_TEMPLATES, adapter.PREDEFINED_PROMPT_TEMPLATES),
+        mask_prompts=adapter.MASK_PROMPT_FWD,
+    )
     return {
         "backbone": backbone,
         "sem_seg_head": sem_seg_head,
@@ -63,10 +69,12 @@ def build_parts(cfg: CfgNode) -> dict[str, Any]:
             dice_weight=former.DICE_WEIGHT,
             no_object_weight=former.NO_OBJECT_WEIGHT,
         ),
-        "clip_adapter": ClipAdapter(
-            clip,
-            text_templates(adapter.TEXT_TEMPLATES, adapter.PREDEFINED_PROMPT_TEMPLATES),
-            mask_prompts=adapter.MASK_PROMPT_FWD,
+        "clip_adapter": clip_adapter,
+        "crop_encoder": CropEncoder(
+            clip_adapter,
+            fill=adapter.MASK_FILL,
+            expand_ratio=adapter.MASK_EXPAND_RATIO,
+            matting=adapter.MASK_MATTING,
         ),
         "clip_ensemble": adapter.CLIP_ENSEMBLE,
         "clip_ensemble_weight": adapter.CLIP_ENSEMBLE_WEIGHT,
@@ -78,9 +86,6 @@ def build_parts(cfg: CfgNode) -> dict[str, Any]:
             max_instances=cfg.TEST.DETECTIONS_PER_IMAGE,
         ),
         "mask_threshold": adapter.MASK_THR,
-        "mask_fill": adapter.MASK_FILL,
-        "mask_expand_ratio": adapter.MASK_EXPAND_RATIO,
-        "mask_matting": adapter.MASK_MATTING,
         "pixel_mean": cfg.MODEL.PIXEL_MEAN,
         "pixel_std": cfg.MODEL.PIXEL_STD,
         "size_divisibility": former.SIZE_DIVISIBILITY,

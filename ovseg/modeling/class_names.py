@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -30,6 +30,20 @@ def vocabulary_of(inputs: Mapping[str, Any], reject: float = 0.0) -> Vocabulary:
     if not len(vocabulary):
         raise UserError("class_names is empty: give at least one class name")
     return replace(vocabulary, reject=reject) if reject != vocabulary.reject else vocabulary
+
+
+def common_vocabulary(batched_inputs: Sequence[Mapping[str, Any]]) -> Vocabulary:
+    """The vocabulary that all images of a training batch have.
+
+    Raises:
+        UserError: they have different ones.
+    """
+    vocabulary, *others = (vocabulary_of(inputs) for inputs in batched_inputs)
+    if any(other != vocabulary for other in others):
+        raise UserError(
+            "the images of a training batch have different class names; give all the same"
+        )
+    return vocabulary
 
 
 def things_of(inputs: Mapping[str, Any], vocabulary: Vocabulary) -> frozenset[int]:

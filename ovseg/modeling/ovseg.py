@@ -11,32 +11,21 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode, configurable
-from detectron2.modeling import META_ARCH_REGISTRY, Backbone
-from detectron2.structures import ImageList
-from torch import Tensor, nn
+from detectron2.modeling import META_ARCH_REGISTRY
+from torch import Tensor
 
-from ovseg.errors import UserError
-from ovseg.structures import (
-    Classified,
-    ClipClasses,
-    CropFeatures,
-    PartialScores,
-    Proposals,
-    Regions,
-    TextEmbeddings,
-)
+from ovseg.structures import Classified, ClipClasses, CropFeatures, Regions, TextEmbeddings
 from ovseg.vocabulary import Vocabulary
 
+from .assembly import Assembly
 from .build import build_parts
-from .class_names import things_of, vocabulary_of
-from .clip import ClipAdapter
+from .class_names import common_vocabulary
 from .criterion import SetCriterion, padded_targets
-from .crops import cut_crops
-from .ensemble import best_proposals, combine
+from .crop_encoder import CropEncoder
+from .ensemble import combine
 from .panoptic import SegmentFinder
-from .proposals.masks import fit_given, image_masks
+from .proposal_network import ProposalNetwork
 from .reject import background_words, probabilities_with_background, weigh_background
-from .segmentation import label_map, label_maps, word_scores
 
 Inputs = dict[str, Any]
 #: makes another classification of regions
@@ -46,40 +35,27 @@ _SEMANTIC_ONLY = SegmentFinder()
 
 
 @META_ARCH_REGISTRY.register()
-class OVSeg(nn.Module):
+class OVSeg(Assembly, ProposalNetwork):
     """Segments an image into whatever classes are named."""
-
-    pixel_mean: Tensor
-    pixel_std: Tensor
 
     @configurable
     def __init__(
         self,
         *,
-        backbone: Backbone,
-        sem_seg_head: nn.Module,
         criterion: SetCriterion,
-        clip_adapter: ClipAdapter,
+        crop_encoder: CropEncoder,
         clip_ensemble: bool,
         clip_ensemble_weight: float,
         best_proposals_only: bool = False,
         segment_finder: SegmentFinder = _SEMANTIC_ONLY,
         mask_threshold: float,
-        mask_fill: str,
-        mask_expand_ratio: float,
-        mask_matting: bool,
-        pixel_mean: Sequence[float],
-        pixel_std: Sequence[float],
-        size_divisibility: int,
-        precision: str = "fp32",
         reject: float = 0.0,
+        **network: Any,
     ) -> None:
         """
         Args:
-            backbone: makes feature maps of normalised images.
-            sem_seg_head: makes :class:`Proposals` of feature maps.
             criterion: the training loss.
-            clip_adapter: classifies crops and query embeddings by text features.
+            crop_encoder: cuts regions out and shows them to CLIP.
             clip_ensemble: let CLIP classify the crops too; False: MaskFormer alone.
             clip_ensemble_weight: see :func:`ensemble`.
             best_proposals_only: segment by the best proposal of each word alone, cut at
@@ -87,39 +63,22 @@ class OVSeg(nn.Module):
             segment_finder: finds panoptic segments and instances; they are always made of all soft
                 proposals.
             mask_threshold: a pixel belongs to a crop when its mask's probability exceeds this.
-            mask_fill: background of crops: "mean" (CLIP's mean colour) or "zero" (black).
-            mask_expand_ratio, mask_matting: see :func:`cut_crops`.
-            pixel_mean, pixel_std: of the backbone's images, in the order of their channels, 0..255.
-            size_divisibility: images are padded to a multiple of this.
-            precision: "bf16" runs backbone and CLIP under autocast.
             reject: of inputs that do not say, see :attr:`Vocabulary.reject`.
+            network: backbone, proposal head and CLIP, see :class:`ProposalNetwork`.
         """
-        super().__init__()
-        self.backbone = backbone
-        self.sem_seg_head = sem_seg_head
+        super().__init__(**network)
         self.criterion = criterion
-        self.clip_adapter = clip_adapter
+        self.crop_encoder = crop_encoder
         self.clip_ensemble = clip_ensemble
         self.clip_ensemble_weight = clip_ensemble_weight
         self.best_proposals_only = best_proposals_only
         self.segment_finder = segment_finder
         self.mask_threshold = mask_threshold
-        self.mask_fill = mask_fill
-        self.mask_expand_ratio = mask_expand_ratio
-        self.mask_matting = mask_matting
-        self.size_divisibility = size_divisibility or backbone.size_divisibility
-        self.precision = precision
         self.reject = reject
-        self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), False)
-        self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), False)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         return build_parts(cfg)
-
-    @property
-    def device(self) -> torch.device:
-        return self.pixel_mean.device
 
     def forward(self, batched_inputs: list[Inputs]) -> dict[str, Tensor] | list[dict[str, Any]]:
         """Segment a batch of images, or in training return its losses.
@@ -185,43 +144,6 @@ class OVSeg(nn.Module):
         result = self.assemble(inputs, [part], regions.image.shape[-2:])
         return {**result, **self.find_segments(inputs, regions, classified)}
 
-    def find_segments(
-        self,
-        inputs: Inputs,
-        regions: Regions,
-        classified: Classified,
-        finder: SegmentFinder | None = None,
-    ) -> dict[str, Any]:
-        """Panoptic segments and instances of an image, those that are asked for.
-
-        Args:
-            inputs: of the image.
-            regions: its proposals.
-            classified: by the words of ``inputs``.
-            finder: in place of the model's own.
-        """
-        vocabulary = self.vocabulary(inputs)
-        size = _output_size(inputs, regions.image.shape[-2:])
-        things = things_of(inputs, vocabulary)
-        return (finder or self.segment_finder)(classified, regions.masks, vocabulary, things, size)
-
-    def vocabulary(self, inputs: Inputs) -> Vocabulary:
-        """What to look for in an image, and how readily to find none of it."""
-        return vocabulary_of(inputs, inputs.get("reject", self.reject))
-
-    def propose(self, batched_inputs: list[Inputs]) -> list[Regions]:
-        """The proposals of each image, without crops (paper section 3.1).
-
-        Raises:
-            UserError: given proposals do not fit the model.
-        """
-        own = [inputs for inputs in batched_inputs if "proposals" not in inputs]
-        found = iter(self._own_regions(own) if own else [])
-        return [
-            self._given_regions(inputs) if "proposals" in inputs else next(found)
-            for inputs in batched_inputs
-        ]
-
     def encode_crops(self, regions: Regions, mask_threshold: float | None = None) -> CropFeatures:
         """CLIP's features of the crops of an image's regions (paper section 3.2).
 
@@ -229,18 +151,9 @@ class OVSeg(nn.Module):
             regions: of one image.
             mask_threshold: in place of the model's own.
         """
-        crops = cut_crops(
-            regions.image,
-            regions.masks,
-            size=self.clip_adapter.input_size,
-            threshold=self.mask_threshold if mask_threshold is None else mask_threshold,
-            fill=self._fill_colour(),
-            expand_ratio=self.mask_expand_ratio,
-            matting=self.mask_matting,
-        )
+        threshold = self.mask_threshold if mask_threshold is None else mask_threshold
         with self._autocast():
-            features = self.clip_adapter.encode_crops(crops)
-        return CropFeatures(features.float(), crops.valid)
+            return self.crop_encoder(regions, threshold)
 
     def recrop(self, regions: Regions, mask_threshold: float) -> Regions:
         """An encoded image with its crops cut at another threshold; its proposals stay."""
@@ -300,131 +213,15 @@ class OVSeg(nn.Module):
         """
         return combine(probs, clip, self.clip_ensemble_weight if weight is None else weight)
 
-    def partial_scores(
-        self,
-        regions: Regions,
-        classified: Classified,
-        vocabulary: Vocabulary,
-        mask_threshold: float | None = None,
-    ) -> PartialScores:
-        """What the regions of one view of an image add to its segmentation.
-
-        ``mask_threshold`` stands in place of the model's own.
-        """
-        masks = self._segmentation_masks(regions, mask_threshold)
-        classified = self._selected(classified, masks, vocabulary)
-        return PartialScores(classified.class_probs, masks[classified.queries])
-
-    def label_maps(
-        self,
-        inputs: Inputs,
-        regions: Regions,
-        alternatives: Sequence[Classified],
-        mask_threshold: float | None = None,
-    ) -> Tensor:
-        """The labels of several classifications of one image's regions, sharing their work.
-
-        Args:
-            inputs: of the image.
-            regions: its proposals.
-            alternatives: N classifications of them by the words of ``inputs``, at least one.
-            mask_threshold: in place of the model's own.
-
-        Returns:
-            int64 (N, height, width), each as the ``labels`` of :meth:`forward`.
-        """
-        vocabulary = vocabulary_of(inputs)
-        masks = self._segmentation_masks(regions, mask_threshold)
-        selected = [self._selected(classified, masks, vocabulary) for classified in alternatives]
-        labels = label_maps(selected, masks, _output_size(inputs, regions.image.shape[-2:]))
-        return vocabulary.class_labels(labels)
-
-    def assemble(
-        self, inputs: Inputs, parts: Sequence[PartialScores], image_size: Sequence[int]
-    ) -> dict[str, Tensor]:
-        """The segmentation of one image from its parts, as :meth:`forward` returns it.
-
-        Args:
-            inputs: of the image.
-            parts: at least one.
-            image_size: height and width of the output where ``inputs`` does not say.
-        """
-        size = _output_size(inputs, image_size)
-        vocabulary = self.vocabulary(inputs)
-        if inputs.get("output", "scores") == "scores":
-            scores = word_scores(parts, size)
-            best = vocabulary.best_of_words(scores)
-            # "others" or background stays beside the classes, so that the argmax means something
-            contested = vocabulary.class_of_word[-1] < 0
-            return {"sem_seg": torch.cat([best, scores[-1:]]) if contested else best}
-        labels, scores = label_map(parts, size)
-        labels = vocabulary.class_labels(labels)
-        return {"labels": labels, "scores": scores.where(labels >= 0, 0)}
-
-    def _segmentation_masks(self, regions: Regions, mask_threshold: float | None) -> Tensor:
-        masks = regions.masks
-        threshold = self.mask_threshold if mask_threshold is None else mask_threshold
-        return (masks > threshold).to(masks.dtype) if self.best_proposals_only else masks
-
-    def _selected(
-        self, classified: Classified, masks: Tensor, vocabulary: Vocabulary
-    ) -> Classified:
-        """The proposals that the segmentation is made of."""
-        if self.best_proposals_only:
-            return best_proposals(classified, masks, vocabulary)
-        return classified
-
-    def _normalised(self, batched_inputs: list[Inputs]) -> ImageList:
-        images = [inputs["image"].to(self.device) for inputs in batched_inputs]
-        normalised = [(image - self.pixel_mean) / self.pixel_std for image in images]
-        return ImageList.from_tensors(normalised, self.size_divisibility)
-
-    def _proposals(self, images: ImageList) -> Proposals:
-        with self._autocast():
-            features = self.backbone(images.tensor)
-        return self.sem_seg_head({name: x.float() for name, x in features.items()})
-
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
-
-    def _own_regions(self, batched_inputs: list[Inputs]) -> list[Regions]:
-        images = self._normalised(batched_inputs)
-        proposals = self._proposals(images)
-        each = zip(
-            batched_inputs, proposals.mask_logits, images.image_sizes, proposals.embeddings,
-            strict=True,
-        )  # fmt: skip
-        padded = images.tensor.shape[-2:]
-        return [
-            Regions(inputs["image"].to(self.device), image_masks(logits, size, padded), embeddings)
-            for inputs, logits, size, embeddings in each
-        ]
-
-    def _given_regions(self, inputs: Inputs) -> Regions:
-        width = self.clip_adapter.non_object_embedding.shape[1]
-        size = inputs["image"].shape[-2:]
-        given = fit_given(inputs["proposals"], size, width, self.device)
-        return Regions(inputs["image"].to(self.device), given.masks, given.embeddings)
-
     def _text_features(self, words: Sequence[str]) -> Tensor:
         with self._autocast():
             features = self.clip_adapter.text_features(words)
         return features.float()
 
-    def _fill_colour(self) -> list[float]:
-        if self.mask_fill == "zero":
-            return [0.0, 0.0, 0.0]
-        return self.clip_adapter.pixel_mean.flatten().tolist()
-
     def _losses(self, batched_inputs: list[Inputs]) -> dict[str, Tensor]:
         images = self._normalised(batched_inputs)
         proposals = self._proposals(images)
-        vocabulary, *others = (vocabulary_of(inputs) for inputs in batched_inputs)
-        if any(other != vocabulary for other in others):
-            raise UserError(
-                "the images of a training batch have different class names; give all the same"
-            )
-        text = self._text_features(vocabulary.names)
+        text = self._text_features(common_vocabulary(batched_inputs).names)
         layers = [
             (self.clip_adapter.similarity(layer.embeddings, text), layer.mask_logits)
             for layer in (proposals, *proposals.auxiliary)
@@ -437,7 +234,3 @@ class OVSeg(nn.Module):
 def OVSegDEMO(cfg: CfgNode) -> OVSeg:
     """:class:`OVSeg` with ``best_proposals_only``, under the published name."""
     return OVSeg(cfg, best_proposals_only=True)
-
-
-def _output_size(inputs: Inputs, image_size: Sequence[int]) -> tuple[int, int]:
-    return inputs.get("height", image_size[0]), inputs.get("width", image_size[1])

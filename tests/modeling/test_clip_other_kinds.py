@@ -205,7 +205,7 @@ def test_a_model_with_such_a_clip_segments(small_config, sigmoid_file):
     assert found.shape == (3, 40, 56)
     assert found.isfinite().all()
     assert found.std() > 0
-    assert model._fill_colour() == [127.5] * 3
+    assert model.crop_encoder.fill_colour == [127.5] * 3
 
 
 def test_a_head_of_another_width_is_named(small_config, small_model, sigmoid_file, tmp_path):

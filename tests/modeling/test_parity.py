@@ -66,8 +66,8 @@ def test_clip_adapter_alone(build, seeded, parity, name):
         masks,
         size=adapter.input_size,
         threshold=model.mask_threshold,
-        fill=model._fill_colour(),
-        expand_ratio=model.mask_expand_ratio,
+        fill=model.crop_encoder.fill_colour,
+        expand_ratio=model.crop_encoder.expand_ratio,
     )
     with torch.no_grad():
         text = adapter.text_features(made["class_names"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ ANYTHING = Rules(min_area=0.0, min_score=0.0, min_objectness=0.0)
 class Proposer:
     """Stands for a trained OVSeg: masks and CLIP's probabilities are given by hand."""
 
-    mask_threshold, mask_expand_ratio = 0.5, 1.0
+    mask_threshold, crop_encoder = 0.5, SimpleNamespace(expand_ratio=1.0)
 
     def __init__(self, masks: Any, clip: Any, objectness: Any = None) -> None:
         self.masks = torch.tensor(masks, dtype=torch.float32)
