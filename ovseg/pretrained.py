@@ -88,7 +88,7 @@ def resolve(
     given = Path(config) if config else None
     if text.startswith(HUB_SCHEME):
         return Pretrained(given or file_of_hub(text, CONFIG_FILE), file_of_hub(text, WEIGHTS_FILE))
-    if text.removeprefix(OVSEG_SCHEME) in RELEASED or text.startswith(OVSEG_SCHEME):
+    if is_fetched(text) or text.startswith(OVSEG_SCHEME):
         released = released_as(text.removeprefix(OVSEG_SCHEME))
         return Pretrained(given or config_path(_config_of(released, use)), fetch(text))
     if path.is_dir():
@@ -105,6 +105,11 @@ def resolve(
         f"model {text!r}: neither a known name nor a path; give {', '.join(RELEASED)}, "
         "hf://owner/name, or the path of a checkpoint or of a saved model's folder"
     )
+
+
+def is_fetched(name: str) -> bool:
+    """Whether a name means weights from elsewhere, which :func:`resolve` may have to fetch."""
+    return name.startswith(HUB_SCHEME) or name.removeprefix(OVSEG_SCHEME) in RELEASED
 
 
 def _config_of(released: Released, use: str) -> str:

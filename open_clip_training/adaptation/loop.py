@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import tempfile
 import time
 from pathlib import Path
 
@@ -41,7 +40,6 @@ def adapt(options: argparse.Namespace) -> None:
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     check_device(device)
-    check_output(options.output, options.clip)
     with training_processes(device) as processes:
         if processes.rank:
             logging.getLogger().setLevel(logging.WARNING)
@@ -63,29 +61,6 @@ def check_device(name: str) -> None:
             f"--device {name!r}: there is no such GPU ({torch.cuda.device_count()} are seen); give "
             "cpu, or look at the driver"
         )
-
-
-def check_output(path: Path, clip: str) -> None:
-    """Check that the result can be written and spoils nothing, before hours of training.
-
-    Raises:
-        UserError: it cannot.
-    """
-    if path.is_dir():
-        raise UserError(f"--output {str(path)!r} is a folder; give a file, such as {path}/clip.pt")
-    if path.is_file() and Path(clip).is_file() and path.samefile(clip):
-        raise UserError(
-            f"--output {str(path)!r} is the file of --clip, which a resumed run would need again; "
-            "give another"
-        )
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
-    except OSError as error:
-        raise UserError(
-            f"--output {str(path)!r} cannot be written ({error.strerror}); give another place"
-        ) from error
 
 
 def _adapt_in(processes: Processes, options: argparse.Namespace) -> None:

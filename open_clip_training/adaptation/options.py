@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import math
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from open_clip_training.common.options import SEEDS, check_dataset, check_ranges, check_there
-from ovseg.errors import Parser
+from ovseg.errors import Parser, UserError
 
 #: endings by which a name is known for a file
 CLIP_FILES = frozenset({".pt", ".pth", ".bin", ".safetensors"})
@@ -87,3 +88,27 @@ def check_inputs(options: argparse.Namespace) -> None:
     if Path(options.clip).suffix in CLIP_FILES:
         check_there(options, {"clip": "give the path of a CLIP, or a name such as ViT-B/16"})
     check_dataset("--eval-data", options.eval_data)
+    check_output(options.output, options.clip)
+
+
+def check_output(path: Path, clip: str) -> None:
+    """Check that the result can be written and spoils nothing, before hours of training.
+
+    Raises:
+        UserError: it cannot.
+    """
+    if path.is_dir():
+        raise UserError(f"--output {str(path)!r} is a folder; give a file, such as {path}/clip.pt")
+    if path.is_file() and Path(clip).is_file() and path.samefile(clip):
+        raise UserError(
+            f"--output {str(path)!r} is the file of --clip, which a resumed run would need again; "
+            "give another"
+        )
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"--output {str(path)!r} cannot be written ({error.strerror}); give another place"
+        ) from error

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from open_clip_training.common.options import check_dataset, check_ranges, check_there
 from open_clip_training.mining.nouns import SPACY_MODEL
-from ovseg.config.overrides import check_files, find_config
+from ovseg.config.first_look import first_look
 from ovseg.errors import Parser, UserError
 
 
@@ -50,8 +50,7 @@ def parse_arguments(
     at_least_1 = ("captions_per_image", "min_noun_count", "limit")
     shares = ("min_area", "min_score", "min_objectness")
     check_ranges(options, dict.fromkeys(at_least_1, (1, math.inf)) | dict.fromkeys(shares, (0, 1)))
-    find_config(options.config_file)
+    first_look(options.config_file, options.opts, needed=True)
     check_there(options, dict.fromkeys(("captions", "images"), "check the path"))
     check_dataset("--ground-truth", options.ground_truth)
-    check_files(options.opts)
     return options

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ovseg.cli.options import check_command, evaluation_config, evaluation_parser
+from ovseg.config.first_look import check_output_folder
 from ovseg.errors import Parser, UserError, cli_errors
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             if value is not None and value < (option == "--limit"):
                 raise UserError(f"{option} {value} is too small; leave it out")
         check_command(args)
+        check_output_folder(args.output, "--output")
 
         from ovseg.engine.checks import check_truth
         from ovseg.engine.processes import plain_errors, start

@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING
 from ovseg.cli.lean_imports import import_libraries
 from ovseg.cli.options import check_command
 from ovseg.colours import PALETTES
+from ovseg.config.first_look import first_look
+from ovseg.config.quick import check_opts
 from ovseg.data.vocabulary import BUILT_IN_NAMES, read_vocabulary, thing_names
 from ovseg.errors import Parser, UserError
+from ovseg.pretrained import is_fetched, resolve
 from ovseg.utils.package_files import config_path
 
 if TYPE_CHECKING:
@@ -65,6 +68,10 @@ def chosen_words(args: argparse.Namespace) -> Vocabulary:
     vocabulary = read_vocabulary([] if given is None else given)
     if args.config_file:
         check_command(args, keys=())
+    else:
+        check_opts(args.opts)
+        if not is_fetched(args.model):
+            resolve(args.model)
     return vocabulary
 
 
@@ -93,15 +100,14 @@ def chosen_config(args: argparse.Namespace, opts: Sequence[str] = ()) -> CfgNode
     Raises:
         UserError: an unknown model, or a mistake in the config.
     """
+    weights: list[str] = []
+    if not args.config_file:
+        pretrained = resolve(args.model)
+        args.config_file, weights = pretrained.config, pretrained.opts
+    first_look(args.config_file, [*weights, *opts, *args.opts], needed=True)
     import_libraries()
     from ovseg.config import setup_cfg
 
-    weights: list[str] = []
-    if not args.config_file:
-        from ovseg.pretrained import resolve
-
-        pretrained = resolve(args.model)
-        args.config_file, weights = pretrained.config, pretrained.opts
     return setup_cfg(args.config_file, [*weights, *opts, *args.opts])
 
 

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import argparse
 import logging
-import sys
-from collections.abc import Iterable
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
-from ovseg.config.overrides import check_files, dataset_names, find_config
-from ovseg.data.splits import check_dataset_names
+from ovseg.config.first_look import check_proposals_folder, first_look
 from ovseg.errors import Parser
 
 if TYPE_CHECKING:
@@ -82,26 +80,34 @@ def evaluation_parser(description: str | None, output: str) -> Parser:
     return parser
 
 
-def check_command(args: argparse.Namespace, keys: Iterable[str] = ("DATASETS.TEST",)) -> None:
+def check_command(
+    args: argparse.Namespace, keys: Collection[str] = ("DATASETS.TEST",), needed: bool = True
+) -> CfgNode | None:
     """Find mistakes in a command line that can be found at once.
 
     Args:
-        args: with ``config_file`` and ``opts``, maybe ``dataset`` and ``resume``.
+        args: with ``config_file`` and ``opts``, maybe ``dataset``, ``load_proposals``, ``output``
+            and ``resume``.
         keys: of the data sets that the command looks at.
+        needed: whether the command can do nothing without ``MODEL.WEIGHTS``.
+
+    Returns:
+        The config, if it can be read at once; see :func:`ovseg.config.first_look.first_look`.
 
     Raises:
-        UserError: no such config file, data set file or weights, or an unknown data set.
+        UserError: something is wrong.
     """
-    find_config(args.config_file)
-    # data sets of the user's own have names that only their files tell; and where detectron2 is
-    # imported already, a program may have registered more
     given = getattr(args, "dataset", None) or []
-    files = [given] if isinstance(given, str) else given
-    own = "DATASETS.CUSTOM" in args.opts or files
-    if not own and "detectron2" not in sys.modules:
-        check_dataset_names(dataset_names(args.opts, keys))
-    # a resumed run has weights of its own
-    check_files(args.opts, files, weights=not getattr(args, "resume", False))
+    cfg = first_look(
+        args.config_file,
+        args.opts,
+        datasets=[given] if isinstance(given, str) else given,
+        keys=keys,
+        weights=not getattr(args, "resume", False),  # a resumed run has weights of its own
+        needed=needed,
+    )
+    check_proposals_folder(getattr(args, "load_proposals", ""))
+    return cfg
 
 
 def evaluation_config(args: argparse.Namespace) -> CfgNode:

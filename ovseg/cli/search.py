@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 
 from ovseg.cli.number_lists import MAX_POINTS, parse_values
 from ovseg.cli.options import check_command, evaluation_config, evaluation_parser
+from ovseg.config.first_look import check_output_folder
 from ovseg.errors import Parser, UserError, cli_errors
 
 if TYPE_CHECKING:
@@ -93,6 +94,15 @@ def setup(args: argparse.Namespace) -> tuple[CfgNode, Grid, list[str]]:
             "MODEL.CLIP_ADAPTER.CLIP_ENSEMBLE False has no weight to search; set it to True"
         )
     grid = Grid(thresholds or (cfg.MODEL.CLIP_ADAPTER.MASK_THR,), weights)
+    return cfg, grid, read_choice(args, cfg)
+
+
+def read_choice(args: argparse.Namespace, cfg: CfgNode) -> list[str]:
+    """The names of the data sets to choose on.
+
+    Raises:
+        UserError: one is not searched.
+    """
     choose_on = list(dict.fromkeys(args.choose_on.replace(",", " ").split()))
     for name in choose_on:
         if name not in cfg.DATASETS.TEST:
@@ -100,7 +110,7 @@ def setup(args: argparse.Namespace) -> tuple[CfgNode, Grid, list[str]]:
                 f"--choose-on {name!r} is not among DATASETS.TEST "
                 f"({', '.join(cfg.DATASETS.TEST)}); name it there too"
             )
-    return cfg, grid, choose_on or list(cfg.DATASETS.TEST)
+    return choose_on or list(cfg.DATASETS.TEST)
 
 
 def _halves(args: argparse.Namespace) -> int:
@@ -144,7 +154,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     with cli_errors():
         args = build_parser().parse_args(argv)
         read_grid(args)
-        check_command(args)
+        cfg = check_command(args)
+        check_output_folder(args.output, "--output")
+        if cfg is not None:
+            read_choice(args, cfg)
 
         from ovseg.engine.checks import check_truth
         from ovseg.engine.processes import plain_errors, start

@@ -25,6 +25,7 @@ from ovseg.cli.options import (
     add_proposals,
     check_command,
 )
+from ovseg.config.first_look import check_output_folder
 from ovseg.config.overrides import NAME_LISTS
 from ovseg.errors import Parser, UserError, cli_errors
 
@@ -175,7 +176,10 @@ def evaluate(cfg: CfgNode, resume: bool) -> dict[str, Any]:
 
 
 def _check_options(args: argparse.Namespace) -> None:
-    check_command(args, keys=("DATASETS.TEST",) if args.eval_only else sorted(NAME_LISTS))
+    keys = ("DATASETS.TEST",) if args.eval_only else NAME_LISTS
+    cfg = check_command(args, keys, needed=args.eval_only)
+    if cfg is not None:
+        check_output_folder(cfg.OUTPUT_DIR, "config key OUTPUT_DIR:")
     if args.dataset and "DATASETS.CUSTOM" in args.opts:
         raise UserError("--dataset and DATASETS.CUSTOM are both given; give one of them")
     if getattr(args, "overwrite", False) and (args.resume or args.eval_only):

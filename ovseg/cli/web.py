@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING
 
 from ovseg.cli.lean_imports import import_libraries
 from ovseg.cli.options import add_config_file, add_opts
-from ovseg.config.overrides import find_config
+from ovseg.config.first_look import first_look
+from ovseg.config.quick import check_opts
 from ovseg.errors import Parser, UserError, cli_errors
 from ovseg.released import RELEASED
 
@@ -102,7 +103,9 @@ def check_arguments(args: argparse.Namespace) -> tuple[str, str] | None:
     if not 0 <= args.port <= 65535:
         raise UserError(f"--port {args.port} must be in 0..65535")
     if args.config_file:
-        find_config(args.config_file)
+        first_look(args.config_file, args.opts, needed=True)
+    else:
+        check_opts(args.opts)
     if args.auth is None:
         return None
     user, _, password = args.auth.partition(":")

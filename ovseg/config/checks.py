@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import functools
 import importlib.util
-from typing import Any
-
-from detectron2.config import CfgNode as CN
+from typing import TYPE_CHECKING, Any
 
 from ovseg.errors import UserError
+
+if TYPE_CHECKING:
+    from fvcore.common.config import CfgNode as CN
 
 #: least values of keys with which nothing sensible could be done below them
 _LEAST = {
@@ -51,6 +52,7 @@ def check_config(cfg: CN) -> None:
         "MODEL.CLIP_ADAPTER.MASK_FILL", cfg.MODEL.CLIP_ADAPTER.MASK_FILL, ("mean", "zero")
     )
     _check_choice("INPUT.RANDOM_FLIP", cfg.INPUT.RANDOM_FLIP, ("none", "horizontal", "vertical"))
+    _check_choice("INPUT.FORMAT", cfg.INPUT.FORMAT, ("RGB", "BGR"))
     crops = ("relative", "relative_range", "absolute", "absolute_range")
     _check_choice("INPUT.CROP.TYPE", cfg.INPUT.CROP.TYPE, crops)
     for key in _SHARES:

@@ -11,7 +11,10 @@ Call after ``detectron2.projects.deeplab.add_deeplab_config``::
 
 from __future__ import annotations
 
-from detectron2.config import CfgNode as CN
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fvcore.common.config import CfgNode as CN
 
 
 def add_ovseg_config(cfg: CN) -> None:
@@ -45,7 +48,7 @@ def _add_input(cfg: CN) -> None:
 
 
 def _add_backbone(cfg: CN) -> None:
-    cfg.MODEL.SWIN = CN()
+    cfg.MODEL.SWIN = type(cfg)()
     # the size that the window and relative positions were pretrained at; used by APE alone
     cfg.MODEL.SWIN.PRETRAIN_IMG_SIZE = 224
     cfg.MODEL.SWIN.PATCH_SIZE = 4
@@ -83,7 +86,7 @@ def _add_proposals(cfg: CN) -> None:
     head.EMBED_HIDDEN_DIM = 1024
     head.EMBED_LAYERS = 2
 
-    cfg.MODEL.MASK_FORMER = CN()
+    cfg.MODEL.MASK_FORMER = type(cfg)()
     former = cfg.MODEL.MASK_FORMER
     # loss on the output of every decoder layer, not only the last
     former.DEEP_SUPERVISION = True
@@ -105,7 +108,7 @@ def _add_proposals(cfg: CN) -> None:
     # images are padded to a multiple of this
     former.SIZE_DIVISIBILITY = 32
 
-    former.TEST = CN()
+    former.TEST = type(cfg)()
     # besides the semantic segmentation give a panoptic one, and scored instances (at most
     # TEST.DETECTIONS_PER_IMAGE); see docs/panoptic.md, also for values of the two thresholds
     former.TEST.PANOPTIC_ON = False
@@ -120,7 +123,7 @@ def _add_proposals(cfg: CN) -> None:
 
 
 def _add_clip(cfg: CN) -> None:
-    cfg.MODEL.CLIP_ADAPTER = CN()
+    cfg.MODEL.CLIP_ADAPTER = type(cfg)()
     adapter = cfg.MODEL.CLIP_ADAPTER
     # "ViT-B/16", "ViT-L/14", another open_clip name, or the path of a checkpoint (OpenAI archive,
     # state dict, open_clip training checkpoint, Hugging Face's CLIPModel): the architecture is then
@@ -166,7 +169,7 @@ def _add_solver(cfg: CN) -> None:
     cfg.SOLVER.TEST_IMS_PER_BATCH = 1
 
     # Weights & Biases (extra "wandb"): used when ENABLED
-    cfg.WANDB = CN()
+    cfg.WANDB = type(cfg)()
     cfg.WANDB.ENABLED = False
     cfg.WANDB.PROJECT = "open_vocab_seg"
     cfg.WANDB.NAME = None

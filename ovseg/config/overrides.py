@@ -1,10 +1,9 @@
-"""What a command line says of a config that can be looked at without reading the config."""
+"""What a command line says of a config, as far as it is the same for every way to read one."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ovseg.errors import UserError
@@ -34,43 +33,14 @@ def split_names(text: str) -> tuple[str, ...]:
     return tuple(name for name in re.split(r"[\s,()\[\]'\"]+", text) if name)
 
 
-def split_files(text: str) -> tuple[str, ...]:
-    """The files in a list that is written ``one``, ``one,two`` or ``("one", "two")``."""
-    parts = (part.strip().strip("'\"") for part in text.strip("()[] ").split(","))
-    return tuple(part for part in parts if part)
-
-
 def missing_weights(path: str) -> UserError:
-    """The error of ``MODEL.WEIGHTS`` that are not there."""
+    """The error of ``MODEL.WEIGHTS`` that are not there, or not given."""
+    if not path:
+        return UserError(
+            "config key MODEL.WEIGHTS: empty; give the checkpoint at the end of the command, "
+            "MODEL.WEIGHTS checkpoint.pth"
+        )
     return UserError(
         f"MODEL.WEIGHTS {path!r}: there is no such file; give the path of a checkpoint "
         "(GETTING_STARTED.md says where they are)"
     )
-
-
-def check_files(opts: Sequence[str], datasets: Iterable[str] = (), weights: bool = True) -> None:
-    """Find files that are not there, before anything is imported to read them.
-
-    Args:
-        opts: KEY VALUE pairs.
-        datasets: further files that describe data sets.
-        weights: whether ``MODEL.WEIGHTS`` will be read.
-
-    Raises:
-        UserError: names the first.
-    """
-    values = dict(zip(opts[::2], opts[1::2], strict=False))
-    for file in (*datasets, *split_files(values.get("DATASETS.CUSTOM", ""))):
-        if not Path(file).expanduser().exists():
-            raise UserError(
-                f"data set file {file!r} cannot be read (No such file or directory); check the path"
-            )
-    path = values.get("MODEL.WEIGHTS", "").strip("'\"")
-    if weights and path and "://" not in path and not os.path.exists(path):
-        raise missing_weights(path)
-
-
-def dataset_names(opts: Sequence[str], keys: Iterable[str]) -> list[str]:
-    """The data sets that KEY VALUE pairs give for ``keys``; the last value of a key counts."""
-    values = dict(zip(opts[::2], opts[1::2], strict=False))
-    return [name for key in keys for name in split_names(values.get(key, ""))]

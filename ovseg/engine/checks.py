@@ -41,14 +41,9 @@ def check_weights(path: str) -> None:
     Raises:
         UserError: it is empty, not there, or cannot be had.
     """
-    if not path:
-        raise UserError(
-            "config key MODEL.WEIGHTS: empty; give the checkpoint at the end of the command, "
-            "MODEL.WEIGHTS checkpoint.pth"
-        )
     if path.startswith((OVSEG_SCHEME, HUB_SCHEME)):
         fetch(path)
-    elif not weights_exist(path):
+    elif not path or not weights_exist(path):
         raise missing_weights(path)
 
 

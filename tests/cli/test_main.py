@@ -121,6 +121,8 @@ def test_help_and_wrong_options_load_nothing() -> None:
 
 
 def test_mistakes_that_can_be_seen_at_once_load_nothing(tmp_path: Path) -> None:
+    bad = tmp_path / "bad.yaml"
+    bad.write_text("name: bad\nimages: .\nlables: .\nclasses: [a]\n")
     picture = ["segment", "--input", str(SAMPLE), "--output", str(tmp_path / "out")]
     word = [*picture, "--class-names", "b"]
     data = ["MODEL.WEIGHTS", "x.pth", "DATASETS.TEST"]
@@ -154,7 +156,7 @@ def test_mistakes_that_can_be_seen_at_once_load_nothing(tmp_path: Path) -> None:
             *("evaluate", "--config-file", TINY, "--dataset", "gone2.yaml", *data[:2])
         ],
         "data set file 'gone 3.yaml' cannot be read (No such file": [
-            *("search", "--config-file", TINY, "DATASETS.CUSTOM", f"('{TINY}', 'gone 3.yaml')")
+            *("search", "--config-file", TINY, "DATASETS.CUSTOM", "('gone 3.yaml', 'x')")
         ],
         "data set file 'gone4.yaml' cannot be read (No such file": [
             *("analyze", "--config-file", TINY, "DATASETS.CUSTOM", "gone4.yaml")
@@ -171,6 +173,44 @@ def test_mistakes_that_can_be_seen_at_once_load_nothing(tmp_path: Path) -> None:
         "checkpoint 'gone5.pth' does not exist": ["weights", "convert", "gone5.pth", "out.pkl"],
         "checkpoint 'gone6.pth' does not exist": ["weights", "export", "gone6.pth", "out.pth"],
         "checkpoint 'gone7.pth' does not exist": ["weights", "swap", "take", "gone7.pth", "out.pt"],
+        "unknown config key SOLVER.BASE_LRR; did you mean SOLVER.BASE_LR": [
+            *("train", "--config-file", TINY, "SOLVER.BASE_LRR", "1")
+        ],
+        "config key SOLVER.MAX_ITER: 'many' is no value for it; it needs a whole number": [
+            *("train", "--config-file", TINY, "SOLVER.MAX_ITER", "many")
+        ],
+        "config key SOLVER.GAMMA has no value": ["train", "--config-file", TINY, "SOLVER.GAMMA"],
+        "TEST.REJECT 2.0 must lie in 0..1": [
+            *("evaluate", "--config-file", TINY, *data[:2], "TEST.REJECT", "2")
+        ],
+        "unknown config key MODEL.NOPE": [*word, "--opts", "MODEL.NOPE", "1"],
+        "unknown config key MODEL.NOPE2": [
+            *(*word, "--model", "swinB-vitL14", "--opts", "MODEL.NOPE2", "1")
+        ],
+        "model 'nope': neither a known name nor a path": [*word, "--model", "nope"],
+        "ovseg://nope: there are no weights of that name": [
+            *("search", "--config-file", TINY, "MODEL.WEIGHTS", "ovseg://nope")
+        ],
+        "config key MODEL.WEIGHTS: empty": ["evaluate", "--config-file", TINY],
+        "--choose-on 'nope' is not among DATASETS.TEST": [
+            *("search", "--config-file", TINY, "--choose-on", "nope"),
+            *("MODEL.WEIGHTS", "ovseg://tiny", "DATASETS.TEST", "stickerscenes_dev"),
+        ],
+        "folder of proposals 'gone8' does not exist": [
+            *("evaluate", "--config-file", TINY, "--load-proposals", "gone8"),
+            *("MODEL.WEIGHTS", "ovseg://tiny"),
+        ],
+        "folder of proposals 'gone9' does not exist": [*word, "--load-proposals", "gone9"],
+        f"config key OUTPUT_DIR: {TINY!r} is a file": [
+            *("train", "--config-file", TINY, "OUTPUT_DIR", TINY)
+        ],
+        f"--output '{TINY}/a' cannot be made, {TINY} is a file": [
+            *("analyze", "--config-file", TINY, "--output", f"{TINY}/a"),
+            *("MODEL.WEIGHTS", "ovseg://tiny"),
+        ],
+        "bad.yaml: unknown key 'lables'; did you mean labels": [
+            *("train", "--config-file", TINY, "--dataset", str(bad))
+        ],
         "--weights 2.0 is outside 0..1": ["search", "--config-file", TINY, "--weights", "2"],
         "--limit 0 is too small": ["analyze", "--config-file", TINY, "--limit", "0"],
     }  # fmt: skip
@@ -179,16 +219,16 @@ def test_mistakes_that_can_be_seen_at_once_load_nothing(tmp_path: Path) -> None:
         assert (message, code, heavy) == (message, 2, [])
         assert message in err
         assert len(err.splitlines()) == 1
-    assert not list(tmp_path.iterdir())
+    assert list(tmp_path.iterdir()) == [bad]
 
 
 def test_names_that_a_command_does_not_look_at_are_not_checked() -> None:
-    # stopped by an unknown key, with everything loaded
-    opts = ["DATASETS.TEST", "x", "DATASETS.TRAIN", "y", "MODEL.WIEGHTS", "gone.pth"]
-    given = ["evaluate", "--config-file", TINY, *opts, "DATASETS.TEST", "stickerscenes_frozen"]
-    ((code, _, err, heavy),) = answers([given])
+    # stopped by a device that is none, with everything loaded
+    opts = ["DATASETS.TEST", "x", "DATASETS.TRAIN", "y", "MODEL.DEVICE", "gpu"]
+    opts += ["MODEL.WEIGHTS", "ovseg://tiny", "DATASETS.TEST", "stickerscenes_frozen"]
+    ((code, _, err, heavy),) = answers([["evaluate", "--config-file", TINY, *opts]])
     assert code == 2
-    assert "unknown config key MODEL.WIEGHTS" in err
+    assert "MODEL.DEVICE: 'gpu' is no device" in err
     assert "torch" in heavy
 
 

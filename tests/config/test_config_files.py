@@ -10,6 +10,8 @@ import torch
 from tiny_world import CONFIGS
 
 from ovseg.config import setup_cfg
+from ovseg.config.quick import quick_cfg
+from ovseg.config.reading import flatten
 from ovseg.errors import UserError
 
 R101 = CONFIGS / "ovseg_R101c_vitB_bs32_120k.yaml"
@@ -177,3 +179,27 @@ def test_base_files_that_lead_nowhere(tmp_path: Path) -> None:
     for file in (circle, folder):
         with pytest.raises(UserError, match=rf"{file.name}: its _BASE_ leads to no file"):
             setup_cfg(file)
+
+
+@pytest.mark.parametrize("config", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_config_read_without_detectron2_is_the_same(config: Path) -> None:
+    opts = ["SOLVER.BASE_LR", "1", "DATASETS.TEST", "one,two", "OUTPUT_DIR", "1234"]
+    quick = quick_cfg(config, opts)
+    assert quick is not None
+    whole = dict(flatten(setup_cfg(config, opts)))
+    read = dict(flatten(quick))
+    assert read.keys() == whole.keys()
+    # the device is chosen by what is there; the other one is no plain value in detectron2's source
+    others = {"MODEL.DEVICE", "MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS"}
+    plain = {key for key, value in read.items() if not isinstance(value, dict)} - others
+    assert len(plain) > 200
+    assert {key: read[key] for key in plain} == {key: whole[key] for key in plain}
+
+
+def test_a_file_that_only_detectron2_can_read_is_left_to_it(tmp_path: Path) -> None:
+    file = tmp_path / "old.yaml"
+    file.write_text("MODEL: {WEIGHT: old.pkl}\n")  # of the keys' first version
+    assert quick_cfg(file, []) is None
+    assert setup_cfg(file).MODEL.WEIGHTS == "old.pkl"
+    with pytest.raises(UserError, match="unknown config key NONE"):
+        quick_cfg(file, ["NONE", "1"])
