@@ -50,7 +50,7 @@ def parse_arguments(
     at_least_1 = ("captions_per_image", "min_noun_count", "limit")
     shares = ("min_area", "min_score", "min_objectness")
     check_ranges(options, dict.fromkeys(at_least_1, (1, math.inf)) | dict.fromkeys(shares, (0, 1)))
-    first_look(options.config_file, options.opts, needed=True)
     check_there(options, dict.fromkeys(("captions", "images"), "check the path"))
     check_dataset("--ground-truth", options.ground_truth)
+    first_look(options.config_file, options.opts)
     return options
