@@ -88,7 +88,7 @@ def run(args: argparse.Namespace) -> None:
     print(f"{args.clip}, {len(texts)} texts, {args.crops} crops; median of {args.repeat} turns")
     print(f"{'':58s} {'plain':>10s} {'OVSeg':>10s}")
     line = compare(
-        "texts cut to their longest",
+        "texts: each beginning once",
         lambda: encode_at_full_length(model, texts),
         lambda: encode_texts(model, texts),
         args.repeat,

@@ -12,8 +12,10 @@ from torch import Tensor
 
 from ovseg.errors import UserError
 
+from .text_prefixes import encode_tree, in_order, prefix_tree
+
 # texts that go through the encoder together
-BATCH = 256
+BATCH = 512
 
 
 def text_templates(kind: str, predefined: Sequence[str]) -> tuple[str, ...]:
@@ -42,31 +44,34 @@ def text_templates(kind: str, predefined: Sequence[str]) -> tuple[str, ...]:
 
 
 def encode_causal_texts(model: open_clip.CLIP, texts: Sequence[str]) -> Tensor:
-    """Encode texts, short ones with short ones, each batch cut to its longest.
+    """Encode texts, at least one, what they share at their beginning only once.
 
-    The encoder must be causal and read at the end token, as OpenAI's is: what follows that token
-    changes nothing.
+    The text encoder must be causal and read at the end token, as OpenAI's is: what follows that
+    token changes nothing.
 
     Returns:
         float32 (len(texts), embed_dim), not normalised.
     """
     tokens = open_clip.tokenize(list(texts), context_length=model.context_length)
-    ends = tokens.argmax(dim=1)  # the end token has the largest id
+    device = model.positional_embedding.device
     features = None
-    for batch in ends.argsort(stable=True).split(BATCH):
-        encoded = encode_tokens(model, tokens[batch]).float()
+    for batch in in_order(tokens).split(BATCH):
+        encoded = encode_tree(model, prefix_tree(tokens[batch]).to(device)).float()
         if features is None:
             features = encoded.new_empty((len(texts), encoded.shape[1]))
-        features[batch.to(features.device)] = encoded
+        features[batch.to(device)] = encoded
     if features is None:
         raise ValueError("no texts to encode")
     return features
 
 
 def encode_tokens(model: open_clip.CLIP, tokens: Tensor) -> Tensor:
-    """Encode one batch of token ids (B, 77), cut to its longest text; (B, embed_dim)."""
+    """Encode one batch of token ids (B, 77), cut to its longest text; (B, embed_dim).
+
+    For training: every text is computed by itself.
+    """
     device = model.positional_embedding.device
-    ends = tokens.argmax(dim=1)
+    ends = tokens.argmax(dim=1)  # the end token has the largest id
     length = int(ends.max()) + 1
     tokens, ends = tokens[:, :length].to(device), ends.to(device)
     x = model.token_embedding(tokens) + model.positional_embedding[:length]
