@@ -2,8 +2,9 @@
 
 A :class:`UserError` carries one line that names the argument, its value and the way out. Library
 code raises it; commands wrap their body in :func:`cli_errors`, which prints that line without a
-traceback and ends the process with exit code 2. A file that cannot be read or written, a full disk
-and a missing detectron2 are such errors too. :class:`Parser` reads all command lines.
+traceback and ends the process with exit code 2. With ``--debug``, which every command has, the
+traceback is shown before the line. A file that cannot be read or written, a full disk and a missing
+detectron2 are such errors too. :class:`Parser` reads all command lines.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ from __future__ import annotations
 import argparse
 import errno
 import sys
+import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, NoReturn
 
 #: what the system says when there is no room: none left, none for this user, none for this file
@@ -33,10 +36,27 @@ class Parser(argparse.ArgumentParser):
         """The command's description; ``options`` are argparse's own."""
         options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
         super().__init__(description=description, **options)
+        self.add_argument(
+            "--debug", action=_ShowTraceback, help="show where in the program an error comes from"
+        )
 
     def error(self, message: str) -> NoReturn:
         """Says what is wrong."""
         raise UserError(f"{message}; see --help")
+
+
+class _ShowTraceback(argparse.Action):
+    """``--debug``: counts for the command that is read, and adds nothing to its options."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, **settings: Any) -> None:
+        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, **settings)
+
+    def __call__(self, *_: object, **__: object) -> None:
+        _shown.set(True)
+
+
+#: whether ``--debug`` was given to the command that runs
+_shown: ContextVar[bool] = ContextVar("_shown", default=False)
 
 
 @contextmanager
@@ -46,6 +66,7 @@ def cli_errors() -> Iterator[None]:
     An ``OSError`` that names a file, or tells of a full disk, is one too, and so is a missing
     detectron2.
     """
+    before = _shown.set(False)
     try:
         with without_notices():
             yield
@@ -65,6 +86,8 @@ def cli_errors() -> Iterator[None]:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         raise SystemExit(130) from None
+    finally:
+        _shown.reset(before)
 
 
 @contextmanager
@@ -84,5 +107,7 @@ def lacks_detectron2(error: ModuleNotFoundError) -> bool:
 
 
 def _end(message: str) -> NoReturn:
+    if _shown.get():
+        traceback.print_exc()
     print(f"error: {' '.join(message.split())}", file=sys.stderr)
     raise SystemExit(2) from None

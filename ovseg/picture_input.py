@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice
+from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -15,12 +13,12 @@ from PIL import Image
 from torch import Tensor
 
 from ovseg.errors import UserError
+from ovseg.utils.ahead import run_ahead
 from ovseg.utils.images import read_image, rgb_array
 
 #: one picture: a path; a Pillow image; uint8 (H, W, 3), RGB; or a tensor (3, H, W), RGB, uint8 in
 #: 0..255 or float in 0..1
 Picture = str | os.PathLike[str] | Image.Image | np.ndarray | Tensor
-_LOADING_THREADS = 2
 
 
 def is_one_picture(images: Any) -> bool:
@@ -66,24 +64,13 @@ def read_ahead(
     ahead: int,
 ) -> Iterator[np.ndarray]:
     """Pictures as arrays, up to ``ahead`` of them read before they are asked for."""
-    source = iter(images)
-    with ThreadPoolExecutor(_LOADING_THREADS) as threads:
-        waiting: deque[tuple[Picture, Future[np.ndarray]]] = deque()
-        try:
-            while True:
-                for image in islice(source, ahead - len(waiting)):
-                    waiting.append((image, threads.submit(picture_array, image, bgr)))
-                if not waiting:
-                    return
-                image, reading = waiting.popleft()
-                try:
-                    array = reading.result()
-                except UserError as error:
-                    if on_error is None:
-                        raise
-                    on_error(image, error)
-                else:
-                    yield array
-        finally:
-            for _, reading in waiting:
-                reading.cancel()
+    with closing(run_ahead(images, lambda image: picture_array(image, bgr), ahead)) as pairs:
+        for image, reading in pairs:
+            try:
+                array = reading.result()
+            except UserError as error:
+                if on_error is None:
+                    raise
+                on_error(image, error)
+            else:
+                yield array

@@ -19,6 +19,7 @@ from ovseg.errors import Parser, UserError, cli_errors
 COMMANDS = {
     "segment": "segment pictures by any words",
     "video": "segment a video or what a camera sees",
+    "label": "label large collections, on one machine or many",
     "web": "segment pictures in a web page",
     "train": "train the segmenter",
     "evaluate": "evaluate a checkpoint on data sets",

@@ -12,6 +12,7 @@ from .coco_instances import read_instances
 from .coco_panoptic import read_categories
 from .colours import parse_colour, read_colours_key
 from .label_values import read_values
+from .labelled import read_manifest
 from .yaml_file import as_path, as_words
 
 
@@ -68,6 +69,9 @@ def _entries(file: Path, form: str, content: Mapping[str, Any]) -> tuple[Iterabl
     if form == "colors":
         colours = read_colours_key(file, content["colors"])
         return colours, list(colours.values())
+    if form == "labelled":
+        classes = read_manifest(as_path(file, form, content[form]))["classes"]
+        return range(len(classes)), classes
     categories: dict[int, str] = {}
     if form == "coco_json":
         categories = dict(read_instances(as_path(file, form, content[form])).categories)

@@ -36,6 +36,7 @@ from .yaml_file import as_path, as_text, read_yaml
 
 # the keys of every form of ground truth: those it must have, and those it may have
 _FORMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "labelled": (("labelled",), ("min_score",)),
     "coco_json": (("coco_json",), ("classes", "values", "background", "strict", "image_ext")),
     "panoptic_json": (("labels", "panoptic_json"), ("classes", "ignore_value")),
     "yolo": (
@@ -79,6 +80,7 @@ class Description:
         names_all: whether ``classes`` names whatever there is, so that another code is a mistake.
         label_ext, label_suffix: of the names of label files.
         panoptic: the JSON file of a COCO panoptic data set.
+        min_score: of an output of ``ovseg label``: scores below it are ignored.
     """
 
     file: Path
@@ -95,6 +97,7 @@ class Description:
     label_ext: str
     label_suffix: str
     panoptic: Path | None = None
+    min_score: float = 0.0
 
 
 def read_description(file: Path) -> Description:
@@ -110,7 +113,10 @@ def read_description(file: Path) -> Description:
         raise UserError(f"{file}: name {name!r} may hold letters, digits, '_', '-' and '.' alone")
     ending = as_text(file, "image_ext", content.get("image_ext", "jpg")).lstrip(".")
     hint = f"correct images, labels, image_ext or label_ext in {file}"
-    images = ImageFiles(as_path(file, "images", content["images"]), ending, hint)
+    if form == "labelled":
+        hint = "label again, with --copy-images where the pictures do not stay where they are"
+    key = "labelled" if form == "labelled" else "images"
+    images = ImageFiles(as_path(file, key, content[key]), ending, hint)
     label_ext = as_text(file, "label_ext", content.get("label_ext", "png")).lstrip(".")
     if label_ext.lower() in LOSSY:
         raise UserError(
@@ -138,6 +144,7 @@ def read_description(file: Path) -> Description:
         if "label_suffix" in content
         else "",
         panoptic=as_path(file, form, content[form]) if form == "panoptic_json" else None,
+        min_score=_share(file, "min_score", content.get("min_score", 0.0)),
     )
 
 
@@ -148,10 +155,12 @@ def _check_keys(file: Path, content: Mapping[Any, Any]) -> str:
             close = difflib.get_close_matches(str(key), _KEYS, n=1)
             hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(_KEYS)}"
             raise UserError(f"{file}: unknown key {key!r}; {hint}")
-    form = next((key for key in [*_FORMS][:5] if key in content), None)
+    form = next((key for key in [*_FORMS][:6] if key in content), None)
     form = form or ("classes" if "labels" in content else "images")
     required, optional = _FORMS[form]
-    allowed = (*_ALWAYS, *required, *optional)
+    # a picture's row says where it is
+    always = ("name",) if form == "labelled" else _ALWAYS
+    allowed = (*always, *required, *optional)
     for key in content:
         if key not in allowed:
             reason = (
@@ -162,7 +171,7 @@ def _check_keys(file: Path, content: Mapping[Any, Any]) -> str:
             raise UserError(f"{file}: {reason}; remove {key}")
     if {"classes", "values"} <= content.keys():
         raise UserError(f"{file}: classes and values are both there; keep one of them")
-    for key in (*_ALWAYS, *required):
+    for key in (*always, *required):
         if key not in content and not (key == "classes" and "values" in content):
             raise UserError(f"{file}: key {key!r} is missing; add a line '{key}: ...'")
     if form == "yolo" and not {"classes", "values"} & content.keys():
@@ -174,15 +183,23 @@ def _truth(file: Path, form: str, content: Mapping[str, Any]) -> Path | None:
     """Where the ground truth lies."""
     if form == "images":
         return None
-    key = form if form in {"coco_json", "yolo"} else "labels"
+    key = form if form in {"coco_json", "yolo", "labelled"} else "labels"
     path = as_path(file, key, content[key])
     if key == "coco_json" and path.is_dir():
         raise UserError(f"{file}: coco_json {str(path)!r} is a folder; give the JSON file in it")
     if key == "labels" and path.suffix.lower() == ".json":
         found = describe_json(read_json(path, object, "give a folder of label maps"))
         raise UserError(f"{file}: labels {str(path)!r} is no folder of label maps but {found}")
+    if key == "labelled" and not path.is_dir():
+        raise UserError(f"{file}: labelled {str(path)!r} is no folder; give that of ovseg label")
     if key == "yolo" and not path.is_dir():
         raise UserError(f"{file}: yolo {str(path)!r} is no folder; give that of the text files")
     if form == "panoptic_json" and not path.is_dir():
         raise UserError(f"{file}: labels {str(path)!r} is no folder; give that of the PNG files")
     return path
+
+
+def _share(file: Path, key: str, value: Any) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 1:
+        raise UserError(f"{file}: {key} {value!r} is no number in 0..1; write for instance 0.5")
+    return float(value)

@@ -22,6 +22,7 @@ from .colours import ColourMap
 from .description import Description, read_description
 from .image_files import LabelFiles, files_by_stem, images_by_stem
 from .label_values import ValueMap
+from .labelled import labelled_examples
 from .yolo import YoloPolygons
 
 logger = logging.getLogger(__name__)
@@ -128,6 +129,12 @@ class OwnFiles(DatasetFiles):
                 )  # fmt: skip
             case "yolo":
                 return self._yolo()
+            case "labelled":
+                assert description.truth is not None
+                return labelled_examples(
+                    description.truth, description.min_score, description.ignore_label,
+                    str(description.file),
+                )  # fmt: skip
             case _:
                 return self._label_maps()
 

@@ -1,0 +1,165 @@
+"""Label large collections of pictures, by one model or by many on a Ray cluster.
+
+    ovseg label --class-names dog grass 'blue sky' --input photos --recursive --output labelled
+    ovseg label --vocabulary words.txt --input 's3://bucket/shards/*.tar' --output s3://bucket/out
+
+The collection is cut into shards. Each becomes a file of --output, Parquet or WebDataset, which is
+there whole or not at all: the same command goes on where it was interrupted. manifest.json lists
+the files. A picture that cannot be read becomes a row with the reason.
+
+With Ray (pip install 'ovseg[ray]') the shards are shared among --workers, with a model each.
+Without it this process labels them all. The files are the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ovseg.cli.model_choice import add_model, chosen_config, chosen_words
+from ovseg.cli.options import add_opts
+from ovseg.data.label_shards import ENDINGS, parquet
+from ovseg.errors import Parser, UserError, cli_errors
+from ovseg.labelling.output import Output
+from ovseg.labelling.plan import make_plan
+from ovseg.labelling.sources import find_sources, is_url
+
+if TYPE_CHECKING:
+    from ovseg.labelling.run import Distribute
+
+
+def build_parser() -> Parser:
+    """The options of the command."""
+    usage, *details = (__doc__ or "").split("\n\n")
+    parser = Parser(usage, epilog="\n\n".join(details))
+    add = parser.add_argument
+    add_model(parser)
+    add("--input", nargs="*", default=[], metavar="PATH|URL",
+        help="pictures, folders, quoted patterns, .txt files with a picture a line, WebDataset "
+        "shards (.tar), Parquet files; on this machine or any URL that fsspec opens")  # fmt: skip
+    add("--recursive", action="store_true", help="of a folder, the pictures in its folders too")
+    add("--output", required=True, metavar="PATH|URL", help="folder for the results")
+    add("--format", default="parquet", choices=tuple(ENDINGS), help="default: parquet")
+    add("--shard-size", type=int, default=500, metavar="N",
+        help="pictures of a shard; a tar file is always one. Default: 500")  # fmt: skip
+    add("--batch-size", type=int, default=1, metavar="N",
+        help="pictures that go through a model together; default: 1")  # fmt: skip
+    add("--image-column", metavar="NAME",
+        help="of Parquet files: the pictures' bytes, or their paths; default: image, jpg, ... "
+        "whichever is there")  # fmt: skip
+    add("--score-maps", action="store_true", help="write the score of each pixel too")
+    add("--copy-images", action="store_true",
+        help="write a copy of each picture too, for a training with those of tar files, Parquet "
+        "files or URLs")  # fmt: skip
+    add("--workers", type=int, metavar="N",
+        help="models at work, by Ray; 0: one in this process. Default: one for each GPU, without "
+        "GPUs one for each machine of a cluster; this process where that makes one")  # fmt: skip
+    add("--cpus-per-worker", type=int, metavar="N",
+        help="default: 1 with GPUs, else those of the cluster by the number of workers"
+        )  # fmt: skip
+    add("--ray-address", metavar="ADDRESS",
+        help="of a running cluster, for instance auto; default: $RAY_ADDRESS, or else Ray is "
+        "started on this machine")  # fmt: skip
+    add_opts(parser, "--opts")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Label a collection; exit code 1 when some of its pictures could not be labelled."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    with cli_errors():
+        manifest, output = label(build_parser().parse_args(argv))
+        images, errors = manifest["images"], manifest["errors"]
+        shards = len(manifest["shards"])
+        print(f"{images} images in {shards} shards in {output}")
+        if errors:
+            print(
+                f"error: {errors} of {images} images could not be labelled; their rows say why",
+                file=sys.stderr,
+            )
+            raise SystemExit(1)
+
+
+def label(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    """Do what a command line asks for; returns the manifest and where it is.
+
+    Raises:
+        UserError: a mistake in the command line, or see :func:`label_collection`.
+    """
+    for option, least in (("shard_size", 1), ("batch_size", 1), ("workers", 0),
+                          ("cpus_per_worker", 1)):  # fmt: skip
+        value = getattr(args, option)
+        if value is not None and value < least:
+            raise UserError(f"--{option.replace('_', '-')} {value} must be at least {least}")
+    if not args.input:
+        raise UserError("no input; give pictures, folders, patterns, .txt, .tar or .parquet files")
+    if args.format == "parquet":
+        parquet("--format parquet")
+    vocabulary = chosen_words(args)
+    place = args.output if is_url(args.output) else str(Path(args.output).expanduser().absolute())
+    output = Output(place)
+    cfg = chosen_config(args)
+    from ovseg.labelling.run import label_collection, planned_shards
+    from ovseg.labelling.work import Job, weights_digest
+
+    settings = {
+        "words": [list(words) for words in vocabulary.words_of_class],
+        "names": list(vocabulary.names),
+        "config": _portable(cfg),
+        "weights": weights_digest(cfg),
+        **{
+            name: getattr(args, name)
+            for name in ("input", "recursive", "format", "shard_size", "batch_size",
+                         "image_column", "score_maps", "copy_images")
+        },
+    }  # fmt: skip
+    shards = planned_shards(
+        output,
+        settings,
+        lambda: make_plan(
+            find_sources(args.input, args.recursive), args.shard_size, args.image_column
+        ),
+    )
+    job = Job(
+        cfg, vocabulary, output, args.format, args.batch_size, args.image_column, args.score_maps,
+        args.copy_images,
+    )  # fmt: skip
+    return label_collection(job, shards, _distribution(args)), place
+
+
+def _portable(cfg: Any) -> str:
+    """The config without what makes no difference to the rows."""
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.MODEL.DEVICE = cfg.MODEL.WEIGHTS = cfg.OUTPUT_DIR = ""
+    return str(cfg.dump())
+
+
+def _distribution(args: argparse.Namespace) -> Distribute | None:
+    """Ray's workers, where they are wanted and Ray is there; None: this process."""
+    if args.workers == 0:
+        return None
+    cluster = args.ray_address or os.environ.get("RAY_ADDRESS")
+    if args.workers is None and not cluster and _gpus() < 2:
+        return None
+    from ovseg.labelling.on_ray import RayWorkers, is_installed
+
+    if not is_installed():
+        print("Ray is not installed (pip install 'ovseg[ray]'): labelling in this process alone")
+        return None
+    on_gpus = not any(
+        key == "MODEL.DEVICE" and value == "cpu"
+        for key, value in zip(args.opts, args.opts[1:], strict=False)
+    )
+    return RayWorkers(args.workers, args.cpus_per_worker, args.ray_address, on_gpus)
+
+
+def _gpus() -> int:
+    import torch
+
+    return torch.cuda.device_count()

@@ -1,0 +1,118 @@
+"""A whole collection: its plan, what is done of it already, and who does the rest."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import yaml
+
+from ovseg.labelling.output import MANIFEST, PLAN, SETTINGS, Output
+from ovseg.labelling.plan import Shard
+from ovseg.labelling.progress import Progress
+from ovseg.labelling.work import Job, Labeller
+from ovseg.utils.settings import check_settings
+
+DESCRIPTION = "dataset.yaml"
+#: labels shards, and calls back with each that is done
+Distribute = Callable[[Job, Sequence[Shard], Callable[[Shard, dict[str, Any]], None]], None]
+
+
+def planned_shards(
+    output: Output, settings: Mapping[str, Any], make: Callable[[], list[Shard]]
+) -> list[Shard]:
+    """The shards of an output folder: those of its plan, or of a new one, which is written.
+
+    Args:
+        output: the folder.
+        settings: everything that the rows depend on, and ``input``.
+        make: makes the plan.
+
+    Raises:
+        UserError: the folder holds labels of other settings, or there are no pictures.
+    """
+    recorded = output.read_json(SETTINGS)
+    if recorded is not None:
+        check_settings(
+            recorded, settings, what=f"--output {output.place!r}",
+            way_out="give another folder, or delete this one",
+            names={"words": "the class names", "weights": "MODEL.WEIGHTS", "config": "the config"},
+        )  # fmt: skip
+        plan = output.read_text(PLAN)
+        if plan is not None:
+            return [Shard.of_json(line) for line in plan.splitlines()]
+    shards = make()
+    output.check()
+    output.write_json(SETTINGS, dict(settings))
+    output.write_text(PLAN, "".join(f"{shard.to_json()}\n" for shard in shards))
+    return shards
+
+
+def label_collection(
+    job: Job, shards: list[Shard], distribute: Distribute | None = None
+) -> dict[str, Any]:
+    """Label all shards that are not done yet, and write the manifest.
+
+    Args:
+        job: what to do.
+        shards: of the whole collection.
+        distribute: shares them out; None: this process labels them.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        UserError: see :class:`ovseg.labelling.work.Labeller`.
+    """
+    records = job.output.records(shards)
+    left = [shard for shard in shards if shard.number not in records]
+    progress = Progress(shards, {number: record["rows"] for number, record in records.items()})
+
+    def finished(shard: Shard, record: dict[str, Any]) -> None:
+        records[shard.number] = record
+        progress.finished(shard, record["rows"])
+
+    try:
+        if left and distribute is None:
+            labeller = Labeller(job)
+            for shard in left:
+                finished(shard, labeller.label(shard, progress.seen))
+        elif left and distribute is not None:
+
+            def counted(shard: Shard, record: dict[str, Any]) -> None:
+                finished(shard, record)
+                progress.seen(record["rows"])
+
+            distribute(job, left, counted)
+    finally:
+        progress.close()
+    manifest = _manifest(job, shards, records)
+    job.output.write_json(MANIFEST, manifest)
+    if job.output.read_text(DESCRIPTION) is None:  # it may have been edited
+        job.output.write_text(DESCRIPTION, _description(job.output))
+    return manifest
+
+
+def _manifest(
+    job: Job, shards: Sequence[Shard], records: Mapping[int, dict[str, Any]]
+) -> dict[str, Any]:
+    files = [records[shard.number] for shard in shards]
+    return {
+        "format": job.format,
+        "classes": [list(words) for words in job.vocabulary.words_of_class],
+        "names": list(job.vocabulary.names),
+        "images": sum(record["rows"] for record in files),
+        "errors": sum(record["errors"] for record in files),
+        "shards": files,
+    }
+
+
+def _description(output: Output) -> str:
+    """The yaml file by which a training takes the labels as ground truth."""
+    name = re.sub(r"[^\w.-]+", "_", output.place.rstrip("/").rpartition("/")[2]).strip("_.-")
+    content = {"name": name or "labelled", "labelled": ".", "min_score": 0.0}
+    return (
+        "# For train_net.py --dataset; what scores less than min_score is ignored.\n"
+        + yaml.safe_dump(content, sort_keys=False)
+    )

@@ -1,0 +1,206 @@
+"""`ovseg label` in one process: what its rows say, and how a run goes on."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import said
+from labelling_world import WORDS, arguments, manifest_of, rows_of, write_pictures
+from PIL import Image
+from pycocotools import mask as coco_mask
+
+from ovseg import Predictor
+from ovseg.cli import label
+from ovseg.data.label_shards import read_rows
+from ovseg.labelling import work
+from ovseg.labelling.plan import Shard
+from ovseg.labelling.progress import Progress
+
+
+@pytest.fixture(scope="module")
+def predictor() -> Predictor:
+    return Predictor.from_pretrained("tiny", device="cpu", opts=["INPUT.MIN_SIZE_TEST", 32])
+
+
+@pytest.fixture(autouse=True)
+def _one_model(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The model is built once for all tests."""
+    monkeypatch.setattr(work, "Predictor", lambda cfg: predictor)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("photos")
+    write_pictures(folder, 5)
+    (folder / "picture_002b.jpg").write_bytes(b"no picture")
+    return folder
+
+
+def run(*args: str) -> int:
+    """The exit code."""
+    try:
+        label.main(args)
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
+
+
+def png(content: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(content)))
+
+
+@pytest.mark.parametrize("format", ["parquet", "webdataset"])
+def test_rows_say_what_the_predictor_says(
+    format: str, photos: Path, predictor: Predictor, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    options = ("--format", format, "--shard-size", "4", "--score-maps")
+    assert run(*arguments(tmp_path, photos, options=options)) == 1
+    assert said(capsys) == ["error: 1 of 6 images could not be labelled; their rows say why"]
+    rows = rows_of(tmp_path)
+    assert [row["key"] for row in rows] == [
+        "000000-000000", "000000-000001", "000000-000002", "000000-000003", "000001-000000",
+        "000001-000001",
+    ]  # fmt: skip
+    assert [Path(row["source"]) for row in rows] == sorted(photos.iterdir())
+    broken = rows.pop(3)
+    assert "picture_002b.jpg' cannot be read as a picture" in broken["error"]
+    assert broken["labels"] is None
+    assert broken["segments"] == []
+    for row in rows:
+        expected = predictor(row["source"], WORDS)
+        assert row["error"] is None
+        assert (row["height"], row["width"]) == (40, 56)
+        np.testing.assert_array_equal(png(row["labels"]), expected.labels)
+        np.testing.assert_array_equal(png(row["scores"]), np.minimum(expected.scores, 1) * 255 // 1)
+        assert [part["label"] for part in row["segments"]] == sorted({*expected.labels.flat})
+        for part in row["segments"]:
+            mask = expected.labels == part["label"]
+            code = {"size": [40, 56], "counts": part["rle"]}
+            np.testing.assert_array_equal(coco_mask.decode(code), mask)
+            assert part["area"] == mask.sum()
+            assert part["name"] == WORDS[part["label"]]
+            assert part["score"] == pytest.approx(expected.scores[mask].mean(), abs=1e-5)
+        assert row["score"] == pytest.approx(expected.scores.mean(), abs=1e-5)
+
+
+def test_webdataset_reads_the_shards(photos: Path, tmp_path: Path) -> None:
+    webdataset = pytest.importorskip("webdataset")
+    run(*arguments(tmp_path, photos / "picture_000.png", options=("--format", "webdataset")))
+    (sample,) = webdataset.WebDataset(
+        str(tmp_path / "labels-000000.tar"), shardshuffle=False
+    ).decode("pil")
+    assert sample["__key__"] == "000000-000000"
+    assert sample["labels.png"].size == (56, 40)
+    assert sample["json"]["source"].endswith("picture_000.png")
+
+
+def test_what_is_done_is_not_done_again(
+    photos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    options = ("--shard-size", "2")
+    assert run(*arguments(tmp_path / "whole", photos, options=options)) == 1
+    # interrupted in the third shard
+    output = tmp_path / "parts"
+    seen: list[int] = []
+    rows = work.Labeller._rows
+
+    def interrupted(self: work.Labeller, shard: Shard, report: Callable[[int], None]) -> Iterator:
+        seen.append(shard.number)
+        for row in rows(self, shard, report):
+            if seen == [0, 1, 2]:
+                raise KeyboardInterrupt
+            yield row
+
+    monkeypatch.setattr(work.Labeller, "_rows", interrupted)
+    assert run(*arguments(output, photos, options=options)) == 130
+    assert sorted(path.name for path in output.glob("*.parquet")) == [
+        "labels-000000.parquet", "labels-000001.parquet",
+    ]  # fmt: skip
+    assert not (output / "manifest.json").exists()
+    # pictures that come later have no place in a plan that was begun
+    (output / "labels-000001.parquet").unlink()
+    assert run(*arguments(output, photos, options=options)) == 1
+    assert seen == [0, 1, 2, 1, 2]
+    assert rows_of(output) == rows_of(tmp_path / "whole")
+    assert manifest_of(output) == manifest_of(tmp_path / "whole")
+    assert run(*arguments(output, photos, options=options)) == 1
+    assert seen == [0, 1, 2, 1, 2]
+    capsys.readouterr()
+    assert run(*arguments(output, photos, options=("--shard-size", "3"))) == 2
+    (line,) = said(capsys)
+    assert "was begun with other settings (--shard-size 2, now 3): give another folder" in line
+
+
+def test_pictures_are_copied_as_they_are(photos: Path, tmp_path: Path) -> None:
+    run(*arguments(tmp_path, photos, options=("--copy-images",)))
+    rows = [row for row in rows_of(tmp_path) if row["error"] is None]
+    assert len(rows) == 5
+    for row in rows:
+        assert (tmp_path / row["image"]).read_bytes() == Path(row["source"]).read_bytes()
+
+
+def test_a_batch_gives_what_single_pictures_give(photos: Path, tmp_path: Path) -> None:
+    """All of one size, so that nothing is padded."""
+    run(*arguments(tmp_path / "one", photos))
+    run(*arguments(tmp_path / "four", photos, options=("--batch-size", "4")))
+    one, four = rows_of(tmp_path / "one"), rows_of(tmp_path / "four")
+    assert [row["error"] for row in one] == [row["error"] for row in four]
+    for first, second in zip(one, four, strict=True):
+        if first["error"] is None:
+            same = png(first["labels"]) == png(second["labels"])
+            assert same.mean() > 0.99
+            assert first["score"] == pytest.approx(second["score"], abs=1e-3)
+
+
+def test_a_picture_that_does_not_fit_the_memory_is_a_row(
+    photos: Path, tmp_path: Path, predictor: Predictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encode = type(predictor).encode_batch
+    large = np.asarray(Image.open(photos / "picture_001.png"))
+
+    def short(self: Predictor, images: list[np.ndarray], proposals: None = None) -> list:
+        if any(np.array_equal(image, large) for image in images):
+            raise torch.OutOfMemoryError("out of memory")
+        return encode(self, images, proposals)
+
+    monkeypatch.setattr(type(predictor), "encode_batch", short)
+    run(*arguments(tmp_path, photos, options=("--batch-size", "3")))
+    errors = [row["error"] for row in rows_of(tmp_path)]
+    assert errors[1] == "a picture of 56 x 40 pixels cannot be segmented (out of memory)"
+    assert [error is None for error in errors] == [True, False, True, False, True, True]
+
+
+def test_results_go_to_other_file_systems(photos: Path, tmp_path: Path) -> None:
+    place = f"file://{tmp_path / 'there'}"
+    assert run(*arguments(place, photos, options=("--shard-size", "4"))) == 1
+    assert run(*arguments(place, photos, options=("--shard-size", "4"))) == 1
+    run(*arguments(tmp_path / "here", photos, options=("--shard-size", "4")))
+    assert rows_of(tmp_path / "there") == rows_of(tmp_path / "here")
+    names = {path.name for path in (tmp_path / "there").iterdir()}
+    assert names == {path.name for path in (tmp_path / "here").iterdir()}
+
+
+def test_a_broken_shard_is_named(tmp_path: Path) -> None:
+    for name in ("labels-000000.parquet", "labels-000000.tar"):
+        (tmp_path / name).write_bytes(b"nothing of the kind")
+        with pytest.raises(Exception, match=rf"{name} is no shard of labels .*; label it again"):
+            list(read_rows(tmp_path / name))
+
+
+def test_progress_tells_the_time_left() -> None:
+    shards = [Shard(number, "tar", (f"{number}.tar",)) for number in range(4)]
+    assert Progress(shards, {}, io.StringIO()).total() is None
+    progress = Progress(shards, {0: 100}, io.StringIO())
+    progress.seen(80)
+    progress.finished(shards[1], 80)
+    assert progress.total() == 360  # two more like these
+    assert progress.line(40.0) == "180 of 360 images, 2.0 a second, 01:30 left"

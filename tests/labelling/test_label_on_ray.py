@@ -1,0 +1,143 @@
+"""The same on a Ray cluster of several machines, here processes of one: workers, machines and the
+command itself are killed, and every row is there once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import ROOT
+from labelling_world import arguments, manifest_of, rows_of, write_pictures
+
+pytest.importorskip("ray.data", reason="RAY IS NOT INSTALLED: labelling on a cluster is not tested")
+
+PICTURES = 24
+SHARDS = ("--shard-size", "3")
+_PATIENCE = 300.0  # seconds
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    from ray.cluster_utils import Cluster
+
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    started = Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False}
+    )
+    started.add_node(num_cpus=1)
+    yield started
+    started.shutdown()
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("photos")
+    write_pictures(folder, PICTURES - 1)
+    (folder / "picture_005b.jpg").write_bytes(b"no picture")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def alone(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What one process writes."""
+    output = tmp_path_factory.mktemp("alone")
+    assert start(output, photos, "--workers", "0").wait() == 1
+    return output
+
+
+def start(output: Path, photos: Path, *options: str) -> subprocess.Popen[bytes]:
+    """`ovseg label` in a process of its own, each model on one core."""
+    command = [sys.executable, "-m", "ovseg", "label"]
+    return subprocess.Popen(
+        [*command, *arguments(output, photos, options=(*SHARDS, *options))],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+def on(cluster: Any, workers: int = 2) -> tuple[str, ...]:
+    return ("--workers", str(workers), "--cpus-per-worker", "1", "--ray-address", cluster.address)
+
+
+def writer_of_a_shard(output: Path, done: int) -> int:
+    """Wait until some shards are done and one is being written; the process that writes it."""
+    end = time.monotonic() + _PATIENCE
+    while time.monotonic() < end:
+        if len(list(output.glob("labels-*"))) >= done:
+            for path in output.glob(".labels-*"):
+                return int(path.name.split("-")[3])
+        time.sleep(0.002)
+    raise TimeoutError("no shard is being written")
+
+
+def assert_nothing_lost_nothing_twice(output: Path, alone: Path) -> None:
+    rows = rows_of(output)
+    assert len({row["source"] for row in rows}) == len(rows) == PICTURES
+    assert rows == rows_of(alone)
+    assert manifest_of(output) == manifest_of(alone)  # with the digests of all files
+    assert {path.name for path in output.iterdir()} == {path.name for path in alone.iterdir()}
+
+
+def test_several_workers_write_what_one_process_writes(
+    cluster: Any, photos: Path, alone: Path, tmp_path: Path
+) -> None:
+    assert start(tmp_path, photos, *on(cluster)).wait() == 1  # one picture is broken
+    assert_nothing_lost_nothing_twice(tmp_path, alone)
+
+
+def test_a_worker_is_killed(cluster: Any, photos: Path, alone: Path, tmp_path: Path) -> None:
+    run = start(tmp_path, photos, *on(cluster))
+    first = writer_of_a_shard(tmp_path, done=1)
+    os.kill(first, signal.SIGKILL)
+    second = writer_of_a_shard(tmp_path, done=3)
+    os.kill(second, signal.SIGKILL)
+    assert run.wait() == 1
+    assert_nothing_lost_nothing_twice(tmp_path, alone)
+
+
+def test_a_machine_is_lost(cluster: Any, photos: Path, alone: Path, tmp_path: Path) -> None:
+    extra = cluster.add_node(num_cpus=1)
+    run = start(tmp_path, photos, *on(cluster, workers=3))
+    writer_of_a_shard(tmp_path, done=1)
+    cluster.remove_node(extra, allow_graceful=False)
+    # two machines are left for three workers: the third waits, the others do its work
+    assert run.wait() == 1
+    assert_nothing_lost_nothing_twice(tmp_path, alone)
+
+
+def test_the_command_is_killed_and_started_again(
+    cluster: Any, photos: Path, alone: Path, tmp_path: Path
+) -> None:
+    run = start(tmp_path, photos, *on(cluster))
+    writer_of_a_shard(tmp_path, done=2)
+    run.kill()
+    run.wait()
+    done = {path: path.stat().st_mtime_ns for path in (tmp_path / "done").iterdir()}
+    assert 0 < len(done) < PICTURES // 3
+    assert not (tmp_path / "manifest.json").exists()
+    assert start(tmp_path, photos, *on(cluster)).wait() == 1
+    # what was done was not done again
+    assert {path: path.stat().st_mtime_ns for path in done} == done
+    assert_nothing_lost_nothing_twice(tmp_path, alone)
+
+
+def test_too_many_workers(cluster: Any, photos: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "ovseg", "label"]
+    done = subprocess.run(
+        [*command, *arguments(tmp_path, photos, options=on(cluster, workers=5))],
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert line == (
+        "error: --workers 5 with 1 cores each do not fit the cluster, which has 2 cores; give "
+        "fewer workers, or fewer --cpus-per-worker"
+    )
