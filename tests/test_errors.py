@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ovseg.errors import UserError, cli_errors
+from ovseg.errors import Parser, UserError, cli_errors
 
 
 def said(capsys: pytest.CaptureFixture[str], error: BaseException) -> str:
@@ -40,3 +40,21 @@ def test_faults_of_the_program_keep_their_traceback() -> None:
     for fault in (OSError("odd"), RuntimeError("odd")):
         with pytest.raises(type(fault), match="odd"), cli_errors():
             raise fault
+
+
+def test_debug_shows_where_an_error_comes_from(capsys: pytest.CaptureFixture[str]) -> None:
+    def fail(*argv: str) -> None:
+        with cli_errors():
+            Parser("Does nothing.").parse_args(argv)
+            raise UserError("odd")
+
+    def command(*argv: str) -> str:
+        with pytest.raises(SystemExit):
+            fail(*argv)
+        return capsys.readouterr().err
+
+    lines = command("--debug").splitlines()
+    assert lines[0] == "Traceback (most recent call last):"
+    assert any('raise UserError("odd")' in line for line in lines)
+    assert lines[-1] == "error: odd"
+    assert command() == "error: odd\n"  # it was for that command alone

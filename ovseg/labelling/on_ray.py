@@ -138,8 +138,7 @@ def _resources(nodes: Sequence[dict[str, Any]], workers: RayWorkers) -> tuple[in
     gpus = int(sum(node.get("GPU", 0) for node in alive)) if workers.on_gpus else 0
     cores = [int(node.get("CPU", 0)) for node in alive if node.get("CPU", 0) >= 1]
     count = workers.count or gpus or len(cores) or 1
-    cpus = workers.cpus or (1 if gpus else max(1, sum(cores) // count))
-    cpus = cpus if workers.cpus else min(cpus, max(cores, default=1))
+    cpus = workers.cpus or (1 if gpus else _cores_of_each(cores, count))
     fitting = sum(number // cpus for number in cores)
     if count > min(fitting, gpus or fitting):
         there = f"{sum(cores)} cores" + (f" and {gpus} GPUs" if gpus else "")
@@ -148,6 +147,13 @@ def _resources(nodes: Sequence[dict[str, Any]], workers: RayWorkers) -> tuple[in
             "give fewer workers, or fewer --cpus-per-worker"
         )
     return count, cpus, 1 if gpus else 0
+
+
+def _cores_of_each(cores: Sequence[int], count: int) -> int:
+    """The most cores for each of so many workers on machines with so many cores."""
+    most = max(cores, default=1)
+    fitting = (n for n in range(most, 1, -1) if sum(number // n for number in cores) >= count)
+    return next(fitting, 1)
 
 
 def _cause(error: BaseException) -> BaseException:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -204,3 +205,16 @@ def test_progress_tells_the_time_left() -> None:
     progress.finished(shards[1], 80)
     assert progress.total() == 360  # two more like these
     assert progress.line(40.0) == "180 of 360 images, 2.0 a second, 01:30 left"
+
+
+def test_without_ray_the_command_works_alone(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.setitem(sys.modules, "ray.data", None)
+    picture = photos / "picture_000.png"
+    assert run(*arguments(tmp_path / "two", picture, options=("--workers", "2"))) == 0
+    assert "Ray is not installed (pip install 'ovseg[ray]')" in capsys.readouterr().out
+    run(*arguments(tmp_path / "one", picture))
+    assert manifest_of(tmp_path / "two") == manifest_of(tmp_path / "one")

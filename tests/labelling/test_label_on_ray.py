@@ -16,6 +16,9 @@ import pytest
 from conftest import ROOT
 from labelling_world import arguments, manifest_of, rows_of, write_pictures
 
+from ovseg.errors import UserError
+from ovseg.labelling.on_ray import RayWorkers, _resources
+
 pytest.importorskip("ray.data", reason="RAY IS NOT INSTALLED: labelling on a cluster is not tested")
 
 PICTURES = 24
@@ -86,13 +89,6 @@ def assert_nothing_lost_nothing_twice(output: Path, alone: Path) -> None:
     assert {path.name for path in output.iterdir()} == {path.name for path in alone.iterdir()}
 
 
-def test_several_workers_write_what_one_process_writes(
-    cluster: Any, photos: Path, alone: Path, tmp_path: Path
-) -> None:
-    assert start(tmp_path, photos, *on(cluster)).wait() == 1  # one picture is broken
-    assert_nothing_lost_nothing_twice(tmp_path, alone)
-
-
 def test_a_worker_is_killed(cluster: Any, photos: Path, alone: Path, tmp_path: Path) -> None:
     run = start(tmp_path, photos, *on(cluster))
     first = writer_of_a_shard(tmp_path, done=1)
@@ -129,15 +125,29 @@ def test_the_command_is_killed_and_started_again(
     assert_nothing_lost_nothing_twice(tmp_path, alone)
 
 
-def test_too_many_workers(cluster: Any, photos: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "ovseg", "label"]
-    done = subprocess.run(
-        [*command, *arguments(tmp_path, photos, options=on(cluster, workers=5))],
-        env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 2
-    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert line == (
-        "error: --workers 5 with 1 cores each do not fit the cluster, which has 2 cores; give "
-        "fewer workers, or fewer --cpus-per-worker"
-    )
+NODES = [{"Alive": True, "Resources": {"CPU": 4.0}}, {"Alive": True, "Resources": {"CPU": 8.0}},
+         {"Alive": False, "Resources": {"CPU": 64.0, "GPU": 8.0}}]  # fmt: skip
+WITH_GPUS = [*NODES, {"Alive": True, "Resources": {"CPU": 16.0, "GPU": 2.0}}]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "workers", "expected"),
+    [
+        (NODES, RayWorkers(), (2, 4, 0)),  # one a machine, which the smaller can hold
+        (NODES, RayWorkers(count=3), (3, 4, 0)),
+        (NODES, RayWorkers(count=6, cpus=2), (6, 2, 0)),
+        (WITH_GPUS, RayWorkers(), (2, 1, 1)),
+        (WITH_GPUS, RayWorkers(on_gpus=False), (3, 8, 0)),  # two on the largest
+    ],
+)
+def test_workers_by_what_a_cluster_has(
+    nodes: list[dict[str, Any]], workers: RayWorkers, expected: tuple[int, int, int]
+) -> None:
+    assert _resources(nodes, workers) == expected
+
+
+def test_too_many_workers() -> None:
+    with pytest.raises(UserError, match=r"--workers 7 with 2 cores each do not fit .* 12 cores;"):
+        _resources(NODES, RayWorkers(count=7, cpus=2))
+    with pytest.raises(UserError, match=r"--workers 3 .* 28 cores and 2 GPUs; give fewer workers"):
+        _resources(WITH_GPUS, RayWorkers(count=3))
