@@ -82,7 +82,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     [
         ("segmet", "ovseg has no command 'segmet'; did you mean segment?"),
         ("eval", "did you mean evaluate"),
-        ("xyz", "there are segment, video, web, train, evaluate"),
+        ("xyz", "there are segment, video, label, web, train, evaluate"),
         ("--colour", "unrecognized arguments: --colour; see --help"),
     ],
 )
