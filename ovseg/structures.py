@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from ovseg.vocabulary import Vocabulary
@@ -42,18 +45,65 @@ class Proposals:
     auxiliary: list[Proposals]
 
 
-@dataclass
 class CropFeatures:
-    """What CLIP makes of the crops of one image's masks.
+    """What CLIP makes of the crops of one image's masks: given, or encoded when they are asked for.
+
+    What is encoded is kept. Several threads may ask.
 
     Attributes:
-        features: float (V, D), one row for each of the V valid masks, of any length; classified
-            by their direction.
         valid: bool (Q,); which of the Q masks are valid: have a pixel above the threshold.
     """
 
-    features: Tensor
-    valid: Tensor
+    def __init__(self, features: Tensor, valid: Tensor) -> None:
+        """
+        Args:
+            features: float (V, D), one row for each of the V valid masks, of any length; they are
+                classified by their direction.
+            valid: bool (Q,).
+        """
+        self.valid = valid
+        self._rows = features.new_zeros((len(valid), features.shape[1]))
+        self._rows[valid] = features
+        self._encoded = valid.clone()
+        self._encode: Callable[[Tensor], Tensor] | None = None
+        self._lock = threading.Lock()
+
+    @classmethod
+    def on_demand(
+        cls, valid: Tensor, like: Tensor, encode: Callable[[Tensor], Tensor]
+    ) -> CropFeatures:
+        """Features of which none is encoded yet.
+
+        Args:
+            valid: bool (Q,).
+            like: float (0, D), of the features' width, type and device.
+            encode: gives the features (N, D) of N valid masks, of int64 (N,) places in order.
+        """
+        features = cls(like, torch.zeros_like(valid))
+        features.valid, features._encode = valid, encode
+        return features
+
+    @property
+    def features(self) -> Tensor:
+        """Float (V, D), of all valid masks."""
+        return self.of(self.valid.nonzero()[:, 0])
+
+    @property
+    def encoded(self) -> Tensor:
+        """Which of the masks are encoded by now, bool (Q,)."""
+        return self._encoded
+
+    def of(self, places: Tensor) -> Tensor:
+        """Features (N, D) of N masks, all valid, by their places int64 (N,); may repeat."""
+        with self._lock:
+            wanted = torch.zeros_like(self.valid)
+            wanted[places] = True
+            missing = (wanted & ~self._encoded).nonzero()[:, 0]
+            if len(missing) and self._encode is not None:
+                rows = self._rows.clone()  # what was made in inference mode may not be changed
+                rows[missing] = self._encode(missing)
+                self._rows, self._encoded = rows, self._encoded | wanted
+            return self._rows[places]
 
 
 @dataclass
@@ -65,13 +115,16 @@ class Regions:
         masks: float (Q, H, W); probability of every pixel, 0..1.
         embeddings: float (Q, D); MaskFormer's class embeddings, see :class:`Proposals`; None for
             proposals of another system, which CLIP alone classifies.
-        crops: CLIP's features of the masks' crops; None where they are not computed (yet).
+        crops: CLIP's features of the masks' crops, or of the masks in a shared pass; None: CLIP
+            takes no part (yet).
+        shared: those of a shared pass, for masks whose crops are left out; None: there are none.
     """
 
     image: Tensor
     masks: Tensor
     embeddings: Tensor | None = None
     crops: CropFeatures | None = None
+    shared: CropFeatures | None = None
 
 
 @dataclass

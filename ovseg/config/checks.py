@@ -25,6 +25,10 @@ _LEAST = {
 _SHARES = (
     "MODEL.CLIP_ADAPTER.CLIP_ENSEMBLE_WEIGHT",
     "MODEL.CLIP_ADAPTER.MASK_THR",
+    "MODEL.CLIP_ADAPTER.CROPS_TOLERANCE",
+    "MODEL.CLIP_ADAPTER.CROPS_MIN_AREA",
+    "MODEL.CLIP_ADAPTER.CROPS_SECOND_ROUND",
+    "MODEL.CLIP_ADAPTER.CROPS_BORROW_IOU",
     "MODEL.MASK_FORMER.TEST.OBJECT_MASK_THRESHOLD",
     "MODEL.MASK_FORMER.TEST.OVERLAP_THRESHOLD",
     "TEST.REJECT",
@@ -51,6 +55,7 @@ def check_config(cfg: CN) -> None:
     _check_choice(
         "MODEL.CLIP_ADAPTER.MASK_FILL", cfg.MODEL.CLIP_ADAPTER.MASK_FILL, ("mean", "zero")
     )
+    _check_choice("MODEL.CLIP_ADAPTER.CROPS", cfg.MODEL.CLIP_ADAPTER.CROPS, ("all", "visible"))
     _check_choice("INPUT.RANDOM_FLIP", cfg.INPUT.RANDOM_FLIP, ("none", "horizontal", "vertical"))
     _check_choice("INPUT.FORMAT", cfg.INPUT.FORMAT, ("RGB", "BGR"))
     crops = ("relative", "relative_range", "absolute", "absolute_range")

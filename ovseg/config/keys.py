@@ -158,6 +158,17 @@ def _add_clip(cfg: CN) -> None:
     # masks"
     adapter.CLIP_ENSEMBLE_WEIGHT = 0.7
 
+    # which proposals CLIP sees: "all", or "visible": those that can show (crop_choice.py)
+    adapter.CROPS = "all"
+    # of "visible": a proposal can show where mask * strength is at least this times the largest
+    adapter.CROPS_TOLERANCE = 1.0
+    # on more than this share of the pixels
+    adapter.CROPS_MIN_AREA = 0.0
+    # others follow that could change more than this share of the pixels; 0: none
+    adapter.CROPS_SECOND_ROUND = 0.0
+    # those left out have the features of one that they overlap by this IoU; 1: they drop out
+    adapter.CROPS_BORROW_IOU = 1.0
+
     # "fp32", or "bf16": autocast for backbone and CLIP on hardware that has it
     cfg.MODEL.PRECISION = "fp32"
 

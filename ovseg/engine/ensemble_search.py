@@ -50,11 +50,10 @@ class GridCounter(RegionCounter):
         confusion = self.counts.arrays["confusion"]
         part = confusion[example["position"] % len(confusion)]
         text = self._model.text(example["class_names"])
-        probs = self._model.classify_queries(regions, text)
         for row, threshold in enumerate(self._grid.thresholds):
-            clip = self._model.classify_crops(self._model.encode_crops(regions, threshold), text)
+            encoded = self._model.encode_regions(regions, threshold)
             alternatives = [
-                self._model.combine(probs, clip, weight=weight) for weight in self._grid.weights
+                self._model.classify(encoded, text, weight) for weight in self._grid.weights
             ]
             maps = self._model.label_maps(example, regions, alternatives, threshold)
             for column, labels in enumerate(maps.cpu().numpy()):

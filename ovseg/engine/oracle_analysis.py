@@ -103,10 +103,10 @@ class AnalysisCounter(RegionCounter):
         self.counts.arrays["best_iou"][present, bins] += 1
         text = model.text(example["class_names"])
         probs = model.classify_queries(regions, text)
-        clip = model.classify_crops(model.encode_crops(regions), text)
+        encoded = model.encode_regions(regions)
         alternatives = {
-            "CLIP alone": model.combine(probs, clip, weight=0),
-            "ensemble": model.combine(probs, clip),
+            "CLIP alone": model.classify(encoded, text, 0),
+            "ensemble": model.classify(encoded, text),
         }
         if probs is not None:
             alternatives["MaskFormer alone"] = model.combine(probs, None)

@@ -14,6 +14,7 @@ from ovseg.errors import UserError
 
 from .clip import ClipAdapter, build_clip, encoder_of, text_templates
 from .criterion import SetCriterion
+from .crop_choice import CropChoice
 from .crop_encoder import CropEncoder
 from .matcher import HungarianMatcher
 from .panoptic import SegmentFinder
@@ -75,6 +76,13 @@ def build_parts(cfg: CfgNode) -> dict[str, Any]:
             fill=adapter.MASK_FILL,
             expand_ratio=adapter.MASK_EXPAND_RATIO,
             matting=adapter.MASK_MATTING,
+        ),
+        "crop_choice": CropChoice(
+            visible_only=adapter.CROPS == "visible",
+            tolerance=adapter.CROPS_TOLERANCE,
+            min_area=adapter.CROPS_MIN_AREA,
+            second_round=adapter.CROPS_SECOND_ROUND,
+            borrow_iou=adapter.CROPS_BORROW_IOU,
         ),
         "clip_ensemble": adapter.CLIP_ENSEMBLE,
         "clip_ensemble_weight": adapter.CLIP_ENSEMBLE_WEIGHT,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from ovseg.structures import CropFeatures, Regions
+from torch import Tensor
+
+from ovseg.structures import Regions
 
 from .clip import ClipAdapter
 from .crops import cut_crops
@@ -33,12 +35,13 @@ class CropEncoder:
         colour: list[float] = self.clip_adapter.pixel_mean.flatten().tolist()
         return colour
 
-    def __call__(self, regions: Regions, threshold: float) -> CropFeatures:
-        """CLIP's features of the crops of an image's regions.
+    def __call__(self, regions: Regions, threshold: float) -> Tensor:
+        """CLIP's features float32 (V, D) of the crops of an image's V valid regions.
 
         Args:
             regions: of one image.
-            threshold: a pixel belongs to a region when its mask's probability exceeds this.
+            threshold: a pixel belongs to a region when its mask's probability exceeds this; those
+                without such a pixel are not valid.
         """
         crops = cut_crops(
             regions.image,
@@ -49,4 +52,4 @@ class CropEncoder:
             expand_ratio=self.expand_ratio,
             matting=self.matting,
         )
-        return CropFeatures(self.clip_adapter.encode_crops(crops).float(), crops.valid)
+        return self.clip_adapter.encode_crops(crops).float()

@@ -5,37 +5,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY
 from torch import Tensor
 
-from ovseg.structures import Classified, ClipClasses, CropFeatures, Regions, TextEmbeddings
-from ovseg.vocabulary import Vocabulary
+from ovseg.structures import Classified, CropFeatures, Regions
 
 from .assembly import Assembly
 from .build import build_parts
 from .class_names import common_vocabulary
+from .classification import Classification
 from .criterion import SetCriterion, padded_targets
+from .crop_choice import CropChoice
 from .crop_encoder import CropEncoder
-from .ensemble import combine
 from .panoptic import SegmentFinder
 from .proposal_network import ProposalNetwork
-from .reject import background_words, probabilities_with_background, weigh_background
 
 Inputs = dict[str, Any]
 #: makes another classification of regions
 Adjust = Callable[[Regions, Classified], Classified]
 
 _SEMANTIC_ONLY = SegmentFinder()
+_ALL = CropChoice()
 
 
 @META_ARCH_REGISTRY.register()
-class OVSeg(Assembly, ProposalNetwork):
+class OVSeg(Assembly, Classification, ProposalNetwork):
     """Segments an image into whatever classes are named."""
 
     @configurable
@@ -44,6 +43,7 @@ class OVSeg(Assembly, ProposalNetwork):
         *,
         criterion: SetCriterion,
         crop_encoder: CropEncoder,
+        crop_choice: CropChoice = _ALL,
         clip_ensemble: bool,
         clip_ensemble_weight: float,
         best_proposals_only: bool = False,
@@ -56,6 +56,7 @@ class OVSeg(Assembly, ProposalNetwork):
         Args:
             criterion: the training loss.
             crop_encoder: cuts regions out and shows them to CLIP.
+            crop_choice: which of them.
             clip_ensemble: let CLIP classify the crops too; False: MaskFormer alone.
             clip_ensemble_weight: see :func:`ensemble`.
             best_proposals_only: segment by the best proposal of each word alone, cut at
@@ -69,6 +70,7 @@ class OVSeg(Assembly, ProposalNetwork):
         super().__init__(**network)
         self.criterion = criterion
         self.crop_encoder = crop_encoder
+        self.crop_choice = crop_choice
         self.clip_ensemble = clip_ensemble
         self.clip_ensemble_weight = clip_ensemble_weight
         self.best_proposals_only = best_proposals_only
@@ -117,7 +119,7 @@ class OVSeg(Assembly, ProposalNetwork):
         proposed = self.propose(batched_inputs)
         if not self.clip_ensemble:
             return proposed
-        return [replace(regions, crops=self.encode_crops(regions)) for regions in proposed]
+        return [self.encode_regions(regions) for regions in proposed]
 
     def segment(
         self,
@@ -144,79 +146,35 @@ class OVSeg(Assembly, ProposalNetwork):
         result = self.assemble(inputs, [part], regions.image.shape[-2:])
         return {**result, **self.find_segments(inputs, regions, classified)}
 
+    def encode_regions(self, regions: Regions, mask_threshold: float | None = None) -> Regions:
+        """The regions with CLIP's features, of ``encode_crops`` or of a shared pass."""
+        return replace(regions, crops=self.encode_crops(regions, mask_threshold))
+
     def encode_crops(self, regions: Regions, mask_threshold: float | None = None) -> CropFeatures:
         """CLIP's features of the crops of an image's regions (paper section 3.2).
+
+        With a choice of crops none is encoded yet, since what is left out depends on class names.
 
         Args:
             regions: of one image.
             mask_threshold: in place of the model's own.
         """
         threshold = self.mask_threshold if mask_threshold is None else mask_threshold
-        with self._autocast():
-            return self.crop_encoder(regions, threshold)
+        valid = (regions.masks > threshold).flatten(1).any(dim=1)
+
+        def encode(places: Tensor) -> Tensor:
+            with self._autocast():
+                return self.crop_encoder(replace(regions, masks=regions.masks[places]), threshold)
+
+        if self.crop_choice.visible_only:
+            return CropFeatures.on_demand(valid, self.clip_adapter.no_features(), encode)
+        return CropFeatures(encode(valid.nonzero()[:, 0]), valid)
 
     def recrop(self, regions: Regions, mask_threshold: float) -> Regions:
         """An encoded image with its crops cut at another threshold; its proposals stay."""
         if regions.crops is None or mask_threshold == self.mask_threshold:
             return regions
-        return replace(regions, crops=self.encode_crops(regions, mask_threshold))
-
-    def text(self, vocabulary: Vocabulary) -> TextEmbeddings:
-        """The text embeddings of a vocabulary; known words are not encoded again."""
-        words = vocabulary.words
-        if not vocabulary.reject:
-            return TextEmbeddings(vocabulary, self._text_features(words))
-        features = self._text_features([*words, *background_words(words)])
-        own = torch.cat([features[: len(words)], features[-1:]])  # "no object" is the last
-        return TextEmbeddings(vocabulary, own, features[len(words) : -1])
-
-    def classify(
-        self, regions: Regions, text: TextEmbeddings, ensemble_weight: float | None = None
-    ) -> Classified:
-        """The ensemble of MaskFormer's and, where there are crops, CLIP's classification.
-
-        ``ensemble_weight`` stands in place of the model's own.
-        """
-        clip = None if regions.crops is None else self.classify_crops(regions.crops, text)
-        classified = self.combine(self.classify_queries(regions, text), clip, ensemble_weight)
-        strength = text.vocabulary.reject
-        return weigh_background(classified, strength) if strength else classified
-
-    def classify_queries(self, regions: Regions, text: TextEmbeddings) -> Tensor | None:
-        """MaskFormer's probabilities (Q, W), rows summing to at most one (paper section 3.1); None
-        for regions without embeddings."""
-        if regions.embeddings is None:
-            return None
-        logits = self.clip_adapter.similarity(regions.embeddings, text.features)
-        if text.background is None:
-            # "no object" is dropped after the softmax here, and before it in CLIP's branch
-            return logits.softmax(dim=-1)[:, :-1]
-        if regions.crops is not None:
-            return logits.softmax(dim=-1)  # "no object" is the background
-        background = self.clip_adapter.similarity(regions.embeddings, text.background)
-        return probabilities_with_background(logits[:, :-1], background)
-
-    def classify_crops(self, crops: CropFeatures, text: TextEmbeddings) -> ClipClasses:
-        """CLIP's classification of an image's crops (paper section 3.2)."""
-        logits = self.clip_adapter.similarity(crops.features, text.features)[:, :-1]
-        if text.background is None:
-            return ClipClasses(logits.softmax(dim=-1), crops.valid)
-        background = self.clip_adapter.similarity(crops.features, text.background)
-        return ClipClasses(probabilities_with_background(logits, background), crops.valid)
-
-    def combine(
-        self, probs: Tensor | None, clip: ClipClasses | None, weight: float | None = None
-    ) -> Classified:
-        """Both classifications as one (paper section 3.4), see :mod:`ovseg.modeling.ensemble`.
-
-        ``weight`` stands in place of the model's own ``clip_ensemble_weight``.
-        """
-        return combine(probs, clip, self.clip_ensemble_weight if weight is None else weight)
-
-    def _text_features(self, words: Sequence[str]) -> Tensor:
-        with self._autocast():
-            features = self.clip_adapter.text_features(words)
-        return features.float()
+        return self.encode_regions(regions, mask_threshold)
 
     def _losses(self, batched_inputs: list[Inputs]) -> dict[str, Tensor]:
         images = self._normalised(batched_inputs)

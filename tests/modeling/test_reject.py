@@ -219,7 +219,7 @@ def test_segments_and_instances_follow(small_model, image) -> None:
 
 def test_no_word_is_left_for_the_background(small_model, image, monkeypatch) -> None:
     model = small_model(*TEXTS, ENSEMBLE, "False")
-    monkeypatch.setattr("ovseg.modeling.ovseg.background_words", lambda words: [])
+    monkeypatch.setattr("ovseg.modeling.classification.background_words", lambda words: [])
     assert (labels_of(model, image, reject=0.9) >= 0).all()
 
 

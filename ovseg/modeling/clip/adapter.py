@@ -94,10 +94,14 @@ class ClipAdapter(nn.Module):
         with torch.autocast(embeddings.device.type, enabled=False):
             return temperature * F.normalize(embeddings.float(), dim=-1) @ text_features.T
 
+    def no_features(self) -> Tensor:
+        """Features (0, D) of no crop."""
+        return self.pixel_mean.new_zeros((0, self.non_object_embedding.shape[1]))
+
     def encode_crops(self, crops: Crops) -> Tensor:
         """CLIP's features (N, D) of N crops, not normalised."""
         if len(crops.images) == 0:
-            return crops.images.new_zeros((0, self.non_object_embedding.shape[1]))
+            return self.no_features()
         images = (crops.images - self.pixel_mean) / self.pixel_std
         encoder = self.encoder
         prompted = self.mask_prompts and encoder.mask_prompt_depth > 0

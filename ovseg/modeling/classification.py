@@ -1,0 +1,134 @@
+"""Regions and words in CLIP's space: text embeddings -> both branches -> ensemble."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ovseg.structures import Classified, ClipClasses, CropFeatures, Regions, TextEmbeddings
+from ovseg.vocabulary import Vocabulary
+
+from .clip import ClipAdapter
+from .crop_choice import CropChoice
+from .ensemble import combine
+from .reject import background_words, probabilities_with_background, weigh_background
+
+
+class Classification:
+    """The classifying stage of :class:`ovseg.modeling.OVSeg`, whose attributes these are."""
+
+    clip_adapter: ClipAdapter
+    clip_ensemble_weight: float
+    crop_choice: CropChoice
+    mask_threshold: float
+
+    if TYPE_CHECKING:
+
+        def _autocast(self) -> torch.autocast: ...
+
+    def text(self, vocabulary: Vocabulary) -> TextEmbeddings:
+        """The text embeddings of a vocabulary; known words are not encoded again."""
+        words = vocabulary.words
+        if not vocabulary.reject:
+            return TextEmbeddings(vocabulary, self._text_features(words))
+        features = self._text_features([*words, *background_words(words)])
+        own = torch.cat([features[: len(words)], features[-1:]])  # "no object" is the last
+        return TextEmbeddings(vocabulary, own, features[len(words) : -1])
+
+    def classify(
+        self, regions: Regions, text: TextEmbeddings, ensemble_weight: float | None = None
+    ) -> Classified:
+        """The ensemble of MaskFormer's and, where there are crops, CLIP's classification.
+
+        ``ensemble_weight`` stands in place of the model's own.
+        """
+        weight = self.clip_ensemble_weight if ensemble_weight is None else ensemble_weight
+        probs = self.classify_queries(regions, text)
+        if regions.crops is not None and self.crop_choice.visible_only:
+            classified = self._classify_chosen(regions, regions.crops, text, probs, weight)
+        else:
+            clip = None if regions.crops is None else self.classify_crops(regions.crops, text)
+            classified = combine(probs, clip, weight)
+        strength = text.vocabulary.reject
+        return weigh_background(classified, strength) if strength else classified
+
+    def classify_queries(self, regions: Regions, text: TextEmbeddings) -> Tensor | None:
+        """MaskFormer's probabilities (Q, W), rows summing to at most one (paper section 3.1); None
+        for regions without embeddings."""
+        if regions.embeddings is None:
+            return None
+        logits = self.clip_adapter.similarity(regions.embeddings, text.features)
+        if text.background is None:
+            # "no object" is dropped after the softmax here, and before it in CLIP's branch
+            return logits.softmax(dim=-1)[:, :-1]
+        if regions.crops is not None:
+            return logits.softmax(dim=-1)  # "no object" is the background
+        background = self.clip_adapter.similarity(regions.embeddings, text.background)
+        return probabilities_with_background(logits[:, :-1], background)
+
+    def classify_crops(self, crops: CropFeatures, text: TextEmbeddings) -> ClipClasses:
+        """CLIP's classification of an image's crops (paper section 3.2)."""
+        logits = self.clip_adapter.similarity(crops.features, text.features)[:, :-1]
+        if text.background is None:
+            return ClipClasses(logits.softmax(dim=-1), crops.valid)
+        background = self.clip_adapter.similarity(crops.features, text.background)
+        return ClipClasses(probabilities_with_background(logits, background), crops.valid)
+
+    def combine(
+        self, probs: Tensor | None, clip: ClipClasses | None, weight: float | None = None
+    ) -> Classified:
+        """Both classifications as one (paper section 3.4), see :mod:`ovseg.modeling.ensemble`.
+
+        ``weight`` stands in place of the model's own ``clip_ensemble_weight``.
+        """
+        return combine(probs, clip, self.clip_ensemble_weight if weight is None else weight)
+
+    def _classify_chosen(
+        self,
+        regions: Regions,
+        crops: CropFeatures,
+        text: TextEmbeddings,
+        probs: Tensor | None,
+        weight: float,
+    ) -> Classified:
+        """The classification of regions of which CLIP sees those alone that can show."""
+        choice, masks = self.crop_choice, regions.masks
+        # MaskFormer's share of the ensemble; it has none at 0, which means CLIP alone
+        power = 1 - weight if weight > 0 else 0
+        known = len(text.vocabulary.words)  # without the background
+        ones = masks.new_ones(len(masks))
+        strength = ones if probs is None else probs[:, :known].sum(dim=1) ** power
+        # masks that are not valid have no crop, so they cost nothing
+        chosen = choice.first(masks, strength) | ~crops.valid
+        classified = self._classify_by(regions, crops, text, probs, weight, chosen)
+        potential = ones if probs is None else probs[:, :known].amax(dim=1) ** power
+        more = choice.more(masks, potential, classified, chosen)
+        if more.any():
+            classified = self._classify_by(regions, crops, text, probs, weight, chosen | more)
+        return classified
+
+    def _classify_by(
+        self,
+        regions: Regions,
+        crops: CropFeatures,
+        text: TextEmbeddings,
+        probs: Tensor | None,
+        weight: float,
+        chosen: Tensor,
+    ) -> Classified:
+        """The classification of regions by the crops of those that are chosen, bool (Q,)."""
+        lender = self.crop_choice.lenders(regions.masks > self.mask_threshold, chosen)
+        taken = (lender >= 0).nonzero()[:, 0]
+        valid = crops.valid[taken]
+        features = crops.of(lender[taken[valid]])
+        clip = self.classify_crops(CropFeatures(features, valid), text)
+        part = combine(None if probs is None else probs[taken], clip, weight)
+        return Classified(part.class_probs, taken[part.queries])
+
+    def _text_features(self, words: Sequence[str]) -> Tensor:
+        with self._autocast():
+            features = self.clip_adapter.text_features(words)
+        return features.float()
