@@ -20,6 +20,8 @@ _LEAST = {
     "TEST.SLIDING_TILE_SIZE": 1,
     "TEST.DETECTIONS_PER_IMAGE": 1,
     "MODEL.CLIP_ADAPTER.MASK_PROMPT_DEPTH": 0,
+    "MODEL.CLIP_ADAPTER.SHARED_RESOLUTION": 0,
+    "MODEL.CLIP_ADAPTER.SHARED_FIRST_BLOCK": 0,
     "MODEL.CLIP_ADAPTER.MASK_EXPAND_RATIO": 0,
 }
 _SHARES = (
@@ -56,6 +58,12 @@ def check_config(cfg: CN) -> None:
         "MODEL.CLIP_ADAPTER.MASK_FILL", cfg.MODEL.CLIP_ADAPTER.MASK_FILL, ("mean", "zero")
     )
     _check_choice("MODEL.CLIP_ADAPTER.CROPS", cfg.MODEL.CLIP_ADAPTER.CROPS, ("all", "visible"))
+    adapter = cfg.MODEL.CLIP_ADAPTER
+    for key, choices in (
+        ("REGION_ENCODER", ("crops", "shared", "both")),
+        ("SHARED_READOUT", ("tokens", "values")),
+    ):
+        _check_choice(f"MODEL.CLIP_ADAPTER.{key}", adapter[key], choices)
     _check_choice("INPUT.RANDOM_FLIP", cfg.INPUT.RANDOM_FLIP, ("none", "horizontal", "vertical"))
     _check_choice("INPUT.FORMAT", cfg.INPUT.FORMAT, ("RGB", "BGR"))
     crops = ("relative", "relative_range", "absolute", "absolute_range")

@@ -158,6 +158,17 @@ def _add_clip(cfg: CN) -> None:
     # masks"
     adapter.CLIP_ENSEMBLE_WEIGHT = 0.7
 
+    # what CLIP sees: "crops", one for each proposal; "shared": the whole image, once for all of
+    # them (clip/shared_pass.py); "both": that, and crops of the proposals that decide
+    adapter.REGION_ENCODER = "crops"
+    # of the shared pass: shorter side in pixels; 0: CLIP's own input size
+    adapter.SHARED_RESOLUTION = 0
+    # block from which proposals take part; 0: all
+    adapter.SHARED_FIRST_BLOCK = 0
+    # "tokens": a copy of the class token for each proposal; "values": the last block's values
+    adapter.SHARED_READOUT = "tokens"
+    # file of what was trained for the copies (train.py --regions shared); "": CLIP as it is
+    adapter.SHARED_WEIGHTS = ""
     # which proposals CLIP sees: "all", or "visible": those that can show (crop_choice.py)
     adapter.CROPS = "all"
     # of "visible": a proposal can show where mask * strength is at least this times the largest

@@ -84,7 +84,9 @@ class AnalysisCounter(RegionCounter):
         boxes = replace(true_regions, masks=_filled_boxes(true_regions.masks > _HALF))
         maps = {}
         for kind, (name, seen) in enumerate(zip(SETTINGS, (true_regions, boxes), strict=False)):
-            clip = self._model.classify_crops(self._model.encode_crops(seen, _HALF), text)
+            encoded = self._model.encode_regions(seen, _HALF)
+            assert encoded.crops is not None
+            clip = self._model.classify_crops(encoded.crops, text)
             best = text.vocabulary.class_labels(clip.class_probs.argmax(dim=1))
             named = np.full(len(present), NO_CLASS)
             named[clip.valid.cpu().numpy()] = best.cpu().numpy()

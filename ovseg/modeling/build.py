@@ -12,7 +12,7 @@ from detectron2.modeling import build_backbone, build_sem_seg_head
 from ovseg.config import check_config
 from ovseg.errors import UserError
 
-from .clip import ClipAdapter, build_clip, encoder_of, text_templates
+from .clip import ClipAdapter, SharedPass, build_clip, encoder_of, text_templates
 from .criterion import SetCriterion
 from .crop_choice import CropChoice
 from .crop_encoder import CropEncoder
@@ -77,8 +77,19 @@ def build_parts(cfg: CfgNode) -> dict[str, Any]:
             expand_ratio=adapter.MASK_EXPAND_RATIO,
             matting=adapter.MASK_MATTING,
         ),
+        "shared_pass": None
+        if adapter.REGION_ENCODER == "crops"
+        else SharedPass(
+            clip_adapter,
+            resolution=adapter.SHARED_RESOLUTION,
+            first_block=adapter.SHARED_FIRST_BLOCK,
+            readout=adapter.SHARED_READOUT,
+            weights=adapter.SHARED_WEIGHTS,
+        ),
+        "crops_too": adapter.REGION_ENCODER != "shared",
         "crop_choice": CropChoice(
-            visible_only=adapter.CROPS == "visible",
+            visible_only=adapter.REGION_ENCODER == "both"
+            or (adapter.REGION_ENCODER, adapter.CROPS) == ("crops", "visible"),
             tolerance=adapter.CROPS_TOLERANCE,
             min_area=adapter.CROPS_MIN_AREA,
             second_round=adapter.CROPS_SECOND_ROUND,

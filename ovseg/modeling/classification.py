@@ -101,6 +101,10 @@ class Classification:
         known = len(text.vocabulary.words)  # without the background
         ones = masks.new_ones(len(masks))
         strength = ones if probs is None else probs[:, :known].sum(dim=1) ** power
+        if regions.shared is not None:  # more is known
+            before = combine(probs, self.classify_crops(regions.shared, text), weight)
+            strength = torch.zeros_like(ones)
+            strength[before.queries] = before.class_probs[:, :known].amax(dim=1)
         # masks that are not valid have no crop, so they cost nothing
         chosen = choice.first(masks, strength) | ~crops.valid
         classified = self._classify_by(regions, crops, text, probs, weight, chosen)
@@ -119,11 +123,20 @@ class Classification:
         weight: float,
         chosen: Tensor,
     ) -> Classified:
-        """The classification of regions by the crops of those that are chosen, bool (Q,)."""
-        lender = self.crop_choice.lenders(regions.masks > self.mask_threshold, chosen)
-        taken = (lender >= 0).nonzero()[:, 0]
-        valid = crops.valid[taken]
-        features = crops.of(lender[taken[valid]])
+        """The classification of regions by the crops of those that are chosen, bool (Q,).
+
+        The others are classified by the shared pass, where there is one, or by lent features.
+        """
+        if regions.shared is None:
+            lender = self.crop_choice.lenders(regions.masks > self.mask_threshold, chosen)
+            taken = (lender >= 0).nonzero()[:, 0]
+            valid = crops.valid[taken]
+            features = crops.of(lender[taken[valid]])
+        else:
+            taken = torch.arange(len(chosen), device=chosen.device)
+            valid = crops.valid
+            features = regions.shared.features.clone()
+            features[chosen[valid]] = crops.of(taken[chosen & valid])
         clip = self.classify_crops(CropFeatures(features, valid), text)
         part = combine(None if probs is None else probs[taken], clip, weight)
         return Classified(part.class_probs, taken[part.queries])

@@ -19,6 +19,7 @@ from .assembly import Assembly
 from .build import build_parts
 from .class_names import common_vocabulary
 from .classification import Classification
+from .clip import SharedPass
 from .criterion import SetCriterion, padded_targets
 from .crop_choice import CropChoice
 from .crop_encoder import CropEncoder
@@ -44,6 +45,8 @@ class OVSeg(Assembly, Classification, ProposalNetwork):
         criterion: SetCriterion,
         crop_encoder: CropEncoder,
         crop_choice: CropChoice = _ALL,
+        shared_pass: SharedPass | None = None,
+        crops_too: bool = True,
         clip_ensemble: bool,
         clip_ensemble_weight: float,
         best_proposals_only: bool = False,
@@ -57,6 +60,8 @@ class OVSeg(Assembly, Classification, ProposalNetwork):
             criterion: the training loss.
             crop_encoder: cuts regions out and shows them to CLIP.
             crop_choice: which of them.
+            shared_pass: shows CLIP the whole image for all regions; None: crops alone.
+            crops_too: with a shared pass, chosen crops too, which then count in its place.
             clip_ensemble: let CLIP classify the crops too; False: MaskFormer alone.
             clip_ensemble_weight: see :func:`ensemble`.
             best_proposals_only: segment by the best proposal of each word alone, cut at
@@ -71,6 +76,8 @@ class OVSeg(Assembly, Classification, ProposalNetwork):
         self.criterion = criterion
         self.crop_encoder = crop_encoder
         self.crop_choice = crop_choice
+        self.shared_pass = shared_pass
+        self.crops_too = crops_too
         self.clip_ensemble = clip_ensemble
         self.clip_ensemble_weight = clip_ensemble_weight
         self.best_proposals_only = best_proposals_only
@@ -147,8 +154,13 @@ class OVSeg(Assembly, Classification, ProposalNetwork):
         return {**result, **self.find_segments(inputs, regions, classified)}
 
     def encode_regions(self, regions: Regions, mask_threshold: float | None = None) -> Regions:
-        """The regions with CLIP's features, of ``encode_crops`` or of a shared pass."""
-        return replace(regions, crops=self.encode_crops(regions, mask_threshold))
+        """The regions with CLIP's features, of their crops or of a shared pass, or both."""
+        if self.shared_pass is None:
+            return replace(regions, crops=self.encode_crops(regions, mask_threshold))
+        shared = self._encode_together(self.shared_pass, regions, mask_threshold)
+        if not self.crops_too:
+            return replace(regions, crops=shared)
+        return replace(regions, crops=self.encode_crops(regions, mask_threshold), shared=shared)
 
     def encode_crops(self, regions: Regions, mask_threshold: float | None = None) -> CropFeatures:
         """CLIP's features of the crops of an image's regions (paper section 3.2).
@@ -169,6 +181,15 @@ class OVSeg(Assembly, Classification, ProposalNetwork):
         if self.crop_choice.visible_only:
             return CropFeatures.on_demand(valid, self.clip_adapter.no_features(), encode)
         return CropFeatures(encode(valid.nonzero()[:, 0]), valid)
+
+    def _encode_together(
+        self, shared_pass: SharedPass, regions: Regions, mask_threshold: float | None
+    ) -> CropFeatures:
+        threshold = self.mask_threshold if mask_threshold is None else mask_threshold
+        masks = regions.masks > threshold
+        valid = masks.flatten(1).any(dim=1)
+        with self._autocast():
+            return CropFeatures(shared_pass(regions.image, masks[valid]), valid)
 
     def recrop(self, regions: Regions, mask_threshold: float) -> Regions:
         """An encoded image with its crops cut at another threshold; its proposals stay."""

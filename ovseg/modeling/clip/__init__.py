@@ -9,6 +9,8 @@ from .architecture import architecture_of_file, architecture_of_name
 from .construction import build_untrained_clip
 from .encoder import ClipEncoder, encode_texts, encoder_of, word_features
 from .pixels import pixels_of
+from .region_tokens import RegionTokens
+from .shared_pass import SharedPass, region_features
 from .text import encode_tokens, text_templates
 from .visual import MaskPromptedViT
 from .weights import (
@@ -24,6 +26,8 @@ __all__ = [
     "ClipAdapter",
     "ClipEncoder",
     "MaskPromptedViT",
+    "RegionTokens",
+    "SharedPass",
     "architecture_of_file",
     "architecture_of_name",
     "build_clip",
@@ -36,6 +40,7 @@ __all__ = [
     "load_clip_weights",
     "pixels_of",
     "read_clip_file",
+    "region_features",
     "text_templates",
     "word_features",
 ]
