@@ -27,6 +27,7 @@ from detectron2.modeling import build_model
 from torch import nn
 
 from ovseg.config import setup_cfg
+from ovseg.config.speed import speed_opts
 from ovseg.data.mapper import resize_short_side, test_size
 from ovseg.data.vocabulary import ClassNames, read_vocabulary
 from ovseg.encoded_image import EncodedImage
@@ -41,16 +42,24 @@ from ovseg.structures import GivenProposals
 class Predictor:
     """A model with its weights, ready for pictures. It may be called from several threads."""
 
-    def __init__(self, cfg: CfgNode, model: nn.Module | None = None) -> None:
+    def __init__(
+        self, cfg: CfgNode, model: nn.Module | None = None, *, speed: str | None = None
+    ) -> None:
         """Build the model of ``cfg`` and load ``cfg.MODEL.WEIGHTS``.
 
         Args:
             cfg: as from :func:`ovseg.config.setup_cfg`.
             model: a model that is built and loaded already, in place of ``cfg``'s.
+            speed: "exact", "fast" or "fastest" (``docs/speed.md``), in place of what ``cfg`` says.
 
         Raises:
-            UserError: the weights are missing or do not belong to this model.
+            UserError: the weights are missing or do not belong to this model, or an unknown speed.
         """
+        if speed is not None:
+            cfg = cfg.clone()
+            cfg.defrost()
+            cfg.merge_from_list(speed_opts(speed))
+            cfg.freeze()
         self.cfg = cfg
         if model is None:
             if not cfg.MODEL.WEIGHTS:
@@ -66,6 +75,7 @@ class Predictor:
         *,
         device: str | None = None,
         precision: str | None = None,
+        speed: str | None = None,
         config: str | os.PathLike[str] | None = None,
         opts: Sequence[str] | Mapping[str, object] = (),
     ) -> Predictor:
@@ -77,11 +87,14 @@ class Predictor:
                 :meth:`save_pretrained`, or ``hf://owner/name``.
             device: ``MODEL.DEVICE``: "cpu", "cuda" or "cuda:N"; default: a GPU if there is one.
             precision: ``MODEL.PRECISION``.
+            speed: "exact", "fast" or "fastest", see ``docs/speed.md``; default: what the config
+                says, which is exact.
             config: a yaml file in place of the one that belongs to the name; needed for a path.
             opts: config keys and their values: a mapping, or ``[key, value, ...]``.
 
         Raises:
-            UserError: an unknown name, weights that cannot be had, or a mistake in the config.
+            UserError: an unknown name or speed, weights that cannot be had, or a mistake in the
+                config.
         """
         from ovseg.pretrained import resolve
 
@@ -91,7 +104,9 @@ class Predictor:
             pairs = [part for pair in opts.items() for part in pair]
         given = {"MODEL.DEVICE": device, "MODEL.PRECISION": precision}
         named = [part for key, value in given.items() if value is not None for part in (key, value)]
-        return cls(setup_cfg(pretrained.config, [*pretrained.opts, *named, *pairs]))
+        return cls(
+            setup_cfg(pretrained.config, [*pretrained.opts, *speed_opts(speed), *named, *pairs])
+        )
 
     def save_pretrained(self, folder: str | os.PathLike[str], *, half: bool = False) -> None:
         """Write ``config.yaml`` and ``model.safetensors``, which :meth:`from_pretrained` reads.

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ovseg.cli.lean_imports import import_libraries
-from ovseg.cli.options import check_command
+from ovseg.cli.options import add_speed, check_command
 from ovseg.colours import PALETTES
 from ovseg.config.first_look import first_look
 from ovseg.config.quick import check_opts
+from ovseg.config.speed import speed_opts
 from ovseg.data.vocabulary import BUILT_IN_NAMES, read_vocabulary, thing_names
 from ovseg.errors import Parser, UserError
 from ovseg.pretrained import is_fetched, resolve
@@ -27,7 +28,7 @@ EMBEDDED_CONFIG = config_path("ovseg_tiny_demo.yaml")
 
 
 def add_model(parser: Parser) -> None:
-    """``--model``, ``--config-file`` and ``--class-names``."""
+    """``--model``, ``--config-file``, ``--class-names`` and ``--speed``."""
     add = parser.add_argument
     add("--model", metavar="NAME",
         help="tiny (the default, which comes with OVSeg), swinB-vitL14, R101c-vitB16, "
@@ -41,6 +42,7 @@ def add_model(parser: Parser) -> None:
     words.add_argument("--vocabulary", metavar="FILE|NAME",
         help="the words as a text file with a class a line, or a JSON file with a list or with "
         f"synonyms by class; or a built-in list: {', '.join(BUILT_IN_NAMES)}")  # fmt: skip
+    add_speed(parser)
 
 
 def add_palette(parser: Parser) -> None:
@@ -104,11 +106,12 @@ def chosen_config(args: argparse.Namespace, opts: Sequence[str] = ()) -> CfgNode
     if not args.config_file:
         pretrained = resolve(args.model)
         args.config_file, weights = pretrained.config, pretrained.opts
-    first_look(args.config_file, [*weights, *opts, *args.opts], needed=True)
+    opts = [*weights, *speed_opts(args.speed), *opts, *args.opts]
+    first_look(args.config_file, opts, needed=True)
     import_libraries()
     from ovseg.config import setup_cfg
 
-    return setup_cfg(args.config_file, [*weights, *opts, *args.opts])
+    return setup_cfg(args.config_file, opts)
 
 
 def about_model(cfg: CfgNode, config_file: str | Path) -> dict[str, object]:

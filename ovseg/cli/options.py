@@ -12,6 +12,7 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from ovseg.config.first_look import check_proposals_folder, first_look
+from ovseg.config.speed import SPEEDS, speed_opts
 from ovseg.errors import Parser
 
 if TYPE_CHECKING:
@@ -52,6 +53,15 @@ def add_proposals(parser: Parser, condition: str = "", save: bool = True) -> Non
         )  # fmt: skip
 
 
+def add_speed(parser: Parser, condition: str = "") -> None:
+    """``--speed``; ``condition`` begins its help."""
+    parser.add_argument(
+        "--speed", choices=tuple(SPEEDS),
+        help=f"{condition}exact: as published; fast: about half of CLIP's work; fastest: a quarter "
+        "of it. docs/speed.md says what each costs in accuracy. Default: the config's own keys",
+    )  # fmt: skip
+
+
 def add_processes(parser: Parser, num_gpus: int | None) -> None:
     """The processes of a run: ``--num-gpus``, and of several machines where they meet."""
     default = "all there are" if num_gpus is None else num_gpus
@@ -75,6 +85,7 @@ def evaluation_parser(description: str | None, output: str) -> Parser:
     add_config_file(parser)
     parser.add_argument("--output", default=output, metavar="DIR", help=f"default: {output}")
     add_proposals(parser, save=False)
+    add_speed(parser)
     add_processes(parser, num_gpus=None)
     add_opts(parser)
     return parser
@@ -120,7 +131,8 @@ def evaluation_config(args: argparse.Namespace) -> CfgNode:
     from ovseg.data.own.registration import register_custom
     from ovseg.engine.checks import check_evaluation, check_single_view, check_weights
 
-    opts: list[Any] = ["TEST.LOAD_PROPOSALS", args.load_proposals] if args.load_proposals else []
+    opts: list[Any] = speed_opts(args.speed)
+    opts += ["TEST.LOAD_PROPOSALS", args.load_proposals] if args.load_proposals else []
     cfg = setup_cfg(args.config_file, [*opts, *args.opts])
     register_custom(cfg.DATASETS.CUSTOM)
     check_weights(cfg.MODEL.WEIGHTS)

@@ -23,10 +23,12 @@ from ovseg.cli.options import (
     add_opts,
     add_processes,
     add_proposals,
+    add_speed,
     check_command,
 )
 from ovseg.config.first_look import check_output_folder
 from ovseg.config.overrides import NAME_LISTS
+from ovseg.config.speed import speed_opts
 from ovseg.errors import Parser, UserError, cli_errors
 
 if TYPE_CHECKING:
@@ -81,6 +83,7 @@ def make_parser(description: str | None, evaluating: bool) -> Parser:
         help="look at all files of the data sets before the run; else at a sample of large ones",
     )
     add_proposals(parser, condition)
+    add_speed(parser, condition)
     add_processes(parser, num_gpus=1)
     add_opts(parser)
     return parser
@@ -104,6 +107,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
             ignored = ignore_label(names[0])
             opts = [*opts[:3], (), "DATASETS.TRAIN", names]
             opts += ["MODEL.SEM_SEG_HEAD.IGNORE_VALUE", ignored]
+    opts += speed_opts(args.speed)
     for option in ("load_proposals", "save_proposals"):
         folder = getattr(args, option)
         opts += [f"TEST.{option.upper()}", folder] if folder else []
