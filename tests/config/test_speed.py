@@ -14,6 +14,7 @@ from ovseg.predictor import Predictor
 
 CONFIG = str(CONFIGS / "ovseg_tiny.yaml")
 CROPS = "MODEL.CLIP_ADAPTER.CROPS"
+WEIGHTS = ["MODEL.WEIGHTS", "ovseg://ovseg_tiny.pth"]
 
 
 def test_exact_is_what_holds_without_a_preset() -> None:
@@ -33,13 +34,14 @@ def test_every_command_knows_the_presets(speed: str) -> None:
     options = ["--config-file", CONFIG, "--speed", speed]
     args = train.build_parser().parse_args([*options, "--eval-only"])
     assert expected == train.setup(args).MODEL.CLIP_ADAPTER
-    args = segment.build_parser().parse_args([*options, "--class-names", "dog", "--input", "a.jpg"])
+    given = ["--class-names", "dog", "--input", "a.jpg", "--opts", *WEIGHTS]
+    args = segment.build_parser().parse_args([*options, *given])
     assert expected == chosen_config(args).MODEL.CLIP_ADAPTER
     assert search.build_parser().parse_args(options).speed == speed
 
 
 def test_a_key_takes_precedence_over_the_preset() -> None:
-    opts = ["--opts", CROPS, "all"]
+    opts = ["--opts", *WEIGHTS, CROPS, "all"]
     options = ["--config-file", CONFIG, "--speed", "fast", "--class-names", "dog", *opts]
     cfg = chosen_config(segment.build_parser().parse_args(options))
     assert cfg.MODEL.CLIP_ADAPTER.CROPS == "all"
