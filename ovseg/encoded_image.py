@@ -150,6 +150,7 @@ class EncodedImage:
         *,
         object_mask_threshold: float | None = None,
         overlap_threshold: float | None = None,
+        reject: float | None = None,
     ) -> PanopticPrediction:
         """Cut the picture into segments: one for every thing and one for every kind of stuff.
 
@@ -159,6 +160,7 @@ class EncodedImage:
                 says.
             object_mask_threshold, overlap_threshold: 0..1, see
                 :func:`ovseg.modeling.panoptic.panoptic_segments`; None: the config's.
+            reject: see :meth:`segment`; a mask that is none of the classes becomes no segment.
 
         Raises:
             UserError: class names or thresholds that cannot be used, or see :attr:`regions`.
@@ -166,6 +168,7 @@ class EncodedImage:
         vocabulary, found = self._find(
             class_names, thing_classes, panoptic=True, instances=False,
             object_mask_threshold=object_mask_threshold, overlap_threshold=overlap_threshold,
+            reject=reject,
         )  # fmt: skip
         ids, segments = found["panoptic_seg"]
         return PanopticPrediction.of(ids, segments, vocabulary, self.image)
@@ -177,31 +180,41 @@ class EncodedImage:
         thing_classes: Sequence[str] | None = None,
         *,
         max_instances: int | None = None,
+        reject: float | None = None,
     ) -> InstancePrediction:
         """Find things, each with a mask and a score of its own.
 
         Args:
             class_names, thing_classes: see :meth:`panoptic`. Stuff competes, but is not found.
             max_instances: at least 1; None: the config's ``TEST.DETECTIONS_PER_IMAGE``.
+            reject: see :meth:`segment`.
 
         Raises:
             UserError: class names or a number that cannot be used, or see :attr:`regions`.
         """
         vocabulary, found = self._find(
-            class_names, thing_classes, panoptic=False, instances=True, max_instances=max_instances
-        )
+            class_names, thing_classes, panoptic=False, instances=True,
+            max_instances=max_instances, reject=reject,
+        )  # fmt: skip
         return InstancePrediction.of(found["instances"], vocabulary, self.image)
 
     def _find(
-        self, class_names: ClassNames, thing_classes: Sequence[str] | None, **settings: Any
+        self,
+        class_names: ClassNames,
+        thing_classes: Sequence[str] | None,
+        reject: float | None,
+        **settings: Any,
     ) -> tuple[Vocabulary, dict[str, Any]]:
         """The vocabulary and what the model's :class:`SegmentFinder` finds by it; ``settings`` that
         are not None stand in place of its own."""
+        self._check_settings(None, reject=reject)
         model, vocabulary = plain_model(self._model), read_vocabulary(class_names)
         given = {name: value for name, value in settings.items() if value is not None}
         finder = replace(model.segment_finder, **given)
         things = thing_names(class_names) if thing_classes is None else thing_classes
         inputs = {**self._inputs, "class_names": vocabulary, "thing_classes": things}
+        if reject is not None:
+            inputs["reject"] = float(reject)
         classified = model.classify(self.regions, model.text(model.vocabulary(inputs)))
         return vocabulary, model.find_segments(inputs, self.regions, classified, finder)
 

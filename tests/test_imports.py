@@ -105,7 +105,7 @@ def test_the_web_page_is_imported_by_its_command_alone() -> None:
     assert importers == {"ovseg.cli.web"}
     # what is behind the page works, and is tested, without its library
     assert {module for module, names in modules.items() if "gradio" in names} == {
-        "ovseg.web.events", "ovseg.web.page", "ovseg.web.server"
+        "ovseg.web.events", "ovseg.web.page", "ovseg.web.region_view", "ovseg.web.server"
     }  # fmt: skip
 
 

@@ -218,6 +218,21 @@ def test_an_encoded_picture_has_segments_and_instances(
     assert len(encoded.instances(names, max_instances=1)) <= 1
 
 
+def test_segments_follow_reject(predictor: Predictor, picture: np.ndarray) -> None:
+    encoded, names = predictor.encode(picture), ["cat", "dog", "grass"]
+    found = [encoded.panoptic(names, reject=strength) for strength in (0.0, 0.5, 1.0)]
+    np.testing.assert_array_equal(found[0].ids, encoded.panoptic(names).ids)
+    rejected = [int((each.ids == 0).sum()) for each in found]
+    assert rejected[0] < rejected[2] == found[2].ids.size
+    assert rejected[0] <= rejected[1]
+    assert found[2].segments == []
+    things = [encoded.instances(names, reject=strength) for strength in (0.0, 1.0)]
+    np.testing.assert_array_equal(things[0].masks, encoded.instances(names).masks)
+    assert not (things[1].scores > 0).any()
+    with pytest.raises(UserError, match=r"reject 2 must be in 0\.\.1"):
+        encoded.panoptic(names, reject=2)
+
+
 def test_built_in_lists_know_their_stuff(predictor: Predictor, picture: np.ndarray) -> None:
     found = predictor.encode(picture).panoptic("stickerscenes")
     assert found.segments

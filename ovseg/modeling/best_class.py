@@ -27,7 +27,7 @@ class Tiles:
 
     Attributes:
         size: height and width of the masks in pixels.
-        pixels: (T, SIDE * SIDE, K), the K masks' values, not negative.
+        pixels: (T, K, SIDE * SIDE), the K masks' values, not negative.
         least, most: (T, K), the smallest and largest value of each mask in each tile.
     """
 
@@ -42,15 +42,12 @@ class Tiles:
         count, height, width = masks.shape
         rows, columns = -(-height // SIDE), -(-width // SIDE)
         if count == 0:
-            none = masks.new_zeros((rows * columns, SIDE * SIDE, 0))
-            return cls((height, width), none, none[:, 0], none[:, 0])
+            none = masks.new_zeros((rows * columns, 0, SIDE * SIDE))
+            return cls((height, width), none, none[..., 0], none[..., 0])
         masks = F.pad(masks[None], (0, -width % SIDE, 0, -height % SIDE), mode="replicate")[0]
         grid = masks.reshape(count, rows, SIDE, columns, SIDE)
-        pixels = grid.permute(1, 3, 2, 4, 0).reshape(rows * columns, SIDE * SIDE, count)
-        # over rows first: several times faster than over both at once
-        least = grid.amin(dim=2).amin(dim=3).flatten(1).T
-        most = grid.amax(dim=2).amax(dim=3).flatten(1).T
-        return cls((height, width), pixels, least, most)
+        pixels = grid.permute(1, 3, 0, 2, 4).reshape(rows * columns, count, SIDE * SIDE)
+        return cls((height, width), pixels, pixels.amin(dim=2), pixels.amax(dim=2))
 
     def join(self, values: Tensor) -> Tensor:
         """Values (T, SIDE * SIDE) of the tiles' pixels as an image (H, W)."""
@@ -85,13 +82,22 @@ def best_classes(class_probs: Tensor, tiles: Tiles) -> Tensor:
             continue
         # in the order of the classes, so that the first of equals wins
         chosen = bounds[members].topk(group).indices.sort(dim=1).values
-        scores = tiles.pixels[members] @ by_class[chosen].transpose(1, 2)
-        best, winner = scores.max(dim=2)
+        scores = by_class[chosen] @ tiles.pixels[members]
+        best, winner = scores.max(dim=1)
         classes[members] = chosen.gather(1, winner).masked_fill(best <= 0, -1)
     return classes
 
 
 def scores_of(classes: Tensor, class_probs: Tensor, tiles: Tiles) -> Tensor:
     """The scores (T, SIDE * SIDE) of :func:`best_classes`; 0 where the class is -1."""
-    probs = class_probs.T.contiguous()[classes.clamp(min=0)]
-    return (probs * tiles.pixels).sum(dim=2).masked_fill(classes < 0, 0)
+    by_class = class_probs.T.contiguous()
+    known = classes.clamp(min=0)
+    first = known[:, 0]
+    scores = (by_class[first][:, None] @ tiles.pixels)[:, 0]
+    # most tiles have a single class; in the others the scores of the other classes come on top
+    mixed = (known != first[:, None]).any(dim=1).nonzero()[:, 0]
+    for label in known[mixed].unique().tolist():
+        members = mixed[(known[mixed] == label).any(dim=1)]
+        of_label = by_class[label] @ tiles.pixels[members]
+        scores[members] = of_label.where(known[members] == label, scores[members])
+    return scores.masked_fill(classes < 0, 0)

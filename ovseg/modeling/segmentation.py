@@ -21,6 +21,9 @@ from .best_class import SIDE, Tiles, best_classes, scores_of
 
 # elements of the largest intermediate array; 2^24 floats are 64 MB
 TILE = 2**24
+# the same for labels on a CPU: arrays of 8 MB get memory that was used before; larger ones are
+# asked of the system each time, which takes longer than the work in them
+CPU_TILE = 2**21
 
 
 def word_score_bands(
@@ -113,7 +116,8 @@ def _tile_bands(
     """Masks (K, h, w) resized to ``size``, cut into tiles, band of rows by band of rows."""
     height, width = size
     depth = max(len(masks), classes, 1)
-    rows = max(1, TILE // (max(width, masks.shape[2]) * depth * SIDE)) * SIDE
+    tile = min(TILE, CPU_TILE) if masks.device.type == "cpu" else TILE
+    rows = max(1, tile // (max(width, masks.shape[2]) * depth * SIDE)) * SIDE
     for first in range(0, height, rows):
         last = min(first + rows, height)
         _, band = _resized_rows(masks, 0, masks.shape[1], height, first, last)

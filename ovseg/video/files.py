@@ -1,30 +1,21 @@
-"""Videos by OpenCV: frames of a file or a camera, and a file of frames."""
+"""Videos: the frames of a file or a camera, read by OpenCV, and a file of frames."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 import numpy as np
 
 from ovseg.errors import UserError
 
-#: what can be written, and the four-character code of its compression
-CODECS = {".mp4": "mp4v", ".m4v": "mp4v", ".mov": "mp4v", ".avi": "MJPG", ".mkv": "MJPG"}
+from .encoders import CODECS, Encoder, make_encoder, opencv
+
+__all__ = ["CODECS", "VideoFile", "VideoSource"]
+
 # of cameras and files that do not say it
 _USUAL_RATE = 25.0
-
-
-def _opencv() -> Any:
-    # what OpenCV and FFmpeg would write to the terminal is said by our errors
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
-    import cv2
-
-    return cv2
 
 
 class VideoSource:
@@ -45,7 +36,7 @@ class VideoSource:
         Raises:
             UserError: there is no such file or camera, or it is no video.
         """
-        cv2 = _opencv()
+        cv2 = opencv()
         self.is_camera = source.isdigit() and not Path(source).exists()
         self.name = source
         path = Path(source).expanduser()
@@ -102,32 +93,25 @@ class VideoFile:
         self.path = path
         self.rate = rate
         self.count = 0
-        self._writer: Any = None
+        self._encoder: Encoder | None = None
         self._shape: tuple[int, ...] = ()
 
     def write(self, frame: np.ndarray) -> None:
         """Add a frame, uint8 (H, W, 3), RGB, of the first one's size.
 
         Raises:
-            UserError: this OpenCV cannot write such files, or not there.
+            UserError: such files cannot be written, or not there.
             ValueError: a frame of another size, which OpenCV would drop without a word.
         """
-        cv2 = _opencv()
         # compression takes even sizes only, and would cut a row or column off
         odd = [(0, side % 2) for side in frame.shape[:2]]
         frame = np.pad(frame, [*odd, (0, 0)], mode="edge")
-        if self._writer is None:
+        if self._encoder is None:
             self._shape = frame.shape
-            code = cv2.VideoWriter_fourcc(*CODECS[self.path.suffix.lower()])
-            self._writer = cv2.VideoWriter(str(self.path), code, self.rate, frame.shape[1::-1])
-            if not self._writer.isOpened():
-                raise UserError(
-                    f"this OpenCV cannot write {self.path.suffix} files to "
-                    f"{str(self.path.parent)!r}; give another --output, for example pred.avi"
-                )
+            self._encoder = make_encoder(self.path, self.rate, *frame.shape[:2])
         if frame.shape != self._shape:
             raise ValueError(f"a frame of {frame.shape} in a video of {self._shape}")
-        self._writer.write(np.ascontiguousarray(frame[:, :, ::-1]))
+        self._encoder.write(frame)
         self.count += 1
 
     def __enter__(self) -> VideoFile:
@@ -139,5 +123,5 @@ class VideoFile:
         error: BaseException | None,
         at: TracebackType | None,
     ) -> None:
-        if self._writer is not None:
-            self._writer.release()
+        if self._encoder is not None:
+            self._encoder.close()

@@ -19,6 +19,7 @@ import gradio as gr
 from ovseg.data.vocabulary import BUILT_IN_NAMES, SEPARATOR, read_vocabulary
 from ovseg.errors import UserError
 from ovseg.web.handlers import Handlers, Outcome
+from ovseg.web.region_view import RegionView
 from ovseg.web.views import AREA_HEADERS
 
 logger = logging.getLogger(__name__)
@@ -48,8 +49,9 @@ class Parts:
     opacity: gr.Slider
     weight: gr.Slider
     threshold: gr.Slider
+    reject: gr.Slider
     built_in: gr.Dropdown
-    result: gr.AnnotatedImage
+    result: RegionView
     status: gr.Markdown
     tabs: dict[str, gr.Tab]
     areas: gr.Dataframe
@@ -64,8 +66,8 @@ class Parts:
     def inputs(self) -> list[Any]:
         """What :meth:`Handlers.segment` takes."""
         return [
-            self.picture, self.class_names, self.model, self.weight, self.threshold, self.opacity,
-            self.open_tab,
+            self.picture, self.class_names, self.model, self.weight, self.threshold, self.reject,
+            self.opacity, self.open_tab,
         ]  # fmt: skip
 
     @property
@@ -99,12 +101,12 @@ def connect(parts: Parts, handlers: Handlers, examples: Sequence[Example]) -> No
     # what is shown follows the sliders; before there is anything, they are only moved
     again = {**queued, "inputs": [parts.shown, *parts.inputs], "show_progress": "hidden"}
     follow = _shown(functools.partial(_again, handlers))
-    for slider in (parts.opacity, parts.weight, parts.threshold):
+    for slider in (parts.opacity, parts.weight, parts.threshold, parts.reject):
         slider.input(follow, trigger_mode="always_last", **again)
     parts.model.input(
         _told(functools.partial(_own_settings, handlers)),
         parts.model,
-        [parts.weight, parts.threshold],
+        [parts.weight, parts.threshold, parts.reject],
         **_QUEUED,
     ).success(follow, **again)
     parts.built_in.input(_built_in_names, parts.built_in, parts.class_names, **_AT_ONCE)
@@ -153,7 +155,7 @@ def _changes(outcome: Outcome) -> list[Any]:
     result: Any = kept
     if outcome.regions is not None:
         regions = outcome.regions
-        result = gr.AnnotatedImage((regions.image, regions.masks), color_map=regions.colours)
+        result = gr.update(value=regions, color_map=regions.colours)
         kept = None  # what the tabs that are closed hold belongs to the segmentation before
     areas: Any = kept
     if outcome.areas is not None:
@@ -194,7 +196,8 @@ def _again(handlers: Handlers, shown: Any, *values: Any) -> Outcome:
 def _own_settings(handlers: Handlers, model: str) -> list[Any]:
     own = handlers.tasks.models.own_settings(model)
     usable = own.ensemble_weight is not None
-    return [gr.Slider(value=own.slider_weight, interactive=usable), own.mask_threshold]
+    weight = gr.Slider(value=own.slider_weight, interactive=usable)
+    return [weight, own.mask_threshold, own.reject]
 
 
 def _built_in_names(name: str | None) -> str:

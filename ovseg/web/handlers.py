@@ -75,6 +75,7 @@ class Handlers:
         model: str,
         weight: float,
         threshold: float,
+        reject: float,
         opacity: float,
         tab: str,
     ) -> Outcome:
@@ -84,7 +85,7 @@ class Handlers:
             picture: the upload, with its ``path`` and ``orig_name``.
             text: class names, a class a line.
             model: name of the model.
-            weight, threshold: see :meth:`ovseg.encoded_image.EncodedImage.segment`.
+            weight, threshold, reject: see :meth:`ovseg.encoded_image.EncodedImage.segment`.
             opacity: of the regions, 0..1.
             tab: which is open.
 
@@ -96,7 +97,11 @@ class Handlers:
         own = self.tasks.models.own_settings(model)
         # a model without CLIP ensemble takes no weight, wherever its slider stands
         share = None if own.ensemble_weight is None else _in_range("ensemble weight", weight)
-        task = Task(upload, model, names, share, _in_range("mask threshold", threshold))
+        task = Task(
+            upload, model, names, share,
+            mask_threshold=_in_range("mask threshold", threshold),
+            reject=_in_range("reject", reject),
+        )  # fmt: skip
         shown = Shown(task, _in_range("opacity", opacity))
         answer = self.tasks.answer(task)
         outcome = self.open_tab(shown, tab)

@@ -17,10 +17,12 @@ class OwnSettings:
     Attributes:
         ensemble_weight: its ``CLIP_ENSEMBLE_WEIGHT``; None without CLIP ensemble.
         mask_threshold: its ``MASK_THR``.
+        reject: its ``TEST.REJECT``.
     """
 
     ensemble_weight: float | None
     mask_threshold: float
+    reject: float
 
     @property
     def slider_weight(self) -> float:
@@ -60,6 +62,7 @@ class Models:
 
     def own_settings(self, name: str) -> OwnSettings:
         """The settings of a model's config; loads it. Errors as :meth:`get`."""
-        adapter = self.get(name).cfg.MODEL.CLIP_ADAPTER
+        cfg = self.get(name).cfg
+        adapter = cfg.MODEL.CLIP_ADAPTER
         weight = adapter.CLIP_ENSEMBLE_WEIGHT if adapter.CLIP_ENSEMBLE else None
-        return OwnSettings(weight, adapter.MASK_THR)
+        return OwnSettings(weight, adapter.MASK_THR, cfg.TEST.REJECT)

@@ -13,6 +13,7 @@ from ovseg.data.vocabulary import BUILT_IN_NAMES, SEPARATOR
 from ovseg.web.events import Example, Parts, connect
 from ovseg.web.handlers import AREAS, FILES, PROPOSALS, Handlers
 from ovseg.web.models import OwnSettings
+from ovseg.web.region_view import RegionView
 from ovseg.web.views import AREA_HEADERS, BRANCH_HEADERS
 
 STYLE = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
@@ -114,11 +115,14 @@ def _settings(models: list[str], own: OwnSettings) -> dict[str, Any]:
             info="How much CLIP's view of the crops counts against MaskFormer's; "
             "0 stands for CLIP alone, as in the published code.",
         )  # fmt: skip
-        # a slider for how readily pixels are left without a class (reject) belongs here; it goes
-        # the way of the threshold: Parts, Handlers.segment, Task, EncodedImage.segment
         threshold = gr.Slider(
             0, 1, own.mask_threshold, step=0.05, label="Mask threshold", elem_id="threshold",
             info="Where the masks end that are cropped for CLIP. Moving it makes CLIP look again.",
+        )  # fmt: skip
+        reject = gr.Slider(
+            0, 1, own.reject, step=0.01, label="Reject", elem_id="reject",
+            info="How readily pixels that belong to none of the classes get none; 0: never. "
+            "0.1 is a good start, 0.02 to 0.05 with a handful of class names.",
         )  # fmt: skip
         built_in = gr.Dropdown(
             list(BUILT_IN_NAMES), value=None, label="Class names of a data set",
@@ -126,13 +130,13 @@ def _settings(models: list[str], own: OwnSettings) -> dict[str, Any]:
         )  # fmt: skip
     return {
         "model": model, "opacity": opacity, "weight": weight, "threshold": threshold,
-        "built_in": built_in,
+        "reject": reject, "built_in": built_in,
     }  # fmt: skip
 
 
 def _answer() -> dict[str, Any]:
     """The segmentation, and tabs with more about it."""
-    result = gr.AnnotatedImage(
+    result = RegionView(
         label="Segmentation", format="jpeg", height=560,
         show_legend=True, elem_id="result",
     )  # fmt: skip

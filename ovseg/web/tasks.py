@@ -54,7 +54,7 @@ class Task:
         model: the name of the model.
         class_names: a class an entry, its synonyms after ``|``.
         ensemble_weight: see :meth:`ovseg.encoded_image.EncodedImage.segment`; None: its own.
-        mask_threshold: likewise.
+        mask_threshold, reject: likewise.
     """
 
     picture: Picture
@@ -62,11 +62,16 @@ class Task:
     class_names: tuple[str, ...]
     ensemble_weight: float | None = None
     mask_threshold: float | None = None
+    reject: float | None = None
 
     @property
     def settings(self) -> dict[str, Any]:
         """The options of :meth:`ovseg.encoded_image.EncodedImage.segment`."""
-        return {"ensemble_weight": self.ensemble_weight, "mask_threshold": self.mask_threshold}
+        return {
+            "ensemble_weight": self.ensemble_weight,
+            "mask_threshold": self.mask_threshold,
+            "reject": self.reject,
+        }
 
 
 @dataclass(frozen=True)

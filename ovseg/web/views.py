@@ -50,7 +50,7 @@ def coloured_regions(prediction: Prediction, opacity: float) -> ColouredRegions:
     thickness = max(1, round(max(height, width) / 500))
     kernel = np.ones((2 * thickness + 1,) * 2, np.uint8)
     masks = []
-    for entry in _by_share(prediction):
+    for entry in _by_share(prediction.describe()):
         inside = (labels == entry["label"]).astype(np.uint8)
         if not inside.any():
             continue
@@ -66,6 +66,7 @@ def coloured_regions(prediction: Prediction, opacity: float) -> ColouredRegions:
 
 def area_rows(prediction: Prediction) -> list[list[str]]:
     """A row for each class, as in :data:`AREA_HEADERS`: the largest first, then those not found."""
+    described = prediction.describe()
     rows = [
         [
             entry["name"],
@@ -73,9 +74,9 @@ def area_rows(prediction: Prediction) -> list[list[str]]:
             f"{entry['pixels']}" if entry["pixels"] else "",
             f"{entry['mean_score']:.2f}" if entry["pixels"] else "",
         ]
-        for entry in _by_share(prediction)
+        for entry in _by_share(described)
     ]
-    nothing = prediction.describe()["no_class"]
+    nothing = described["no_class"]
     if nothing["pixels"]:
         rows.append(["(no class)", f"{100 * nothing['share']:.1f} %", f"{nothing['pixels']}", ""])
     return rows
@@ -83,12 +84,13 @@ def area_rows(prediction: Prediction) -> list[list[str]]:
 
 def area_colours(prediction: Prediction) -> list[str]:
     """The colour ``#rrggbb`` of each of the :func:`area_rows`; empty where it is not drawn."""
-    colours = [entry["color"] if entry["pixels"] else "" for entry in _by_share(prediction)]
-    return colours + [""] * (prediction.describe()["no_class"]["pixels"] > 0)
+    described = prediction.describe()
+    colours = [entry["color"] if entry["pixels"] else "" for entry in _by_share(described)]
+    return colours + [""] * (described["no_class"]["pixels"] > 0)
 
 
-def _by_share(prediction: Prediction) -> list[dict[str, Any]]:
-    return sorted(prediction.describe()["classes"], key=lambda entry: -entry["pixels"])
+def _by_share(described: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return sorted(described["classes"], key=lambda entry: -entry["pixels"])
 
 
 @dataclass(frozen=True)

@@ -27,8 +27,18 @@ def write(path: Path, count: int = 12, size: tuple[int, int] = (48, 64), rate: f
     return path
 
 
+@pytest.fixture(params=[True, False], ids=["pyav", "opencv"])
+def pyav(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether PyAV is installed."""
+    if request.param:
+        pytest.importorskip("av", reason="PyAV is not installed: pip install 'ovseg[video]'")
+    else:
+        monkeypatch.setattr("ovseg.video.encoders.find_spec", lambda _: None)
+    return bool(request.param)
+
+
 @pytest.mark.parametrize("suffix", list(CODECS))
-def test_frames_come_back(suffix: str, tmp_path: Path) -> None:
+def test_frames_come_back(suffix: str, pyav: bool, tmp_path: Path) -> None:
     source = VideoSource(str(write(tmp_path / f"clip{suffix}")))
     assert source.rate == pytest.approx(10)
     frames = list(source)
@@ -44,9 +54,31 @@ def test_frames_come_back(suffix: str, tmp_path: Path) -> None:
             assert frame[:, edge + 3 :].mean() < 12
 
 
-def test_odd_sizes_are_not_cut(tmp_path: Path) -> None:
-    (frame, *_) = VideoSource(str(write(tmp_path / "clip.avi", 3, (47, 63))))
+def test_odd_sizes_are_not_cut(pyav: bool, tmp_path: Path) -> None:
+    (frame, *_) = VideoSource(str(write(tmp_path / "clip.mp4", 3, (47, 63))))
     assert frame.shape == (48, 64, 3)
+
+
+def test_what_browsers_play(tmp_path: Path) -> None:
+    av = pytest.importorskip("av", reason="PyAV is not installed: pip install 'ovseg[video]'")
+    path = write(tmp_path / "clip.mp4", rate=30000 / 1001)
+    with av.open(str(path)) as container:
+        (stream,) = container.streams.video
+        assert (stream.codec_context.name, stream.codec_context.pix_fmt) == ("h264", "yuv420p")
+        assert stream.codec_context.colorspace == 6  # that of the conversion
+        assert float(stream.average_rate) == pytest.approx(30000 / 1001)
+    content = path.read_bytes()
+    assert content.index(b"moov") < content.index(b"mdat")  # the index comes first
+
+
+def test_without_pyav_it_is_said(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("ovseg.video.encoders.find_spec", lambda _: None)
+    write(tmp_path / "clip.avi", 2)
+    assert not caplog.records
+    write(tmp_path / "clip.mp4", 2)
+    assert "pip install av" in caplog.text
 
 
 def test_what_cannot_be_opened(tmp_path: Path) -> None:
@@ -162,10 +194,20 @@ def test_flicker_by_hand() -> None:
 
 
 def test_broken_writer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ovseg.video.encoders.find_spec", lambda _: None)
     monkeypatch.setattr(cv2.VideoWriter, "isOpened", lambda _: False)
     with (
         pytest.raises(UserError, match=r"cannot write \.mp4 files"),
         VideoFile(tmp_path / "a.mp4", 10) as video,
+    ):
+        video.write(np.zeros((8, 8, 3), np.uint8))
+
+
+def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    pytest.importorskip("av", reason="PyAV is not installed: pip install 'ovseg[video]'")
+    with (
+        pytest.raises(UserError, match="takes no video"),
+        VideoFile(tmp_path / "none" / "a.mp4", 10) as video,
     ):
         video.write(np.zeros((8, 8, 3), np.uint8))
 

@@ -209,6 +209,11 @@ def test_sliders(visit: Callable[[], Visitor], embedded: Predictor) -> None:
         ("weight", "End", {"ensemble_weight": 1.0}),
         ("weight", "Home", {"ensemble_weight": 0.0}),
         ("threshold", "ArrowRight", {"ensemble_weight": 0.0, "mask_threshold": 0.55}),
+        (
+            "reject",
+            "ArrowRight",
+            {"ensemble_weight": 0.0, "mask_threshold": 0.55, "reject": 0.01},
+        ),
     ):
         visitor.move(slider, key)
         visitor.wait_for_areas(table(embedded, FLAMINGO, NAMES, **settings))

@@ -35,14 +35,15 @@ def handlers(models: Models, tmp_path: Path) -> Handlers:
 def segment(handlers: Handlers, **changes: Any) -> Outcome:
     values = {
         "picture": picture_of(FLAMINGO), "text": TEXT, "model": "tiny", "weight": 0.65,
-        "threshold": 0.5, "opacity": 0.5, "tab": AREAS,
+        "threshold": 0.5, "reject": 0.0, "opacity": 0.5, "tab": AREAS,
     }  # fmt: skip
     return handlers.segment(**{**values, **changes})
 
 
 def test_the_answer_is_the_predictors(handlers: Handlers, embedded: Predictor) -> None:
-    outcome = segment(handlers, weight=0.3, threshold=0.6, opacity=0.2)
-    expected = embedded(FLAMINGO, NAMES, ensemble_weight=0.3, mask_threshold=0.6)
+    outcome = segment(handlers, weight=0.3, threshold=0.6, reject=0.1, opacity=0.2)
+    expected = embedded(FLAMINGO, NAMES, ensemble_weight=0.3, mask_threshold=0.6, reject=0.1)
+    assert (expected.labels < 0).any()
     assert outcome.areas == area_rows(expected)
     assert outcome.regions is not None
     np.testing.assert_array_equal(outcome.regions.image, expected.image)
@@ -51,7 +52,8 @@ def test_the_answer_is_the_predictors(handlers: Handlers, embedded: Predictor) -
         np.testing.assert_array_equal(mask > 0, expected.labels == label)
         assert mask[mask > 0].min() == pytest.approx(0.2)
     assert outcome.shown is not None
-    assert outcome.shown.task.settings == {"ensemble_weight": 0.3, "mask_threshold": 0.6}
+    settings = {"ensemble_weight": 0.3, "mask_threshold": 0.6, "reject": 0.1}
+    assert outcome.shown.task.settings == settings
     assert "classes found · 512 × 512 pixels · encoded in" in outcome.status
     assert "encoded in" not in segment(handlers, weight=0.4).status
 
@@ -88,7 +90,7 @@ def test_files_of_different_visitors_do_not_meet(handlers: Handlers) -> None:
 
 
 def test_a_new_picture_is_encoded_or_segmented(handlers: Handlers) -> None:
-    settings = ("tiny", 0.65, 0.5, 0.5, AREAS)
+    settings = ("tiny", 0.65, 0.5, 0.0, 0.5, AREAS)
     ahead = handlers.upload(picture_of(FLAMINGO), "  ", *settings)
     assert (ahead.shown, ahead.regions) == (None, None)
     assert "Type class names" in ahead.status
@@ -130,6 +132,7 @@ def test_proposals_need_a_single_view(tmp_path: Path) -> None:
         ({"weight": 2}, "ensemble weight 2 must be a number in 0..1"),
         ({"threshold": "x"}, "mask threshold 'x' must be a number"),
         ({"threshold": None}, "mask threshold None must be a number"),
+        ({"reject": 1.5}, "reject 1.5 must be a number in 0..1"),
         ({"opacity": float("nan")}, "opacity nan must be a number"),
     ],
 )

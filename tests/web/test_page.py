@@ -107,7 +107,7 @@ def call(client: TestClient, data: list[Any], session: str = "a") -> dict[str, A
 
 def values(path: str, text: str = TEXT) -> list[Any]:
     picture = {"path": path, "orig_name": "photo.jpg", "meta": {"_type": "gradio.FileData"}}
-    return [picture, text, "tiny", 0.65, 0.5, 0.5, None]
+    return [picture, text, "tiny", 0.65, 0.5, 0.0, 0.5, None]
 
 
 def outside(places: list[str]) -> list[str]:
@@ -130,6 +130,9 @@ def test_a_picture_is_segmented_and_nothing_leaves_the_machine(
     assert sorted(names) == ["flamingo", "forest", "gravel"]
     assert "3 of 3 classes found" in status
     assert [row[0] for row in areas["data"]][:3] == names  # both have the largest first
+    # the browser's part that shows it is Gradio's own
+    parts = client.get("/config").json()["components"]
+    assert [p["type"] for p in parts if p["props"].get("elem_id") == "result"] == ["annotatedimage"]
     assert outside(asked_for) == []
 
 

@@ -95,7 +95,7 @@ def test_a_model_that_cannot_be_loaded_is_tried_again() -> None:
 
 
 def test_own_settings_are_those_of_the_config(models: Models, embedded: Predictor) -> None:
-    assert models.own_settings("tiny") == OwnSettings(0.65, 0.5)
+    assert models.own_settings("tiny") == OwnSettings(0.65, 0.5, 0.0)
     cfg = embedded.cfg.clone()
     cfg.defrost()
     cfg.MODEL.CLIP_ADAPTER.CLIP_ENSEMBLE = False
