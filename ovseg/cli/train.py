@@ -180,10 +180,6 @@ def evaluate(cfg: CfgNode, resume: bool) -> dict[str, Any]:
 
 
 def _check_options(args: argparse.Namespace) -> None:
-    keys = ("DATASETS.TEST",) if args.eval_only else NAME_LISTS
-    cfg = check_command(args, keys, needed=args.eval_only)
-    if cfg is not None:
-        check_output_folder(cfg.OUTPUT_DIR, "config key OUTPUT_DIR:")
     if args.dataset and "DATASETS.CUSTOM" in args.opts:
         raise UserError("--dataset and DATASETS.CUSTOM are both given; give one of them")
     if getattr(args, "overwrite", False) and (args.resume or args.eval_only):
@@ -193,6 +189,10 @@ def _check_options(args: argparse.Namespace) -> None:
         folder = getattr(args, option)
         if folder and not args.eval_only:
             raise UserError(f"--{option.replace('_', '-')} {folder!r}: add --eval-only")
+    keys = ("DATASETS.TEST",) if args.eval_only else NAME_LISTS
+    cfg = check_command(args, keys, needed=args.eval_only)
+    if cfg is not None:
+        check_output_folder(cfg.OUTPUT_DIR, "config key OUTPUT_DIR:")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -211,7 +211,7 @@ def train_or_evaluate(args: argparse.Namespace) -> None:
 
     from ovseg.engine.checks import check_checkpoint, check_evaluation, check_training
     from ovseg.engine.processes import is_first_process, plain_errors, start
-    from ovseg.engine.resuming import remove_training
+    from ovseg.engine.resuming import checkpoints, remove_training
 
     with plain_errors():
         # here once, before processes start, so that a mistake is reported once
@@ -221,7 +221,9 @@ def train_or_evaluate(args: argparse.Namespace) -> None:
             check_checkpoint(cfg, args.resume)
         else:
             reports = check_training(cfg, args.resume, args.overwrite, args.check_data)
-            if args.overwrite and is_first_process(args):
+            # a run that was stopped before its first checkpoint leaves nothing to go on with
+            anew = args.overwrite or not checkpoints(cfg.OUTPUT_DIR)
+            if anew and is_first_process(args):
                 remove_training(cfg.OUTPUT_DIR)
         start(
             functools.partial(run, reports=reports),

@@ -15,7 +15,16 @@ if TYPE_CHECKING:
 _LEAST = {
     "INPUT.MIN_SIZE_TEST": 0,
     "INPUT.MAX_SIZE_TEST": 1,
+    "SOLVER.BASE_LR": 0,
+    "SOLVER.MAX_ITER": 1,
+    "SOLVER.WARMUP_ITERS": 0,
+    "SOLVER.WEIGHT_DECAY": 0,
+    "SOLVER.BACKBONE_MULTIPLIER": 0,
+    "SOLVER.CHECKPOINT_PERIOD": 1,
+    "SOLVER.IMS_PER_BATCH": 1,
     "SOLVER.TEST_IMS_PER_BATCH": 1,
+    "TEST.EVAL_PERIOD": 0,
+    "MODEL.MASK_FORMER.NUM_OBJECT_QUERIES": 1,
     "DATALOADER.NUM_WORKERS": 0,
     "TEST.SLIDING_TILE_SIZE": 1,
     "TEST.DETECTIONS_PER_IMAGE": 1,
@@ -66,6 +75,10 @@ def check_config(cfg: CN) -> None:
         _check_choice(f"MODEL.CLIP_ADAPTER.{key}", adapter[key], choices)
     _check_choice("INPUT.RANDOM_FLIP", cfg.INPUT.RANDOM_FLIP, ("none", "horizontal", "vertical"))
     _check_choice("INPUT.FORMAT", cfg.INPUT.FORMAT, ("RGB", "BGR"))
+    _check_choice("SOLVER.OPTIMIZER", cfg.SOLVER.OPTIMIZER, ("ADAMW", "SGD"))
+    _check_choice("SOLVER.WARMUP_METHOD", cfg.SOLVER.WARMUP_METHOD, ("linear", "constant"))
+    schedules = ("WarmupPolyLR", "WarmupMultiStepLR", "WarmupCosineLR")
+    _check_choice("SOLVER.LR_SCHEDULER_NAME", cfg.SOLVER.LR_SCHEDULER_NAME, schedules)
     crops = ("relative", "relative_range", "absolute", "absolute_range")
     _check_choice("INPUT.CROP.TYPE", cfg.INPUT.CROP.TYPE, crops)
     for key in _SHARES:
@@ -80,6 +93,8 @@ def check_config(cfg: CN) -> None:
         value = _value(cfg, key)
         if value < least:
             raise UserError(f"{key} {value} must be at least {least}")
+    if cfg.SEED >= 2**31:  # each process adds its number to it
+        raise UserError(f"SEED {cfg.SEED} must be below {2**31}; -1 stands for a random one")
     if cfg.TEST.VISUALIZE < 0:
         raise UserError(f"TEST.VISUALIZE {cfg.TEST.VISUALIZE} is negative; set 0 for no pictures")
     if cfg.TEST.DENSE_CRF and importlib.util.find_spec("pydensecrf") is None:

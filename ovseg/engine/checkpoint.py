@@ -128,7 +128,7 @@ class OVSegCheckpointer(DetectionCheckpointer):
                 "MODEL.WEIGHTS holds no trained OVSeg, only a backbone at most: give a released "
                 "checkpoint or one that train_net.py wrote"
             )
-        elif len(set(self._missing)) == len(wanted):
+        elif not held & set(wanted):
             raise UserError("MODEL.WEIGHTS holds no weight of this model: give another file")
         return incompatible
 

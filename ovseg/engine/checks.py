@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 import torch
 from detectron2.config import CfgNode
@@ -19,7 +18,12 @@ from ovseg.data.loader import Example
 from ovseg.data.lost_images import allowed_losses
 from ovseg.data.proposal_files import check_image_names, check_proposals, dataset_folder
 from ovseg.data.segment_maps import check_segment_truth
-from ovseg.engine.resuming import check_fresh, check_resume
+from ovseg.engine.resuming import (
+    check_fresh,
+    check_last_checkpoint,
+    check_resume,
+    checkpoints,
+)
 from ovseg.errors import UserError
 from ovseg.evaluation.segments import check_panoptic_quality
 from ovseg.released import HUB_SCHEME, OVSEG_SCHEME, WEIGHTS_FILE, fetch, is_released
@@ -51,11 +55,18 @@ def check_checkpoint(cfg: CfgNode, resume: bool) -> None:
     """Find out whether there is a checkpoint to evaluate.
 
     Raises:
-        UserError: ``MODEL.WEIGHTS`` is not there, nor with ``resume`` one in ``OUTPUT_DIR``.
+        UserError: ``MODEL.WEIGHTS`` is not there, or with ``resume`` the last one in
+            ``OUTPUT_DIR``.
     """
-    # the file by which detectron2 finds it
-    if not (resume and Path(cfg.OUTPUT_DIR, "last_checkpoint").is_file()):
+    if not resume:
         check_weights(cfg.MODEL.WEIGHTS)
+    elif checkpoints(cfg.OUTPUT_DIR):
+        check_last_checkpoint(cfg.OUTPUT_DIR)
+    else:
+        raise UserError(
+            f"--resume: {cfg.OUTPUT_DIR!r} holds no training whose last checkpoint could be "
+            "evaluated; correct OUTPUT_DIR, or leave out --resume and give MODEL.WEIGHTS"
+        )
 
 
 def check_datasets(names: Iterable[str], key: str = "DATASETS.TEST") -> None:

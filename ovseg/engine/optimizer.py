@@ -66,7 +66,7 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     to ``CLIP_VALUE`` before every step; detectron2's other types apply to each parameter.
 
     Raises:
-        UserError: an optimizer that is not known, or nothing to train.
+        UserError: nothing to train.
     """
     groups = parameter_groups(cfg, model)
     if not groups:
@@ -80,11 +80,6 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
             groups, cfg.SOLVER.BASE_LR, momentum=cfg.SOLVER.MOMENTUM, nesterov=cfg.SOLVER.NESTEROV
         ),
     }
-    if cfg.SOLVER.OPTIMIZER not in kinds:
-        raise UserError(
-            f"config key SOLVER.OPTIMIZER: {cfg.SOLVER.OPTIMIZER!r} is not known; "
-            f"set {' or '.join(kinds)}"
-        )
     optimizer = kinds[cfg.SOLVER.OPTIMIZER]()
     clip = cfg.SOLVER.CLIP_GRADIENTS
     if clip.ENABLED and clip.CLIP_TYPE == "full_model":

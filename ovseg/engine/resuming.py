@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,9 @@ from ovseg.utils.checkpoint_files import read_checkpoint
 from ovseg.utils.settings import check_settings
 
 logger = logging.getLogger(__name__)
+
+#: the file by which detectron2 finds the last checkpoint
+MARK = "last_checkpoint"
 
 #: keys, or groups of keys, that a run may be resumed with another value of. The learning rate and
 #: its schedule take effect; the others do not change what is learned. docs/training.md lists them
@@ -82,30 +85,63 @@ def _flat(node: CfgNode, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 def last_checkpoint(folder: str | os.PathLike[str]) -> Path | None:
     """The checkpoint that a run in a folder goes on from; None where there is none."""
-    mark = Path(folder, "last_checkpoint")  # the file by which detectron2 finds it
+    mark = Path(folder, MARK)
     if not mark.is_file():
         return None
     path = Path(folder, mark.read_text(encoding="utf-8").strip())
     return path if path.is_file() else None
 
 
+def check_last_checkpoint(folder: str | os.PathLike[str]) -> Path:
+    """The checkpoint that a run in a folder goes on from.
+
+    Raises:
+        UserError: there is none, though there was a training.
+    """
+    path = last_checkpoint(folder)
+    if path is not None:
+        return path
+    mark = Path(folder, MARK)
+    named = f" names {mark.read_text(encoding='utf-8').strip()!r}, which" if mark.is_file() else ""
+    raise UserError(f"--resume: {mark}{named} is not there; {_choose_another(folder)}")
+
+
+def _choose_another(folder: str | os.PathLike[str], broken: Path | None = None) -> str:
+    """What to do where the last checkpoint cannot be used."""
+    others = [path for path in sorted(Path(folder).glob("model_*.pth")) if path != broken]
+    if not others:
+        return "give --overwrite in place of --resume, to start anew"
+    latest = max(others, key=lambda path: path.stat().st_mtime)
+    return f"write the name of another checkpoint, such as {latest.name}, into {folder}/{MARK}"
+
+
 def check_resume(cfg: CfgNode) -> None:
     """Find out whether the training in ``OUTPUT_DIR``, if there is one, can go on as ``cfg`` says.
 
     Raises:
-        UserError: it was begun with other settings, or is past ``SOLVER.MAX_ITER``.
+        UserError: its checkpoint is missing or broken, it was begun with other settings, or is past
+            ``SOLVER.MAX_ITER``.
     """
-    path = last_checkpoint(cfg.OUTPUT_DIR)
-    if path is None:
+    if not checkpoints(cfg.OUTPUT_DIR):
         return
-    entries = read_checkpoint(path, "--resume:", mmap=True).entries
-    done = entries.get("iteration", -1) + 1
+    path = check_last_checkpoint(cfg.OUTPUT_DIR)
+    try:
+        entries = read_checkpoint(path, "--resume:", mmap=True).entries
+    except UserError as error:
+        raise UserError(f"{error}, or {_choose_another(cfg.OUTPUT_DIR, path)}") from error
+    trainer = entries.get("trainer")
+    if not isinstance(trainer, Mapping) or "iteration" not in trainer:
+        raise UserError(
+            f"--resume: {path} holds weights alone, and no state of a training to go on with; "
+            f"start anew from them, with MODEL.WEIGHTS {path} and another OUTPUT_DIR"
+        )
+    done = trainer["iteration"] + 1
     if done > cfg.SOLVER.MAX_ITER:
         raise UserError(
             f"--resume: {path} has {done} iterations behind it, more than SOLVER.MAX_ITER "
             f"{cfg.SOLVER.MAX_ITER}; give SOLVER.MAX_ITER {done} or more"
         )
-    recorded = entries.get("trainer", {}).get("settings")
+    recorded = trainer.get("settings")
     if recorded is None:
         logger.warning("%s does not say with what settings it was trained: not checked.", path)
         return
@@ -122,14 +158,17 @@ def check_resume(cfg: CfgNode) -> None:
     )
 
 
+def checkpoints(folder: str | os.PathLike[str]) -> list[Path]:
+    """The checkpoints of a training in a folder, and the file that names the last one."""
+    found = [Path(folder, MARK), *sorted(Path(folder).glob("model_*.pth"))]
+    return [path for path in found if path.is_file()]
+
+
 def earlier_training(folder: str | os.PathLike[str]) -> list[Path]:
     """What shows that a training ran in a folder; an evaluation or a config shows none."""
-    folder = Path(folder)
-    metrics = folder / "metrics.json"
-    signs = [folder / "last_checkpoint", *sorted(folder.glob("model_*.pth"))]
-    found = [path for path in signs if path.is_file()]
+    metrics = Path(folder, "metrics.json")
     # a run that ended before its first line leaves an empty one
-    return found + ([metrics] if metrics.is_file() and metrics.stat().st_size else [])
+    return checkpoints(folder) + ([metrics] if metrics.is_file() and metrics.stat().st_size else [])
 
 
 def check_fresh(cfg: CfgNode, overwrite: bool) -> None:

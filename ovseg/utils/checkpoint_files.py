@@ -66,10 +66,11 @@ def read_checkpoint(
         path: of the file.
         label: what it is to the user, such as ``MODEL.WEIGHTS``; errors begin with it.
         mmap: leave the tensors in the file until they are used, where its form allows that; for a
-            look at the other entries.
+            look at the other entries. They are not looked at.
 
     Raises:
-        UserError: the file is missing, damaged, of another kind, holds code, or no weights by name.
+        UserError: the file is missing, damaged, of another kind, holds code, no weights by name,
+            or some that are not finite.
     """
     path = Path(path)
     if path.is_dir():
@@ -85,7 +86,21 @@ def read_checkpoint(
             raise
         reason = _reason(error, form)
         raise UserError(f"{label} {str(path)!r} cannot be read: {reason}") from error
+    if not mmap:
+        _check_finite(weights, f"{label} {str(path)!r}")
     return Checkpoint(without_wrappers(weights), entries, form)
+
+
+def _check_finite(weights: Mapping[str, Tensor], what: str) -> None:
+    for name, value in weights.items():
+        # some attention masks are kept with the weights, and hold minus infinity by design
+        spoilt = value.isnan() if name.endswith("attn_mask") else ~value.isfinite()
+        if value.is_floating_point() and spoilt.any():
+            raise UserError(
+                f"{what} holds the weight {name}, of whose {value.numel()} numbers "
+                f"{int(spoilt.sum())} are not finite; its training went astray: give an earlier "
+                "checkpoint"
+            )
 
 
 def file_form(path: str | os.PathLike[str]) -> Form:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -162,6 +163,82 @@ def test_resuming_past_the_end_names_both_numbers(
         f"error: --resume: {trained}/model_final.pth has 2 iterations behind it, more than "
         "SOLVER.MAX_ITER 1; give SOLVER.MAX_ITER 2 or more"
     )
+
+
+def without_mark(folder: Path) -> None:
+    (folder / "last_checkpoint").unlink()
+
+
+def mark_of_nothing(folder: Path) -> None:
+    (folder / "last_checkpoint").write_text("model_0000099.pth")
+
+
+def cut_short(folder: Path) -> None:
+    file = folder / "model_final.pth"
+    file.write_bytes(file.read_bytes()[:10_000])
+
+
+def cut_short_and_no_other(folder: Path) -> None:
+    cut_short(folder)
+    (folder / "model_0000000.pth").unlink()
+
+
+def weights_alone(folder: Path) -> None:
+    file = folder / "model_final.pth"
+    torch.save({"model": torch.load(file, weights_only=True)["model"]}, file)
+
+
+ANOTHER = "write the name of another checkpoint, such as model_0000000.pth, into"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (without_mark, f"last_checkpoint is not there; {ANOTHER}"),
+        (
+            mark_of_nothing,
+            f"last_checkpoint names 'model_0000099.pth', which is not there; {ANOTHER}",
+        ),
+        (cut_short, f"cannot be read: it is truncated; get it again, or {ANOTHER}"),
+        (cut_short_and_no_other, "get it again, or give --overwrite in place of --resume"),
+        (weights_alone, "model_final.pth holds weights alone, and no state of a training"),
+    ],
+)
+def test_a_checkpoint_to_go_on_from_that_cannot_be_used(
+    clip: Path,
+    copied: Path,
+    capsys: pytest.CaptureFixture[str],
+    spoil: Callable[[Path], None],
+    message: str,
+) -> None:
+    shutil.copy(copied / "model_final.pth", copied / "model_0000000.pth")
+    os.utime(copied / "model_0000000.pth")
+    spoil(copied)
+    before = contents(copied)
+    said = answer(capsys, command(clip, copied, "--resume"))
+    assert said.startswith("error: --resume: ")
+    assert message in said
+    assert contents(copied) == before
+
+
+def test_an_evaluation_of_the_last_checkpoint_is_of_no_other(
+    clip: Path, copied: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    other = {"MODEL__WEIGHTS": copied / "model_final.pth", "DATASETS__TEST": "again_dev"}
+    without_mark(copied)
+    said = answer(capsys, command(clip, copied, "--resume", "--eval-only", **other))
+    assert "last_checkpoint is not there; write the name of another checkpoint" in said
+    said = answer(capsys, command(clip, tmp_path / "none", "--resume", "--eval-only", **other))
+    assert "none' holds no training whose last checkpoint could be evaluated" in said
+
+
+def test_what_was_stopped_before_its_first_checkpoint_begins_anew(clip: Path, copied: Path) -> None:
+    for file in ("last_checkpoint", "model_final.pth"):
+        (copied / file).unlink()
+    (copied / "metrics.json").write_text('{"iteration": 77}\n')
+    train.main(command(clip, copied, "--resume"))
+    lines = [json.loads(line) for line in (copied / "metrics.json").open()]
+    assert [line["iteration"] for line in lines if line["iteration"] > 2] == []
 
 
 def test_what_may_change_changes(clip: Path, copied: Path) -> None:

@@ -203,3 +203,25 @@ def test_a_file_that_only_detectron2_can_read_is_left_to_it(tmp_path: Path) -> N
     assert setup_cfg(file).MODEL.WEIGHTS == "old.pkl"
     with pytest.raises(UserError, match="unknown config key NONE"):
         quick_cfg(file, ["NONE", "1"])
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "wanted"),
+    [
+        ("SOLVER.BASE_LR", "-0.1", "must be at least 0"),
+        ("SOLVER.MAX_ITER", "0", "must be at least 1"),
+        ("SOLVER.WARMUP_ITERS", "-1", "must be at least 0"),
+        ("SOLVER.CHECKPOINT_PERIOD", "0", "must be at least 1"),
+        ("SOLVER.IMS_PER_BATCH", "0", "must be at least 1"),
+        ("TEST.EVAL_PERIOD", "-1", "must be at least 0"),
+        ("SOLVER.WARMUP_METHOD", "cubic", "is unknown; choose from linear, constant"),
+        ("SOLVER.LR_SCHEDULER_NAME", "Poly", "choose from WarmupPolyLR, WarmupMultiStepLR"),
+        ("SOLVER.OPTIMIZER", "adam", "is unknown; choose from ADAMW, SGD"),
+        ("SEED", "4294967296", "must be below 2147483648"),
+    ],
+)
+def test_settings_that_no_training_can_have(key: str, value: str, wanted: str) -> None:
+    with pytest.raises(UserError) as caught:
+        setup_cfg(R101, [key, value])
+    assert str(caught.value).startswith(f"{key} ")
+    assert wanted in str(caught.value)

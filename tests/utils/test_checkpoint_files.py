@@ -131,6 +131,26 @@ def test_numpy_1_scalars_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert assert_read(tmp_path / "old.pt") == {"lr": 0.25}
 
 
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_weights_that_are_not_finite_are_named(
+    value: float, kind: torch.dtype, tmp_path: Path
+) -> None:
+    weights = {"a.bias": torch.zeros(3, dtype=kind), "a.steps": torch.arange(2)}
+    mask = torch.full((2, 2), float("-inf"))  # OpenAI's CLIP hides later words by such numbers
+    path = tmp_path / "a.pth"
+    torch.save({"model": {**weights, "attn_mask": mask}}, path)
+    read_checkpoint(path)
+    weights["a.bias"][1] = value
+    torch.save({"model": {**weights, "attn_mask": mask}}, path)
+    with pytest.raises(UserError) as caught:
+        read_checkpoint(path, "MODEL.WEIGHTS")
+    assert str(caught.value) == (
+        f"MODEL.WEIGHTS {str(path)!r} holds the weight a.bias, of whose 3 numbers 1 are not "
+        "finite; its training went astray: give an earlier checkpoint"
+    )
+
+
 class Evil:
     def __reduce__(self) -> tuple:
         return os.mkdir, ("evil-was-here",)
