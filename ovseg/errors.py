@@ -11,12 +11,15 @@ from __future__ import annotations
 
 import argparse
 import errno
+import logging
 import sys
+import threading
 import traceback
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from pathlib import Path
 from typing import Any, NoReturn
 
 #: what the system says when there is no room: none left, none for this user, none for this file
@@ -68,7 +71,7 @@ def cli_errors() -> Iterator[None]:
     """
     before = _shown.set(False)
     try:
-        with without_notices():
+        with without_notices(), _quiet_threads():
             yield
     except UserError as error:
         _end(str(error))
@@ -76,6 +79,8 @@ def cli_errors() -> Iterator[None]:
         full = error.errno in NO_ROOM
         if error.filename is None and not full:
             raise
+        if full:
+            _close_logs()
         place = f"{str(error.filename)!r}: " if error.filename is not None else ""
         way_out = "; make room there, or write elsewhere" if full else ""
         _end(f"{place}{error.strerror}{way_out}")
@@ -99,6 +104,36 @@ def without_notices() -> Iterator[None]:
             "ignore", message="`torch.jit.script` is deprecated", category=FutureWarning
         )
         yield
+
+
+@contextmanager
+def _quiet_threads() -> Iterator[None]:
+    """Leave it to the main thread, which writes too, to say that a disk is full.
+
+    TensorBoard writes from a thread of its own, whose traceback would be printed.
+    """
+    usual = threading.excepthook
+
+    def hook(args: threading.ExceptHookArgs) -> None:
+        if not (isinstance(args.exc_value, OSError) and args.exc_value.errno in NO_ROOM):
+            usual(args)
+
+    threading.excepthook = hook
+    try:
+        yield
+    finally:
+        threading.excepthook = usual
+
+
+def _close_logs() -> None:
+    """Close the log's files, which have lines left that cannot be written; Python would say so."""
+    loggers = [logging.root, *logging.root.manager.loggerDict.values()]
+    for logger in loggers:
+        for handler in list(getattr(logger, "handlers", ())):
+            stream: Any = getattr(handler, "stream", None)
+            if Path(str(getattr(stream, "name", ""))).is_file():
+                with suppress(OSError, ValueError):
+                    stream.close()
 
 
 def lacks_detectron2(error: ModuleNotFoundError) -> bool:

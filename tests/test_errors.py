@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import sys
 from pathlib import Path
 
 import pytest
+from processes import run_process
 
 from ovseg.errors import Parser, UserError, cli_errors
 
@@ -58,3 +60,29 @@ def test_debug_shows_where_an_error_comes_from(capsys: pytest.CaptureFixture[str
     assert any('raise UserError("odd")' in line for line in lines)
     assert lines[-1] == "error: odd"
     assert command() == "error: odd\n"  # it was for that command alone
+
+
+# a log whose last lines do not fit, and a thread that writes as TensorBoard's does
+_FULL = """
+import errno, logging, resource, sys, threading
+from ovseg.errors import cli_errors
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+log = logging.StreamHandler(open(sys.argv[1], "a"))
+logging.getLogger("test").addHandler(log)
+log.stream.write("x" * 2000)
+def write():
+    raise OSError(errno.ENOSPC, "No space left on device")
+with cli_errors():
+    thread = threading.Thread(target=write)
+    thread.start()
+    thread.join()
+    raise OSError(errno.ENOSPC, "No space left on device", "model.pth")
+"""
+
+
+def test_a_full_disk_is_said_once(tmp_path: Path) -> None:
+    done = run_process(sys.executable, "-c", _FULL, str(tmp_path / "log.txt"))
+    assert done.returncode == 2
+    assert done.stderr == (
+        "error: 'model.pth': No space left on device; make room there, or write elsewhere\n"
+    )

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ovseg.cli.lean_imports import import_libraries
-from ovseg.cli.options import add_speed, check_command
+from ovseg.cli.options import add_speed
 from ovseg.colours import PALETTES
-from ovseg.config.first_look import first_look
+from ovseg.config.first_look import check_proposals_folder, first_look
 from ovseg.config.quick import check_opts
 from ovseg.config.speed import speed_opts
 from ovseg.data.vocabulary import BUILT_IN_NAMES, read_vocabulary, thing_names
@@ -69,7 +69,9 @@ def chosen_words(args: argparse.Namespace) -> Vocabulary:
         given = "stickerscenes"
     vocabulary = read_vocabulary([] if given is None else given)
     if args.config_file:
-        check_command(args, keys=())
+        # the rest of the config is looked at when the other options have been
+        first_look(args.config_file, args.opts, weights="MODEL.WEIGHTS" in args.opts)
+        check_proposals_folder(getattr(args, "load_proposals", ""))
     else:
         check_opts(args.opts)
         if not is_fetched(args.model):
@@ -107,7 +109,7 @@ def chosen_config(args: argparse.Namespace, opts: Sequence[str] = ()) -> CfgNode
         pretrained = resolve(args.model)
         args.config_file, weights = pretrained.config, pretrained.opts
     opts = [*weights, *speed_opts(args.speed), *opts, *args.opts]
-    first_look(args.config_file, opts, needed=True)
+    first_look(args.config_file, opts)
     import_libraries()
     from ovseg.config import setup_cfg
 

@@ -126,13 +126,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     with cli_errors():
         args = build_parser().parse_args(argv)
-        vocabulary = chosen_words(args)
         if not 0 <= args.smooth < 1:
             raise UserError(f"--smooth {args.smooth} must be at least 0 and less than 1")
         if args.max_frames is not None and args.max_frames < 1:
             raise UserError(f"--max-frames {args.max_frames} must be at least 1")
         source = VideoSource(args.input)
         target = plan_output(source, args.output) if args.output else None
+        vocabulary = chosen_words(args)
         if target is None:
             check_display()
         if args.save_labels:

@@ -103,7 +103,7 @@ def check_arguments(args: argparse.Namespace) -> tuple[str, str] | None:
     if not 0 <= args.port <= 65535:
         raise UserError(f"--port {args.port} must be in 0..65535")
     if args.config_file:
-        first_look(args.config_file, args.opts, needed=True)
+        first_look(args.config_file, args.opts)
     else:
         check_opts(args.opts)
     if args.auth is None:

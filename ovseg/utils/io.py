@@ -132,6 +132,17 @@ def _first_full_disk(error: BaseException | None) -> str | None:
     return found
 
 
+def check_room(file: Path) -> None:
+    """Find out whether a file could not be written because the disk is full.
+
+    Raises:
+        OSError: it is; names the file.
+    """
+    error = _try_to_write(file)
+    if error is not None:
+        raise OSError(error.errno, error.strerror, str(file)) from error
+
+
 def _try_to_write(file: Path | None) -> OSError | None:
     """The error of a full disk, if there is no room to write more to a file."""
     if file is None:

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ovseg.errors import UserError
+from ovseg.utils.io import check_room
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +48,7 @@ def make_encoder(path: Path, rate: float, height: int, width: int) -> Encoder:
 
     Raises:
         UserError: such files cannot be written, or not there.
+        OSError: the disk is full.
     """
     if path.suffix.lower() in _H264 and find_spec("av"):
         return _PyAvEncoder(path, rate, height, width)
@@ -76,6 +78,7 @@ class _PyAvEncoder:
             self._stream.codec_context.color_range = _LIMITED
             self._container.start_encoding()
         except av.FFmpegError as error:
+            check_room(path)
             raise UserError(
                 f"{str(path.parent)!r} takes no video ({error}); give another --output"
             ) from error
@@ -97,6 +100,7 @@ class _OpenCvEncoder:
         code = cv2.VideoWriter_fourcc(*CODECS[path.suffix.lower()])
         self._writer = cv2.VideoWriter(str(path), code, rate, (width, height))
         if not self._writer.isOpened():
+            check_room(path)
             raise UserError(
                 f"this OpenCV cannot write {path.suffix} files to "
                 f"{str(path.parent)!r}; give another --output, for example pred.avi"

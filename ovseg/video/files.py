@@ -9,6 +9,7 @@ from types import TracebackType
 import numpy as np
 
 from ovseg.errors import UserError
+from ovseg.utils.io import check_room
 
 from .encoders import CODECS, Encoder, make_encoder, opencv
 
@@ -67,21 +68,26 @@ class VideoSource:
 
     @property
     def broke_off(self) -> bool:
-        """Whether, at its end, a file gave fewer frames than it announced.
-
-        Some files estimate their number, so 2 % may be missing.
-        """
+        """Whether, at its end, a file gave fewer frames than it announced."""
         if self.announced is None:
             return False
-        return self.count < self.announced - max(1, round(0.02 * self.announced))
+        return is_too_few(self.count, self.announced)
 
     def close(self) -> None:
         """Let the file or the camera go."""
         self._capture.release()
 
 
+def is_too_few(frames: int, announced: int) -> bool:
+    """Whether a file lacks frames; since some estimate their number, one or 2 % may be missing."""
+    return frames < announced - max(1, round(0.02 * announced))
+
+
 class VideoFile:
-    """A video that is written frame by frame; as a context it is closed at the end."""
+    """A video that is written frame by frame; as a context it is closed and looked at at the end.
+
+    Leaving the context raises what :meth:`write` does where the file is not whole.
+    """
 
     def __init__(self, path: Path, rate: float) -> None:
         """Nothing is written before the first frame, which says the size.
@@ -101,6 +107,7 @@ class VideoFile:
 
         Raises:
             UserError: such files cannot be written, or not there.
+            OSError: the disk is full.
             ValueError: a frame of another size, which OpenCV would drop without a word.
         """
         # compression takes even sizes only, and would cut a row or column off
@@ -125,3 +132,17 @@ class VideoFile:
     ) -> None:
         if self._encoder is not None:
             self._encoder.close()
+            if kind is None:
+                self._check_whole()
+
+    def _check_whole(self) -> None:
+        """Encoders need not say when a frame, or the index at the file's end, cannot be written."""
+        capture = opencv().VideoCapture(str(self.path))
+        there = int(capture.get(opencv().CAP_PROP_FRAME_COUNT))
+        capture.release()
+        if is_too_few(there, self.count):
+            check_room(self.path)
+            raise UserError(
+                f"{max(there, 0)} of {self.count} frames were written to "
+                f"{str(self.path.parent)!r}; give another --output, for example pred.avi"
+            )

@@ -15,6 +15,7 @@ from PIL import Image
 from open_clip_training.common.run_state import write_clip
 from ovseg.utils.io import atomic_path, write_json
 from ovseg.utils.write_checkpoint import save_safetensors, write_checkpoint
+from ovseg.video.files import VideoFile
 
 WEIGHTS = {"weight": torch.zeros(100_000)}
 
@@ -54,6 +55,13 @@ def opencv_picture(path: Path) -> None:
             raise RuntimeError("it was not written")
 
 
+def video(path: Path) -> None:
+    frames = np.random.default_rng(0).integers(0, 256, (8, 240, 320, 3), dtype=np.uint8)
+    with atomic_path(path) as temporary, VideoFile(temporary, 10) as file:
+        for frame in frames:
+            file.write(frame)
+
+
 def arrays(path: Path) -> None:
     with atomic_path(path) as temporary:
         np.savez(temporary, a=np.zeros(100_000))
@@ -64,12 +72,13 @@ def text(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "write", [torch_file, safetensors_file, clip_file, picture, opencv_picture, arrays, text]
+    "write", [torch_file, safetensors_file, clip_file, picture, opencv_picture, video, arrays, text]
 )
 def test_the_error_names_the_file_and_nothing_is_left(
     write: Callable[[Path], None], tmp_path: Path, little_room: None
 ) -> None:
-    path = tmp_path / ("model.png" if "picture" in write.__name__ else "model.npz")
+    suffix = {picture: ".png", opencv_picture: ".png", video: ".mp4"}.get(write, ".npz")
+    path = tmp_path / f"model{suffix}"
     with pytest.raises(OSError, match="File too large") as raised:
         write(path)
     assert raised.value.filename == str(path)

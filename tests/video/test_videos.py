@@ -212,6 +212,22 @@ def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
         video.write(np.zeros((8, 8, 3), np.uint8))
 
 
+def write_black(video: VideoFile, count: int) -> None:
+    for _ in range(count):
+        video.write(np.zeros((8, 8, 3), np.uint8))
+
+
+def test_frames_that_were_not_written_are_missed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cv2.VideoWriter, "write", lambda *_: None)
+    with (
+        pytest.raises(UserError, match="0 of 3 frames were written"),
+        VideoFile(tmp_path / "a.avi", 10) as video,
+    ):
+        write_black(video, 3)
+
+
 def test_frames_of_two_sizes(tmp_path: Path) -> None:
     with VideoFile(tmp_path / "a.avi", 10) as video:
         video.write(np.zeros((8, 8, 3), np.uint8))
