@@ -6,7 +6,7 @@ import importlib
 import importlib.util
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from detectron2.config import CfgNode, get_cfg
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import build_model
 from detectron2.projects.deeplab import add_deeplab_config
 from tiny_world import SMALL_MODEL, as_pairs, write_clip
@@ -98,6 +99,16 @@ def prepare(name: str, root: Path, *options: str) -> int:
 def embedded() -> Predictor:
     """The embedded model."""
     return Predictor.from_pretrained("tiny", device="cpu")
+
+
+@pytest.fixture
+def forget_data_sets() -> Iterator[None]:
+    """Data sets that a test registers are gone after it."""
+    known = set(DatasetCatalog.list())
+    yield
+    for name in set(DatasetCatalog.list()) - known:
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
 
 
 @pytest.fixture(autouse=True)

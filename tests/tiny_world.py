@@ -11,13 +11,17 @@ from typing import Any
 import numpy as np
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.modeling import build_model
 from PIL import Image
 
+from ovseg.config import setup_cfg
 from ovseg.data.datasets import register_split
 from ovseg.data.splits import SPLITS
 from ovseg.modeling.clip import build_untrained_clip
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+#: made small by :data:`SMALL_MODEL`
+SWIN = CONFIGS / "ovseg_swinB_vitL_bs32_120k.yaml"
 # a CLIP whose input is not 224 pixels and whose vocabulary is the whole of CLIP's
 CLIP_ARCHITECTURE: dict[str, Any] = {
     "embed_dim": 16,
@@ -81,6 +85,25 @@ def tiny_opts(clip: Path, **overrides: object) -> list[str]:
         "SEED": 3,
     }
     return as_pairs(opts | {key.replace("__", "."): value for key, value in overrides.items()})
+
+
+def train_command(clip: Path, output: Path, *options: str, **overrides: object) -> list[str]:
+    """Arguments of ``ovseg train`` for a small model in ``output``; overrides as :func:`tiny_opts`.
+
+    The data sets are those of :func:`tiny_world` under its default prefix.
+    """
+    settings: dict[str, object] = {
+        "DATASETS__TRAIN": "tiny_train", "DATASETS__TEST": "tiny_dev", "OUTPUT_DIR": output,
+    }  # fmt: skip
+    return [*options, "--config-file", str(SWIN), *tiny_opts(clip, **(settings | overrides))]
+
+
+def write_model(folder: Path) -> list[str]:
+    """A small model with random weights in a folder: the KEY VALUE pairs that name it."""
+    opts = tiny_opts(write_clip(folder / "clip.pt"))
+    torch.manual_seed(0)
+    torch.save({"model": build_model(setup_cfg(SWIN, opts)).state_dict()}, folder / "weights.pth")
+    return [*opts, "MODEL.WEIGHTS", str(folder / "weights.pth")]
 
 
 def write_split(root: Path, split: str, num_classes: int, count: int = 5, size: int = 48) -> None:

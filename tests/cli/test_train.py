@@ -14,13 +14,12 @@ import pytest
 import torch
 from detectron2.data import DatasetCatalog
 from processes import run_process
-from tiny_world import CONFIGS, tiny_opts, tiny_world
+from tiny_world import CONFIGS, SWIN, tiny_world, train_command
 
 from ovseg.cli import train
 from ovseg.data import data_check
 from ovseg.engine.processes import count_processes
 
-SWIN = CONFIGS / "ovseg_swinB_vitL_bs32_120k.yaml"
 ROOT = CONFIGS.parent
 
 
@@ -30,21 +29,11 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield path
 
 
-def command(clip: Path, output: Path, *options: str, **overrides: object) -> list[str]:
-    settings: dict[str, object] = {
-        "DATASETS__TRAIN": "tiny_train",
-        "DATASETS__TEST": "tiny_dev",
-        "OUTPUT_DIR": output,
-    }
-    opts = tiny_opts(clip, **(settings | overrides))
-    return [*options, "--config-file", str(SWIN), *opts]
-
-
 @pytest.fixture(scope="module")
 def trained(clip: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The output folder of two iterations of training."""
     output = tmp_path_factory.mktemp("trained")
-    train.main(command(clip, output))
+    train.main(train_command(clip, output))
     return output
 
 
@@ -81,7 +70,7 @@ def test_evaluation_of_the_checkpoint_on_several_data_sets(
     clip: Path, trained: Path, tmp_path: Path
 ) -> None:
     train.main(
-        command(
+        train_command(
             clip,
             tmp_path,
             "--eval-only",
@@ -107,7 +96,7 @@ def test_two_processes_of_torchrun_evaluate_as_one_does(
     torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
     done = run_process(
         *(sys.executable, *torchrun, "train_net.py"),
-        *command(clip, tmp_path, "--eval-only", **overrides),
+        *train_command(clip, tmp_path, "--eval-only", **overrides),
         DETECTRON2_DATASETS=str(clip.parent),
     )
     assert done.returncode == 0, done.stderr
@@ -116,7 +105,7 @@ def test_two_processes_of_torchrun_evaluate_as_one_does(
 
 
 def test_resuming_goes_on_to_the_new_end(clip: Path, trained: Path) -> None:
-    argv = command(clip, trained, "--resume", SOLVER__MAX_ITER=3, DATASETS__TEST="()")
+    argv = train_command(clip, trained, "--resume", SOLVER__MAX_ITER=3, DATASETS__TEST="()")
     train.main(argv)
     assert torch.load(trained / "model_final.pth", weights_only=True)["iteration"] == 2
     assert "Starting training from iteration 2" in (trained / "log.txt").read_text()
@@ -130,7 +119,7 @@ def test_published_abbreviation_of_num_gpus(
     clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    said = answer(capsys, command(clip, tmp_path, "--num-gpu", "8"))
+    said = answer(capsys, train_command(clip, tmp_path, "--num-gpu", "8"))
     assert "--num-gpus 8" in said
     assert "no GPU; leave both out to run in one process on the CPU" in said
 
@@ -210,7 +199,7 @@ def test_mistakes_are_answered_in_one_line(
     overrides: dict[str, object],
     expected: str,
 ) -> None:
-    assert expected in answer(capsys, command(clip, tmp_path, *options, **overrides))
+    assert expected in answer(capsys, train_command(clip, tmp_path, *options, **overrides))
 
 
 def test_no_config_is_answered(capsys: pytest.CaptureFixture[str]) -> None:
@@ -228,7 +217,7 @@ def test_broken_training_image_is_named(
     workers: int,
 ) -> None:
     # the look before the run sees the first image alone, which is intact
-    monkeypatch.setattr(data_check, "SAMPLE", 1)
+    monkeypatch.setattr(data_check, "AT_MOST", 1)
     (tmp_path / "world").mkdir()
     with tiny_world(tmp_path / "world", prefix="broken") as clip:
         for path in sorted((tmp_path / "world/stickerscenes/images/train").iterdir())[1:]:
@@ -237,7 +226,7 @@ def test_broken_training_image_is_named(
             "DATASETS__TRAIN": "broken_train",
             "DATALOADER__NUM_WORKERS": workers,
         }
-        said = answer(capsys, command(clip, tmp_path / "out", **overrides))
+        said = answer(capsys, train_command(clip, tmp_path / "out", **overrides))
     assert "3 training images cannot be used, more than the 2 that may be left out" in said
     assert ".png" in said
     assert "Traceback" not in said

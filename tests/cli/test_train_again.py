@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
@@ -11,12 +12,10 @@ from pathlib import Path
 import pytest
 import torch
 from detectron2.data import MetadataCatalog
-from tiny_world import CONFIGS, tiny_opts, tiny_world
+from tiny_world import CONFIGS, tiny_world, train_command
 
 from ovseg.cli import train
 from ovseg.engine.resuming import MAY_CHANGE
-
-SWIN = CONFIGS / "ovseg_swinB_vitL_bs32_120k.yaml"
 
 
 @pytest.fixture(scope="module")
@@ -25,14 +24,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield path
 
 
-def command(clip: Path, output: Path, *options: str, **overrides: object) -> list[str]:
-    settings: dict[str, object] = {
-        "DATASETS__TRAIN": "again_train",
-        "DATASETS__TEST": "()",
-        "OUTPUT_DIR": output,
-    }
-    opts = tiny_opts(clip, **(settings | overrides))
-    return [*options, "--config-file", str(SWIN), *opts]
+command = functools.partial(train_command, DATASETS__TRAIN="again_train", DATASETS__TEST="()")
 
 
 @pytest.fixture(scope="module")

@@ -7,11 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from detectron2.modeling import build_model
 from PIL import Image
 from processes import interrupt_call
-from tiny_world import CONFIGS, tiny_opts, write_clip
+from tiny_world import SWIN, write_model
 
 from ovseg.cli import video
 from ovseg.config import setup_cfg
@@ -19,18 +17,13 @@ from ovseg.predictor import Predictor
 from ovseg.video.files import VideoFile, VideoSource
 from ovseg.video.smoothing import Smoother
 
-CONFIG = CONFIGS / "ovseg_swinB_vitL_bs32_120k.yaml"
 WORDS = ["Oculus", "Ukulele", "blue sky"]
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """The part of a command line that names a small random model."""
-    folder = tmp_path_factory.mktemp("model")
-    opts = tiny_opts(write_clip(folder / "clip.pt"))
-    torch.manual_seed(0)
-    torch.save({"model": build_model(setup_cfg(CONFIG, opts)).state_dict()}, folder / "weights.pth")
-    return ["--opts", *opts, "MODEL.WEIGHTS", str(folder / "weights.pth")]
+    return ["--opts", *write_model(tmp_path_factory.mktemp("model"))]
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +40,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(*args: object) -> int:
     """``ovseg video ...`` in this process; the exit code."""
     try:
-        video.main(["--config-file", str(CONFIG), "--class-names", *WORDS, *map(str, args)])
+        video.main(["--config-file", str(SWIN), "--class-names", *WORDS, *map(str, args)])
     except SystemExit as ended:
         return int(str(ended.code))
     return 0
@@ -69,7 +62,7 @@ def test_a_video_in_and_out(
     assert frames[0].shape[1] > 640
 
     # label maps are those of the API, frame after frame
-    predictor, smoother = Predictor(setup_cfg(CONFIG, model[1:])), Smoother(0.6)
+    predictor, smoother = Predictor(setup_cfg(SWIN, model[1:])), Smoother(0.6)
     assert len(list(labels.iterdir())) == 6
     for index, frame in enumerate(VideoSource(str(clip))):
         expected = predictor.encode(frame).segment(WORDS, smoother=smoother).labels

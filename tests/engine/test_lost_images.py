@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from tiny_world import CONFIGS, tiny_opts, tiny_world
+from tiny_world import tiny_world, train_command
 
 from ovseg.cli import train
 from ovseg.data.loader import Example, SeededStream, TrainLoader
 from ovseg.data.lost_images import LostImages, allowed_losses
 from ovseg.errors import UserError
-
-SWIN = CONFIGS / "ovseg_swinB_vitL_bs32_120k.yaml"
 
 
 def test_how_many_may_be_lost() -> None:
@@ -92,10 +91,10 @@ def test_too_many_are_an_error() -> None:
         batches({f"{index}.jpg" for index in range(9)})
 
 
-def command(clip: Path, output: Path, *options: str, **overrides: object) -> list[str]:
-    opts = {"OUTPUT_DIR": output, "DATASETS__TRAIN": "lost_train", "SOLVER__MAX_ITER": 6}
-    opts |= {"DATALOADER__NUM_WORKERS": 1, "DATASETS__TEST": "()"}
-    return [*options, "--config-file", str(SWIN), *tiny_opts(clip, **(opts | overrides))]
+command = functools.partial(
+    train_command, DATASETS__TRAIN="lost_train", DATASETS__TEST="()", SOLVER__MAX_ITER=6,
+    DATALOADER__NUM_WORKERS=1,
+)  # fmt: skip
 
 
 def weights(output: Path) -> Any:

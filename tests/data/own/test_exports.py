@@ -22,18 +22,11 @@ from ovseg.data.datasets import load_dataset
 from ovseg.data.label_maps import read_truth
 from ovseg.data.own.registration import register_custom
 
+pytestmark = pytest.mark.usefixtures("forget_data_sets")
+
 ROOT = Path(__file__).resolve().parents[3]
 SCENES = ROOT / "tests/data/stickerscenes"
 NAMES = ("grass", "brick wall", "water", "wood floor", "night sky")
-
-
-@pytest.fixture(autouse=True)
-def forget_data_sets() -> Iterator[None]:
-    known = set(DatasetCatalog.list())
-    yield
-    for name in set(DatasetCatalog.list()) - known:
-        DatasetCatalog.remove(name)
-        MetadataCatalog.remove(name)
 
 
 def small_labels(count: int) -> dict[str, np.ndarray]:
@@ -73,7 +66,7 @@ def cvat_annotation(number: int, image: int, category: int, mask: np.ndarray) ->
 
 @pytest.fixture
 def export(tmp_path: Path) -> dict[str, np.ndarray]:
-    """A task of four pictures as CVAT exports it, with images; the label maps it was made of."""
+    """A task of four images as CVAT exports it, with images; the label maps it was made of."""
     (tmp_path / "images/default").mkdir(parents=True)
     (tmp_path / "annotations").mkdir()
     truths = small_labels(4)

@@ -20,22 +20,15 @@ from ovseg.data.label_maps import read_truth
 from ovseg.data.own.registration import dataset_vocabulary, register_custom
 from ovseg.errors import UserError
 
+pytestmark = pytest.mark.usefixtures("forget_data_sets")
+
 BALL, CHIPS, NONE = 0, 1, 255
 VALUES = {1: "ball", 2: ["fries", "chips"]}
 
 
-@pytest.fixture(autouse=True)
-def forget_data_sets() -> Iterator[None]:
-    known = set(DatasetCatalog.list())
-    yield
-    for name in set(DatasetCatalog.list()) - known:
-        DatasetCatalog.remove(name)
-        MetadataCatalog.remove(name)
-
-
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """With a picture of 4 x 4 pixels, ``photos/a.jpg``."""
+    """With an image of 4 x 4 pixels, ``photos/a.jpg``."""
     (tmp_path / "photos").mkdir()
     Image.new("RGB", (4, 4)).save(tmp_path / "photos/a.jpg")
     return tmp_path
@@ -396,7 +389,7 @@ def test_lists_of_files(folder: Path) -> None:
     examples = registered(folder, labels="labels.txt", **keys)
     assert [Path(x["file_name"]).parent.name for x in examples] == ["y", "x"]
     assert [int(read_truth(x)[0, 0]) for x in examples] == [1, 0]
-    # one folder of label maps for two pictures of one name
+    # one folder of label maps for two images of one name
     write_map(folder, CORNER)
     refused(folder, "have one name and would share a label file", labels="maps", **keys)
     (folder / "labels.txt").write_text("y/a_gt.png\n")
@@ -486,7 +479,7 @@ def test_json_as_labels_is_named(folder: Path) -> None:
     refused(folder, "but a COCO panoptic file; the key that reads it is panoptic_json",
             labels="instances.json", classes=classes)  # fmt: skip
     (folder / "instances.json").write_text(json.dumps({"shapes": [], "imagePath": "a.jpg"}))
-    refused(folder, "but a labelme file of one picture", labels="instances.json", classes=classes)
+    refused(folder, "but a labelme file of one image", labels="instances.json", classes=classes)
     (folder / "instances.json").write_text("{")
     refused(folder, r"instances\.json cannot be read", labels="instances.json", classes=classes)
     write_coco(folder, (3, [square(0, 0, 2)]))

@@ -29,6 +29,8 @@ from ovseg.engine.checkpoint import OVSegCheckpointer
 from ovseg.engine.trainer import Trainer
 from ovseg.errors import UserError
 
+pytestmark = pytest.mark.usefixtures("forget_data_sets")
+
 SWIN = CONFIGS / "ovseg_swinB_vitL_bs32_120k.yaml"
 TINY = CONFIGS / "ovseg_tiny.yaml"
 EMBEDDED = CONFIGS.parent / "resources" / "ovseg_tiny.pth"
@@ -44,15 +46,6 @@ STUFF = {
     "wood floor": ["wood floor"],
     "night sky": ["night sky", "snow"],
 }
-
-
-@pytest.fixture(autouse=True)
-def forget_data_sets() -> Iterator[None]:
-    known = set(DatasetCatalog.list())
-    yield
-    for name in set(DatasetCatalog.list()) - known:
-        DatasetCatalog.remove(name)
-        MetadataCatalog.remove(name)
 
 
 @pytest.fixture(scope="module")
