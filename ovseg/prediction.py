@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from ovseg.mask_formats import coco_content, detections
+from ovseg.results.coco import coco_content
+from ovseg.results.detections import detections
 from ovseg.results.files import ResultPaths, save_result
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class Prediction:
         scores: float32 (H, W); the score of that class, 0 where there is none. It is a sum over
             proposals and may exceed 1.
         class_names: the name of each class, in the order given.
-        image: uint8 (H, W, 3), RGB, 0..255; the picture itself.
+        image: uint8 (H, W, 3), RGB, 0..255; the image itself.
         class_probs: float32 (C, H, W), where asked for: the classes' scores, divided by the sum of
             the scores of everything that competes. They sum to 1, or to less where "others" has a
             part in it beside a single class, or none of these with ``reject``, or to 0 where
@@ -77,13 +78,13 @@ class Prediction:
         return np.bincount(inside, minlength=len(self.class_names)).tolist()
 
     def overlay(self, opacity: float = 0.5, *, steady: bool = False) -> Image.Image:
-        """The picture with its regions, their outlines and names, and a legend on its right.
+        """The image with its regions, their outlines and names, and a legend on its right.
 
         Args:
-            opacity: of the regions' colours, 0 (outlines alone) to 1 (no picture under them).
+            opacity: of the regions' colours, 0 (outlines alone) to 1 (no image under them).
             steady: with the same legend for every frame of a video.
         """
-        from ovseg.visualizer import draw_overlay  # OpenCV and a font, for pictures alone
+        from ovseg.visualizer import draw_overlay  # OpenCV and a font, for images alone
 
         colours = self._colours
         drawn = draw_overlay(
@@ -92,7 +93,7 @@ class Prediction:
         return Image.fromarray(drawn)
 
     def label_image(self) -> Image.Image:
-        """The label map as a picture: palette (grey over 254 classes), a pixel's value its label.
+        """The label map as an image: palette (grey over 254 classes), a pixel's value its label.
 
         Pixels without a class are 255, or 65535 in 16 bits.
         """
@@ -128,7 +129,7 @@ class Prediction:
         """What was found where, ready for JSON.
 
         ``classes`` has one entry for every class, in the order of the labels: ``label``, ``name``,
-        ``pixels``, ``share`` of the picture (0..1), ``mean_score`` over its pixels (``None``
+        ``pixels``, ``share`` of the image (0..1), ``mean_score`` over its pixels (``None``
         without any), and the ``color`` of overlay and label map. ``no_class`` tells of the pixels
         without a class; its ``label`` is their value in :meth:`label_image`.
         """
@@ -174,8 +175,8 @@ class Prediction:
         Args:
             file_name: of the image.
             image_id: of the image.
-            polygons: outlines in place of run-length encodings. They leave holes out, and regions
-                of less than three corners.
+            polygons: outlines in place of run-length encodings: x and y of corners, in pixels. A
+                hole is joined to the outline around it; straight lines of pixels are left out.
         """
         found = ((label, self.labels == label) for label in self._found)
         return coco_content(
@@ -191,7 +192,7 @@ class Prediction:
         """A task of Label Studio with a brush mask for each class that was found.
 
         Args:
-            image: where Label Studio finds the picture.
+            image: where Label Studio finds the image.
         """
         from ovseg.results.labelstudio import task
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from ovseg.mask_formats import box_of, coco_content, detections, run_lengths
+from ovseg.results.coco import box_of, coco_content, run_lengths
+from ovseg.results.detections import detections
 
 if TYPE_CHECKING:
     import supervision
@@ -46,7 +47,7 @@ class PanopticPrediction:
         ids: int32 (H, W); the id of every pixel's segment, 0 for none.
         segments: in the order of their ids, which count from 1.
         class_names: the name of each class, in the order given.
-        image: uint8 (H, W, 3), RGB, 0..255; the picture itself.
+        image: uint8 (H, W, 3), RGB, 0..255; the image itself.
     """
 
     ids: np.ndarray
@@ -85,8 +86,8 @@ class PanopticPrediction:
         return self.ids[None] == np.arange(1, len(self.segments) + 1)[:, None, None]
 
     def overlay(self) -> Image.Image:
-        """The picture with its segments, each in a shade of its class's colour, and a legend."""
-        from ovseg.instance_drawing import draw_segments  # OpenCV and a font, for pictures alone
+        """The image with its segments, each in a shade of its class's colour, and a legend."""
+        from ovseg.instance_drawing import draw_segments  # OpenCV and a font, for images alone
 
         labels = [segment.label for segment in self.segments]
         return Image.fromarray(draw_segments(self.image, self.ids - 1, labels, self.class_names))
@@ -98,7 +99,7 @@ class PanopticPrediction:
 
     def describe(self) -> list[dict[str, Any]]:
         """The segments, ready for JSON: ``id``, ``label``, ``name``, ``is_thing``, ``score``,
-        ``pixels``, ``share`` of the picture (0..1) and ``box`` (left, top, width, height)."""
+        ``pixels``, ``share`` of the image (0..1) and ``box`` (left, top, width, height)."""
         total = max(self.ids.size, 1)
         entries = []
         for segment, mask in zip(self.segments, self.masks, strict=True):
@@ -127,7 +128,7 @@ class InstancePrediction:
         labels: int64 (N,); index into ``class_names``.
         scores: float32 (N,), 0..1; the class's probability x the mean probability inside the mask.
         class_names: the name of each class, in the order given.
-        image: uint8 (H, W, 3), RGB, 0..255; the picture itself.
+        image: uint8 (H, W, 3), RGB, 0..255; the image itself.
     """
 
     masks: np.ndarray
@@ -159,7 +160,7 @@ class InstancePrediction:
         )
 
     def overlay(self) -> Image.Image:
-        """The picture with its instances, each in a shade of its class's colour, the best on top,
+        """The image with its instances, each in a shade of its class's colour, the best on top,
         and a legend."""
         from ovseg.instance_drawing import draw_segments
 
@@ -187,7 +188,7 @@ class InstancePrediction:
     def to_coco(
         self, file_name: str = "", image_id: int = 1, polygons: bool = False
     ) -> dict[str, Any]:
-        """The content of a COCO instances file, see :func:`ovseg.mask_formats.coco_content`."""
+        """The content of a COCO instances file, see :func:`ovseg.results.coco.coco_content`."""
         found = zip(self.labels.tolist(), self.masks, self.scores.tolist(), strict=True)
         size = self.image.shape[:2]
         return coco_content(found, self.class_names, size, file_name, image_id, polygons)

@@ -64,7 +64,7 @@ def test_an_interruption_leaves_no_half_file(
     save_result(prediction(), paths, {"run": 1})
 
     def half(self: Image.Image, path: Path) -> None:
-        path.write_text("half a picture")
+        path.write_text("half an image")
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Image.Image, "save", half)
@@ -108,7 +108,7 @@ def test_output_as_a_file(tmp_path: Path) -> None:
     assert paths.all() == tuple(
         tmp_path / "new" / name for name in ("out.png", "out_labels.png", "out.json")
     )
-    with pytest.raises(UserError, match="2 pictures; give a folder"):
+    with pytest.raises(UserError, match="2 images; give a folder"):
         plan_outputs([Path("a.jpg"), Path("b.jpg")], str(tmp_path / "out.png"))
     (tmp_path / "folder.png").mkdir()
     (paths,) = plan_outputs([Path("a.jpg")], str(tmp_path / "folder.png"))
@@ -171,6 +171,25 @@ def test_polygons_outline_the_regions() -> None:
     labels[:] = -1
     labels[3, 4] = labels[9, 9] = 0  # regions without three corners
     assert one.to_coco(polygons=True)["annotations"] == []
+
+
+def test_polygons_keep_holes() -> None:
+    labels = np.full((40, 60), -1, np.int32)
+    labels[5:35, 10:50] = 0
+    labels[15:25, 20:40] = -1
+    one = Prediction(labels, (labels >= 0).astype(np.float32), ["a"], np.zeros((40, 60, 3)))
+    content = one.to_coco("a.jpg", polygons=True)
+    coco = COCO()
+    coco.dataset = content
+    coco.createIndex()
+    mask = coco.annToMask(content["annotations"][0])
+    # polygons run through the pixels' centres: their border may fall on either side
+    inner = np.zeros_like(mask)
+    inner[6:34, 11:49] = 1
+    inner[14:26, 19:41] = 0
+    assert mask[inner > 0].all()
+    assert not mask[16:24, 21:39].any()
+    assert not mask[labels < 0][: 5 * 60].any()
 
 
 def test_supervision_gets_a_mask_a_class() -> None:

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from open_clip_training.common.images import MEAN
-from ovseg.modeling.crops import cut_crops, mask_boxes
+from ovseg.engine.true_regions import filled_boxes, region_masks
+from ovseg.modeling.crops import cut_crops
 from ovseg.structures import Crops
 
 #: regions of fewer pixels are too small to be recognised
@@ -42,10 +43,9 @@ def cut_regions(
             is in a region's box stays, and its crop's mask is the whole box.
         mean: of CLIP's pixels, RGB, for values in 0..1.
     """
-    masks = torch.from_numpy(ids == np.array(chosen, np.int64)[:, None, None])
+    masks = region_masks(ids, chosen)
     if not fill_background:
-        for mask, (left, top, right, bottom) in zip(masks, mask_boxes(masks).tolist(), strict=True):
-            mask[top:bottom, left:right] = True
+        masks = filled_boxes(masks)
     return cut_crops(
         torch.from_numpy(image).permute(2, 0, 1),
         masks.float(),

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ovseg.errors import UserError
+from ovseg.utils.checkpoint_files import load_content
 from ovseg.utils.write_checkpoint import write_checkpoint
 
 
@@ -85,7 +86,7 @@ def read_resume(output: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"--resume: {path} is not there; run without --resume to start")
     try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
+        saved = load_content(path)
         if isinstance(saved, dict):
             return saved
     except Exception as error:  # a damaged file makes torch raise nearly anything

@@ -1,4 +1,4 @@
-"""Segment pictures by any words.
+"""Segment images by any words.
 
     ovseg segment --config-file configs/ovseg_swinB_vitL_demo.yaml \\
         --class-names 'Oculus' 'Ukulele' --input photo.jpg --output pred \\
@@ -23,6 +23,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from ovseg.cli.found_images import FoundImages, find_images
 from ovseg.cli.model_choice import (
     about_model,
     add_model,
@@ -37,7 +38,6 @@ from ovseg.cli.windows import check_display
 from ovseg.errors import Parser, UserError, cli_errors
 from ovseg.results.files import ResultPaths, is_done, plan_outputs
 from ovseg.results.formats import DEFAULT_FORMATS, FORMATS, SUMMARY, read_formats
-from ovseg.utils.found_images import FoundImages, find_images
 
 
 def build_parser() -> Parser:
@@ -47,14 +47,14 @@ def build_parser() -> Parser:
     add = parser.add_argument
     add_model(parser)
     add("--input", nargs="*", default=[], metavar="PATH",
-        help="pictures: files, folders (the pictures directly in them) and quoted patterns"
+        help="images: files, folders (the images directly in them) and quoted patterns"
         )  # fmt: skip
-    add("--recursive", action="store_true", help="of a folder, the pictures in its folders too")
+    add("--recursive", action="store_true", help="of a folder, the images in its folders too")
     add("--dataset", metavar="FILE",
-        help="yaml file of your own data set: its pictures in place of --input, and its class "
+        help="yaml file of your own data set: its images in place of --input, and its class "
         "names where --class-names gives none")  # fmt: skip
     add("--output", metavar="PATH",
-        help="folder for the results, made if missing; for a single picture also the overlay's "
+        help="folder for the results, made if missing; for a single image also the overlay's "
         "file name. Without it the overlays are shown in a window")  # fmt: skip
     add("--thing-classes", nargs="*", metavar="WORD",
         help="those of the words that are things, each of which is a segment of its own, where "
@@ -66,9 +66,9 @@ def build_parser() -> Parser:
         "was found where, which is always written")  # fmt: skip
     add_palette(parser)
     add("--batch-size", type=int, default=1, metavar="N",
-        help="pictures that go through the model together; default: 1")  # fmt: skip
+        help="images that go through the model together; default: 1")  # fmt: skip
     add("--skip-existing", action="store_true",
-        help="leave out pictures whose results an earlier run wrote to --output, in all formats, "
+        help="leave out images whose results an earlier run wrote to --output, in all formats, "
         "for the same words and model")  # fmt: skip
     add("--reject", type=float, metavar="STRENGTH",
         help="leave pixels without a class that belong to none of the words, more of them with a "
@@ -110,7 +110,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _inputs(args: argparse.Namespace) -> FoundImages:
-    """The pictures that a command line names; sets the class names of a data set.
+    """The images that a command line names; sets the class names of a data set.
 
     Raises:
         UserError: there is nothing to segment.
@@ -128,7 +128,7 @@ def _inputs(args: argparse.Namespace) -> FoundImages:
 
 
 def _segment(args: argparse.Namespace, inputs: Sequence[Path]) -> list[str]:
-    """Segment pictures as a command line asks for; returns the errors of those that failed."""
+    """Segment images as a command line asks for; returns the errors of those that failed."""
     # what can be checked at once, before anything is imported or loaded
     vocabulary = chosen_words(args)
     things = chosen_things(args, vocabulary)
@@ -161,7 +161,7 @@ def _segment(args: argparse.Namespace, inputs: Sequence[Path]) -> list[str]:
         and is_done(paths, formats, vocabulary.names, str(path), model)
     ]
     if there:
-        print(f"{len(there)} of {len(inputs)} pictures are there already")
+        print(f"{len(there)} of {len(inputs)} images are there already")
     left = {path: paths for path, paths in plan.items() if path not in there}
     if not left:
         _say_files(finish(plan, there, formats))
@@ -178,11 +178,11 @@ def _segment(args: argparse.Namespace, inputs: Sequence[Path]) -> list[str]:
         count, each = len(run.done), (time.perf_counter() - start) / len(run.done)
         place = plan[run.done[0]]
         where = f"; results in {place.folder}" if place else ""
-        print(f"{count} picture{'s' * (count > 1)}, {each:.2f} s a picture{where}")
+        print(f"{count} image{'s' * (count > 1)}, {each:.2f} s an image{where}")
     _say_files(files)
     return run.errors
 
 
 def _say_files(files: Sequence[Path]) -> None:
     for file in files:
-        print(f"all pictures: {file}")
+        print(f"all images: {file}")

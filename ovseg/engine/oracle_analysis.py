@@ -14,20 +14,19 @@ import numpy as np
 import torch
 from detectron2.config import CfgNode
 from PIL import Image
-from torch import Tensor
 
 from ovseg.data.datasets import class_groups, dataset_classes, ignore_label, load_dataset
 from ovseg.data.label_maps import matching_truth, read_truth
 from ovseg.data.loader import Example
 from ovseg.data.proposal_files import evaluation_mapper
 from ovseg.engine.resumable import Counts, RegionCounter, model_settings, resumable_pass
+from ovseg.engine.true_regions import filled_boxes, region_masks
 from ovseg.errors import UserError
 from ovseg.evaluation.confusion import NO_CLASS, new_confusion, scores
 from ovseg.evaluation.oracles import IOU_BINS, SETTINGS, Analysis, pairwise_iou
 from ovseg.evaluation.pictures import draw_comparison
 from ovseg.evaluation.sem_seg import count_labels
 from ovseg.modeling import OVSeg
-from ovseg.modeling.crops import mask_boxes
 from ovseg.structures import Classified, GivenProposals, Regions
 from ovseg.utils.images import read_image
 from ovseg.utils.io import atomic_path
@@ -79,9 +78,9 @@ class AnalysisCounter(RegionCounter):
     ) -> dict[str, np.ndarray]:
         """Label maps of true regions with the classes that CLIP gives them."""
         text = self._model.text(example["class_names"])
-        masks = torch.from_numpy(truth == present[:, None, None]).float()
+        masks = region_masks(truth, present).float()
         true_regions = self._model.propose([{**example, "proposals": GivenProposals(masks)}])[0]
-        boxes = replace(true_regions, masks=_filled_boxes(true_regions.masks > _HALF))
+        boxes = replace(true_regions, masks=filled_boxes(true_regions.masks > _HALF).float())
         maps = {}
         for kind, (name, seen) in enumerate(zip(SETTINGS, (true_regions, boxes), strict=False)):
             encoded = self._model.encode_regions(seen, _HALF)
@@ -137,14 +136,6 @@ class AnalysisCounter(RegionCounter):
         return pairwise_iou(masks[:, counted], seen[counted] == present[:, None])
 
 
-def _filled_boxes(masks: Tensor) -> Tensor:
-    """Boolean masks (N, H, W) grown to fill their boxes, as float."""
-    filled = torch.zeros(masks.shape, device=masks.device)
-    for mask, (left, top, right, bottom) in zip(filled, mask_boxes(masks).tolist(), strict=True):
-        mask[top:bottom, left:right] = 1
-    return filled
-
-
 def _painted(truth: np.ndarray, present: np.ndarray, named: np.ndarray) -> np.ndarray:
     """A label map that has in each true region the label ``named`` for it."""
     labels = np.full(truth.shape, NO_CLASS, np.int32)
@@ -173,9 +164,9 @@ def analyze_dataset(
         cfg: how images are read.
         model: with its weights, in evaluation mode.
         dataset_name: a registered data set.
-        folder: for unfinished counts and the pictures of the worst images.
+        folder: for unfinished counts and the drawings of the worst images.
         limit: only the first so many images.
-        worst: how many pictures.
+        worst: how many drawings.
 
     Returns:
         On the main process the analysis; None on the others.
@@ -221,7 +212,7 @@ def analyze_dataset(
 def _strip(
     cfg: CfgNode, model: OVSeg, dataset_name: str, example: Example, score: float
 ) -> np.ndarray:
-    """Picture, truth and the ensemble's labels of an image beside each other."""
+    """The image, its truth and the ensemble's labels of an image beside each other."""
     truth = read_truth(example).astype(np.int32)
     truth[truth == ignore_label(dataset_name)] = NO_CLASS
     labels = model([evaluation_mapper(cfg, dataset_name)(example)])[0]["labels"].cpu().numpy()

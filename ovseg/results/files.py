@@ -19,9 +19,12 @@ if TYPE_CHECKING:
     from ovseg.segments import InstancePrediction, PanopticPrediction
 
 
+_OVERLAY, _LABELS, _PANOPTIC = "_overlay", "_labels", "_panoptic"
+
+
 @dataclass(frozen=True)
 class ResultPaths:
-    """Where the files of one picture go."""
+    """Where the files of one image go."""
 
     overlay: Path
     labels: Path
@@ -30,7 +33,8 @@ class ResultPaths:
     @classmethod
     def beside(cls, overlay: Path, name: str) -> ResultPaths:
         """``NAME_labels.png`` and ``NAME.json`` in the overlay's folder."""
-        return cls(overlay, overlay.parent / f"{name}_labels.png", overlay.parent / f"{name}.json")
+        folder = overlay.parent
+        return cls(overlay, folder / f"{name}{_LABELS}.png", folder / f"{name}.json")
 
     def all(self) -> tuple[Path, Path, Path]:
         """Overlay, label map and JSON."""
@@ -39,11 +43,11 @@ class ResultPaths:
     @property
     def panoptic(self) -> Path:
         """``NAME_panoptic.png``, of segments."""
-        return self.summary.with_name(f"{self.summary.stem}_panoptic.png")
+        return self.summary.with_name(f"{self.summary.stem}{_PANOPTIC}.png")
 
     @property
     def name(self) -> str:
-        """Of the picture among the others."""
+        """Of the image among the others."""
         return self.summary.stem
 
     @property
@@ -61,6 +65,15 @@ class ResultPaths:
         return list(dict.fromkeys([*self.all(), self.panoptic, *parts]))
 
 
+def is_result(file: Path) -> bool:
+    """Whether an earlier run wrote a file, as its name and the files beside it tell."""
+    if file.suffix == ".json":
+        return file.with_name(f"{file.stem}{_LABELS}.png").exists()
+    name, mark, kind = file.stem.rpartition("_")
+    ours = f"{mark}{kind}" in {_OVERLAY, _LABELS, _PANOPTIC}
+    return ours and file.with_name(f"{name}.json").exists()
+
+
 def plan_outputs(inputs: Sequence[Path], output: str) -> list[ResultPaths]:
     """Where the results of every input go; no two share a file and no input is overwritten.
 
@@ -72,7 +85,7 @@ def plan_outputs(inputs: Sequence[Path], output: str) -> list[ResultPaths]:
     if not target.is_dir() and target.suffix.lower() in IMAGE_SUFFIXES:
         if len(inputs) > 1:
             raise UserError(
-                f"--output {output!r} is one file name for {len(inputs)} pictures; give a folder"
+                f"--output {output!r} is one file name for {len(inputs)} images; give a folder"
             )
         paths = [ResultPaths.beside(target, target.stem)]
         if any(path.resolve() in taken for path in paths[0].possible()):
@@ -89,17 +102,17 @@ def plan_outputs(inputs: Sequence[Path], output: str) -> list[ResultPaths]:
     return paths
 
 
-def _free_paths(folder: Path, picture: Path, taken: set[Path]) -> ResultPaths:
+def _free_paths(folder: Path, image: Path, taken: set[Path]) -> ResultPaths:
     # photographs stay JPEG; drawings and everything else would show its artefacts
-    suffix = ".jpg" if picture.suffix.lower() in {".jpg", ".jpeg"} else ".png"
+    suffix = ".jpg" if image.suffix.lower() in {".jpg", ".jpeg"} else ".png"
     lower = {str(path).casefold() for path in taken}  # some file systems ignore case
-    name, number = picture.stem, 1
+    name, number = image.stem, 1
     while True:
-        paths = ResultPaths.beside(folder / f"{name}_overlay{suffix}", name)
+        paths = ResultPaths.beside(folder / f"{name}{_OVERLAY}{suffix}", name)
         if not any(str(path.resolve()).casefold() in lower for path in paths.possible()):
             return paths
         number += 1
-        name = f"{picture.stem}_{number}"
+        name = f"{image.stem}_{number}"
 
 
 def save_result(
@@ -115,7 +128,7 @@ def save_result(
     Args:
         prediction: with its image.
         paths: where to; missing folders are made, existing files replaced.
-        about: further entries of the JSON (the picture's file, the model).
+        about: further entries of the JSON (the image's file, the model).
         formats: names of :data:`ovseg.results.formats.FORMATS`.
         panoptic: of the same image; the overlay shows its segments, ``NAME_panoptic.png`` has their
             ids, and the JSON lists them as ``segments``.
@@ -145,10 +158,10 @@ def save_result(
 
 
 def finish_results(done: Sequence[ResultPaths], formats: Sequence[str]) -> list[Path]:
-    """Write the files of all pictures, of those formats that have one.
+    """Write the files of all images, of those formats that have one.
 
     Args:
-        done: the pictures that were saved in these formats, in this run or before.
+        done: the images that were saved in these formats, in this run or before.
         formats: see :func:`save_result`.
 
     Returns:
@@ -171,13 +184,13 @@ def is_done(
     file: str,
     model: Mapping[str, object],
 ) -> bool:
-    """Whether an earlier run saved a picture in all these formats, for the same words and model.
+    """Whether an earlier run saved an image in all these formats, for the same words and model.
 
     Args:
-        paths: of the picture.
+        paths: of the image.
         formats: see :func:`save_result`.
         class_names: in their order.
-        file: the picture's own.
+        file: the image's own.
         model: as in the JSON; what it runs on makes no difference.
     """
     wanted = [path for name in formats for path in FORMATS[name].paths(paths)]

@@ -1,8 +1,8 @@
 """What a prediction can be saved as, by name.
 
 Overlay, label map and JSON lie in the folder itself. Every other format has a subfolder with a file
-for each picture, and some have a file for all of them, which is put together at the end from the
-pictures' own: so a run that was stopped can go on.
+for each image, and some have a file for all of them, which is put together at the end from the
+images' own: so a run that was stopped can go on.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ovseg.prediction import Prediction
     from ovseg.results.files import ResultPaths
 
-#: entries of the JSON that belong to a picture: its file, the model
+#: entries of the JSON that belong to an image: its file, the model
 About = dict[str, Any]
 _FILE_NAME = 40
 
@@ -35,9 +35,9 @@ class Format:
 
     Attributes:
         about: what it is, for the help.
-        paths: the files, or the folder, of a picture; the first is named in its JSON.
+        paths: the files, or the folder, of an image; the first is named in its JSON.
         write: writes them, each whole or not at all.
-        finish: writes the file of all pictures into the folder and returns it, where there is one.
+        finish: writes the file of all images into the folder and returns it, where there is one.
     """
 
     about: str
@@ -126,7 +126,7 @@ def _save_yolo(prediction: Prediction, paths: ResultPaths, about: About) -> None
 def _save_html(prediction: Prediction, paths: ResultPaths, about: About) -> None:
     script, image = FORMATS["html"].paths(paths)
     with atomic_path(image) as path:
-        html.picture(prediction).save(path, quality=90)
+        html.shown_image(prediction).save(path, quality=90)
     with atomic_path(script) as path:
         path.write_text(html.script(prediction, paths.name, about.get("file", paths.name)), "ascii")
 
@@ -149,7 +149,7 @@ def _short_names(files: Sequence[str]) -> list[str]:
 
 
 FORMATS: dict[str, Format] = {
-    "overlay": Format("the picture, coloured", lambda paths: [paths.overlay], _save_overlay),
+    "overlay": Format("the image, coloured", lambda paths: [paths.overlay], _save_overlay),
     "labels": Format("the label map, PNG", lambda paths: [paths.labels], _save_labels),
     "masks": Format(
         "a 1-bit PNG for each class found", lambda paths: [paths.part("masks", "")], _save_masks
@@ -172,19 +172,19 @@ FORMATS: dict[str, Format] = {
         _finish_labelstudio,
     ),
     "yolo": Format(
-        "YOLO segmentation text with the pictures",
+        "YOLO segmentation text with the images",
         lambda paths: [paths.part("yolo/labels", ".txt"), paths.part("yolo/images", ".jpg")],
         _save_yolo,
     ),
     "html": Format(
-        "a page of all pictures",
+        "a page of all images",
         lambda paths: [paths.part("html", ".js"), paths.part("html", ".jpg")],
         _save_html,
         _finish_html,
     ),
 }
 DEFAULT_FORMATS = ("overlay", "labels")
-#: always written, and what shows that a picture is done
+#: always written, and what shows that an image is done
 SUMMARY = "json"
 
 

@@ -1,8 +1,8 @@
-"""A page of pictures that needs no server and nothing from elsewhere: a folder to open or to send.
+"""A page of images that needs no server and nothing from elsewhere: a folder to open or to send.
 
 A browser does not let a page that is opened from a folder look into the pixels of files, nor fetch
-them. So every picture has a script, ``NAME.js``, that hands its classes and its label map to the
-page as text; the page loads a picture and its script when they come into view.
+them. So every image has a script, ``NAME.js``, that hands its classes and its label map to the
+page as text; the page loads an image and its script when they come into view.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ if TYPE_CHECKING:
 
     from ovseg.prediction import Prediction
 
-#: the longer side of pictures in the page, at most
+#: the longer side of images in the page, at most
 LONGEST_SIDE = 1024
 
 
-def picture(prediction: Prediction) -> Image.Image:
-    """The picture as the page shows it."""
+def shown_image(prediction: Prediction) -> Image.Image:
+    """The image as the page shows it."""
     return Image.fromarray(prediction.image).resize(_size(prediction), Image.Resampling.LANCZOS)
 
 
 def script(prediction: Prediction, name: str, file: str) -> str:
-    """What the page knows of a picture, as JavaScript.
+    """What the page knows of an image, as JavaScript.
 
     Args:
-        prediction: of the picture.
-        name: of the picture in the page.
-        file: the picture's own file, as it is shown.
+        prediction: of the image.
+        name: of the image in the page.
+        file: the image's own file, as it is shown.
     """
     about = prediction.describe()
     highest = max(1.0, float(prediction.scores.max(initial=0.0)))
@@ -52,16 +52,16 @@ def script(prediction: Prediction, name: str, file: str) -> str:
         "map": f"data:image/png;base64,{code}",
     }
     # the file is ASCII, so that no browser can guess its encoding wrong
-    return f"ovsegPicture({json.dumps(name)}, {json.dumps(content)});\n"
+    return f"ovsegImage({json.dumps(name)}, {json.dumps(content)});\n"
 
 
 def page(names: Sequence[str], title: str = "OVSeg") -> str:
-    """The page of these pictures, whose files lie beside it."""
+    """The page of these images, whose files lie beside it."""
     template = (files("ovseg.results") / "page.html").read_text("utf-8")
     entries = [{"name": name, "url": quote(name)} for name in names]
     # "</script>" in a name must not end the script
     listed = json.dumps(entries).replace("<", "\\u003c")
-    return template.replace("{{title}}", title).replace("/*pictures*/[]", listed)
+    return template.replace("{{title}}", title).replace("/*images*/[]", listed)
 
 
 def _size(prediction: Prediction) -> tuple[int, int]:

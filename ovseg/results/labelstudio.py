@@ -1,4 +1,4 @@
-"""Label Studio: one pre-annotation a picture, whose masks are its brush's run-length code.
+"""Label Studio: one pre-annotation an image, whose masks are its brush's run-length code.
 
 The brush stores the colours of a canvas (H, W, 4), of which only the opacity matters, flattened and
 packed bit by bit: 32 bits with the number of values, 5 with the bits of a value less one, 4 x 4
@@ -42,11 +42,11 @@ def brush_rle(mask: np.ndarray) -> list[int]:
 
 
 def task(prediction: Prediction, image: str = "", model: str = "ovseg") -> dict[str, Any]:
-    """A task of Label Studio with the picture's classes as a prediction.
+    """A task of Label Studio with the image's classes as a prediction.
 
     Args:
-        prediction: of the picture.
-        image: where Label Studio finds the picture.
+        prediction: of the image.
+        image: where Label Studio finds the image.
         model: Label Studio's ``model_version``.
     """
     height, width = prediction.labels.shape

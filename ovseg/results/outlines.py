@@ -39,7 +39,7 @@ def polygons(mask: np.ndarray) -> list[np.ndarray]:
 
 def _joined(outline: np.ndarray, hole: np.ndarray) -> np.ndarray:
     """One polygon of an outline and a hole in it, joined where they are nearest; both (P, 2)."""
-    # a row at a time: outlines of large pictures have thousands of corners
+    # a row at a time: outlines of large images have thousands of corners
     nearest = [((outline - corner) ** 2).sum(axis=1) for corner in hole.astype(np.int64)]
     inner = int(np.argmin([distances.min() for distances in nearest]))
     outer = int(nearest[inner].argmin())

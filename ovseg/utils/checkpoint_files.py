@@ -160,6 +160,19 @@ def _content(path: Path, form: Form, mmap: bool) -> Any:
             metadata = {k: v for k, v in (file.metadata() or {}).items() if k != "format"}
             names = file.keys()
             return {**metadata, "model": {name: file.get_tensor(name) for name in names}}
+    return load_content(path, mmap=mmap)
+
+
+def load_content(path: str | os.PathLike[str], *, mmap: bool = False) -> Any:
+    """What ``torch.save`` wrote, on the CPU, without running what the file holds.
+
+    Args:
+        path: of the file.
+        mmap: leave tensors in the file until they are used, where its form allows that.
+
+    Raises:
+        Exception: nearly any, for a damaged file or one that holds code.
+    """
     mmap = mmap and zipfile.is_zipfile(path)
     with torch.serialization.safe_globals(torch_safe_globals()):
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)

@@ -15,7 +15,7 @@ from tiny_world import CONFIGS, tiny_opts, tiny_world
 from ovseg.cli import analyze
 from ovseg.config import setup_cfg
 from ovseg.data.datasets import load_dataset
-from ovseg.engine.oracle_analysis import _filled_boxes, _true_classes
+from ovseg.engine.oracle_analysis import _true_classes
 from ovseg.engine.trainer import Trainer, load_model
 from ovseg.evaluation.oracles import IOU_BINS, pairwise_iou, recall
 
@@ -34,14 +34,6 @@ def test_recall_counts_regions_from_their_iou_on():
     histogram[0, 50] = histogram[1, 100] = histogram[1, 49] = histogram[0, 0] = 1
     assert [recall(histogram, at) for at in (0, 0.49, 0.5, 0.51, 1)] == [1, 0.75, 0.5, 0.25, 0.25]
     assert np.isnan(recall(histogram[:0], 0.5))
-
-
-def test_masks_fill_their_boxes():
-    masks = torch.zeros(2, 4, 5, dtype=torch.bool)
-    masks[0, 1, 1] = masks[0, 2, 3] = True
-    filled = torch.zeros(2, 4, 5)
-    filled[0, 1:3, 1:4] = 1
-    assert torch.equal(_filled_boxes(masks), filled)
 
 
 def test_each_mask_gets_the_class_that_it_fits_best():

@@ -1,4 +1,4 @@
-"""Each format is read back by an independent reader; runs of several pictures end in one file."""
+"""Each format is read back by an independent reader; runs of several images end in one file."""
 
 from __future__ import annotations
 

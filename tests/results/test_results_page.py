@@ -22,7 +22,7 @@ NAMES = ["grass", "</script><b>bold</b>", *(f"word {i}" for i in range(300))]
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Two pictures; the first is grass on its left, class 299 on its right, none at the bottom."""
+    """Two images; the first is grass on its left, class 299 on its right, none at the bottom."""
     plan = plan_outputs([Path("a b.jpg"), Path("c#1.jpg")], str(tmp_path))
     labels = np.zeros((60, 80), np.int32)
     labels[:, 40:] = 299
@@ -72,7 +72,7 @@ def rendered(folder: Path, tmp_path: Path, script: str) -> str:
 @pytest.mark.browser
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium to open the page in")
 def test_hovering_in_a_browser(folder: Path, tmp_path: Path) -> None:
-    # hover at places given in shares of the picture, and write down what the page says
+    # hover at places given in shares of the image, and write down what the page says
     script = """
     const said = [];
     const at = (x, y) => {
@@ -98,7 +98,7 @@ def test_hovering_in_a_browser(folder: Path, tmp_path: Path) -> None:
       document.body.append(result);
     }, 100);
     """
-    # a browser without a screen now and then draws no frame, and so never sees a picture in view
+    # a browser without a screen now and then draws no frame, and so never sees an image in view
     for _ in range(4):
         content = rendered(folder, tmp_path, script)
         found = re.search(r'<pre id="said">(.*?)</pre>', content, flags=re.DOTALL)

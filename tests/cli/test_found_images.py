@@ -1,4 +1,4 @@
-"""Inputs of every kind become a list of pictures."""
+"""Inputs of every kind become a list of images."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from ovseg.cli.found_images import find_images
 from ovseg.errors import UserError
-from ovseg.utils.found_images import find_images
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def test_files_folders_and_patterns(folder: Path) -> None:
 
 
 def test_earlier_results_are_no_inputs(folder: Path) -> None:
-    for name in ("a_overlay.jpg", "a_labels.png", "a.json", "z_labels.png"):
+    for name in ("a_overlay.jpg", "a_labels.png", "a_panoptic.png", "a.json", "z_labels.png"):
         (folder / name).touch()
     assert names([str(folder)]) == ["a.jpg", "b.PNG", "c[1].png", "z_labels.png"]
 
@@ -48,7 +48,7 @@ def test_what_is_not_found_is_told(folder: Path) -> None:
     errors = found.errors
     assert len(errors) == 2
     assert "no*.png" in errors[0]
-    assert "holds no pictures" in errors[1]
+    assert "holds no images" in errors[1]
     with pytest.raises(UserError, match="no input"):
         find_images([])
 

@@ -1,4 +1,4 @@
-"""Which pictures a user means: files, folders and patterns."""
+"""Which images a user means: files, folders and patterns."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ovseg.errors import UserError
+from ovseg.results.files import is_result
 from ovseg.utils.images import IMAGE_SUFFIXES
 
 
@@ -18,7 +19,7 @@ class FoundImages:
     """What :func:`find_images` found.
 
     Attributes:
-        images: pictures, without repeats.
+        images: images, without repeats.
         errors: a line for each file, folder or pattern that gave none.
         others: other files of the folders, which are passed over, by suffix.
     """
@@ -39,21 +40,21 @@ def find_images(patterns: Sequence[str], recursive: bool = False) -> FoundImages
 
     Args:
         patterns: as a user gives them.
-        recursive: take the pictures in the folders of a folder too.
+        recursive: take the images in the folders of a folder too.
 
     Raises:
         UserError: there is nothing to expand.
     """
     if not patterns:
-        raise UserError("no input; give pictures, folders or patterns such as 'photos/*.jpg'")
+        raise UserError("no input; give images, folders or patterns such as 'photos/*.jpg'")
     found: dict[Path, Path] = {}
     result = FoundImages([], [])
     for pattern in patterns:
         path = Path(pattern).expanduser()
         if path.is_dir():
-            paths, others = _pictures_in(path, recursive)
+            paths, others = _images_in(path, recursive)
             result.others.update(others)
-            problem = f"input folder {pattern!r} holds no pictures ({_known_suffixes()})"
+            problem = f"input folder {pattern!r} holds no images ({_known_suffixes()})"
             if not recursive and any(entry.is_dir() for entry in path.iterdir()):
                 problem += "; --recursive looks into its folders"
         elif path.exists():  # before the pattern: a name may hold brackets
@@ -69,32 +70,21 @@ def find_images(patterns: Sequence[str], recursive: bool = False) -> FoundImages
     return result
 
 
-def _pictures_in(folder: Path, recursive: bool) -> tuple[list[Path], Counter[str]]:
-    """Its pictures, and its other files by suffix; hidden files and folders are left out."""
-    pictures: list[Path] = []
+def _images_in(folder: Path, recursive: bool) -> tuple[list[Path], Counter[str]]:
+    """Its images, and its other files by suffix; hidden files and folders are left out."""
+    images: list[Path] = []
     others: Counter[str] = Counter()
     for root, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith(".") and recursive)
         for file in (Path(root, name) for name in sorted(names) if not name.startswith(".")):
             # results of an earlier run with the same folder as --output are no inputs
-            if _is_result(file) or not file.is_file():
+            if is_result(file) or not file.is_file():
                 continue
             if file.suffix.lower() in IMAGE_SUFFIXES:
-                pictures.append(file)
+                images.append(file)
             else:
                 others[file.suffix.lower()] += 1
-    return pictures, others
-
-
-def _is_result(file: Path) -> bool:
-    if file.suffix == ".json":
-        return file.with_name(f"{file.stem}_labels.png").exists()
-    name, mark, _ = file.stem.rpartition("_")
-    return (
-        bool(mark)
-        and file.stem.endswith(("_overlay", "_labels"))
-        and (file.with_name(f"{name}.json").exists())
-    )
+    return images, others
 
 
 def _known_suffixes() -> str:
