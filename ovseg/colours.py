@@ -1,6 +1,6 @@
 """Colours of classes that are told apart, by readers with any colour vision.
 
-A class has the same colour in every picture: it goes by the class's index.
+A class has the same colour in every image: it goes by the class's index.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A picture that was encoded once, to be segmented by any class names."""
+"""An image that was encoded once, to be segmented by any class names."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from ovseg.vocabulary import Vocabulary
 if TYPE_CHECKING:
     from ovseg.video.smoothing import Smoother
 
-# of a picture: the features of its crops at so many mask thresholds besides the model's own
+# of an image: the features of its crops at so many mask thresholds besides the model's own
 _THRESHOLDS_KEPT = 8
 
 
 class EncodedImage:
-    """A picture after all that needs no class names; made by :meth:`ovseg.Predictor.encode`.
+    """An image after all that needs no class names; made by :meth:`ovseg.Predictor.encode`.
 
     Attributes:
-        image: uint8 (H, W, 3), RGB, 0..255; the picture.
+        image: uint8 (H, W, 3), RGB, 0..255; the image.
     """
 
     def __init__(
@@ -42,8 +42,8 @@ class EncodedImage:
     ) -> None:
         """
         Args:
-            model: which encoded the picture.
-            image: the picture.
+            model: which encoded the image.
+            image: the image.
             inputs: what the model was given.
             encoded: what the model made of it.
         """
@@ -60,7 +60,7 @@ class EncodedImage:
         """The proposals.
 
         Raises:
-            UserError: the picture has several views, each with proposals of its own.
+            UserError: the image has several views, each with proposals of its own.
         """
         return _single_view(self._encoded)
 
@@ -76,7 +76,7 @@ class EncodedImage:
         mask_threshold: float | None = None,
         smoother: Smoother | None = None,
     ) -> Prediction:
-        """Segment the picture by any class names.
+        """Segment the image by any class names.
 
         Args:
             class_names: see :meth:`ovseg.Predictor.__call__`.
@@ -94,7 +94,7 @@ class EncodedImage:
             smoother: of a video, whose next frame this is.
 
         Returns:
-            Labels and scores at the picture's own size.
+            Labels and scores at the image's own size.
 
         Raises:
             UserError: class names that cannot be used, a number outside 0..1, or a weight for a
@@ -152,7 +152,7 @@ class EncodedImage:
         overlap_threshold: float | None = None,
         reject: float | None = None,
     ) -> PanopticPrediction:
-        """Cut the picture into segments: one for every thing and one for every kind of stuff.
+        """Cut the image into segments: one for every thing and one for every kind of stuff.
 
         Args:
             class_names: see :meth:`ovseg.Predictor.__call__`.
@@ -238,7 +238,7 @@ class EncodedImage:
 def _single_view(encoded: Any) -> Regions:
     if not isinstance(encoded, Regions):
         raise UserError(
-            "there are proposals of one view of a picture alone: "
+            "there are proposals of one view of an image alone: "
             "set TEST.AUG.ENABLED and TEST.SLIDING_WINDOW to False"
         )
     return encoded

@@ -1,4 +1,4 @@
-"""Segments in a picture: each in a shade of its class's colour, with its name and number."""
+"""Segments in an image: each in a shade of its class's colour, with its name and number."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _STEP = 0.618034
 def draw_segments(
     image: np.ndarray, places: np.ndarray, labels: Sequence[int], class_names: Sequence[str]
 ) -> np.ndarray:
-    """The picture with its segments, their outlines and names, and a legend on its right.
+    """The image with its segments, their outlines and names, and a legend on its right.
 
     Segments without a pixel are left out.
 

@@ -1,4 +1,4 @@
-"""The legend beside a picture: colours, words and shares."""
+"""The legend beside an image: colours, words and shares."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _LIST_STEADY_UP_TO = 40
 _LEGEND_COLUMNS = 2
 _LINE = 1.75
 
-# a word, its share of the picture, and its colour if it has one
+# a word, its share of the image, and its colour if it has one
 _Row = tuple[str, "float | None", "tuple[int, int, int] | None"]
 
 
 def legend_rows(names: Sequence[str], shares: np.ndarray, colours: np.ndarray) -> list[_Row]:
-    """Classes in the picture, the largest first; then what has no class and what is not there."""
+    """Classes in the image, the largest first; then what has no class and what is not there."""
     order = [int(i) for i in np.argsort(-shares, kind="stable")]
     rows: list[_Row] = []
     for i in order:
@@ -52,12 +52,12 @@ def _rgb(colour: np.ndarray) -> tuple[int, int, int]:
 
 
 def draw_legend(rows: list[_Row], size: int, height: int) -> Image.Image:
-    """Swatch, word and share of the picture for every row, in columns of about ``height``.
+    """Swatch, word and share of the image for every row, in columns of about ``height``.
 
     Args:
         rows: a word, its share in 0..1, or None to leave it out, and its colour, if it has one.
         size: of the words in pixels, at most; many rows are written smaller.
-        height: of the picture beside the legend.
+        height: of the image beside the legend.
     """
     smallest = max(SMALLEST_WORD, round(WORD_FACTORS[-1] * size))
     while size > smallest and len(rows) > _LEGEND_COLUMNS * _rows_in(height, size):

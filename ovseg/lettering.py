@@ -1,4 +1,4 @@
-"""Words in pictures: the name of each region in it."""
+"""Words in images: the name of each region in it."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _LONGEST_WORD = 36
 # words that do not fit are tried at these shares of their size, but not below so many pixels
 WORD_FACTORS = (0.8, 0.65)
 SMALLEST_WORD = 11
-# x and y of a centre, in pixels of the full picture
+# x and y of a centre, in pixels of the full image
 _Place = tuple[float, float]
 
 
 @functools.lru_cache(maxsize=16)
 def text_font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
-    """The font of all words in pictures; ``size`` in pixels."""
+    """The font of all words in images; ``size`` in pixels."""
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
     return ImageFont.truetype(str(_font_folder() / name), size)
 
@@ -40,13 +40,13 @@ def _font_folder() -> Path:
 
 
 def font_size(image: np.ndarray) -> int:
-    """The size of words in a picture (H, W, 3), in pixels."""
+    """The size of words in an image (H, W, 3), in pixels."""
     return max(13, round(max(image.shape[:2]) / 42))
 
 
 @dataclass(frozen=True)
 class Word:
-    """A word that is written into a picture.
+    """A word that is written into an image.
 
     Attributes:
         label: of its class.
@@ -128,7 +128,7 @@ def _covered(place: _Place, box: tuple[int, int], scale: float) -> tuple[slice, 
 
 
 def _inside(ground: np.ndarray, label: int, box: tuple[int, int], scale: float) -> list[_Place]:
-    """Centres, in the full picture, where a box fits into a class's largest parts."""
+    """Centres, in the full image, where a box fits into a class's largest parts."""
     mask = (ground == label).astype(np.uint8)
     count, parts, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=4)
     largest = 1 + np.argsort(-stats[1:count, cv2.CC_STAT_AREA], kind="stable")
@@ -136,7 +136,7 @@ def _inside(ground: np.ndarray, label: int, box: tuple[int, int], scale: float) 
     width, height = (2 + max(1, int(np.ceil(side * scale))) for side in box)
     places = []
     for part in largest[:_LABELS_PER_CLASS]:
-        # outside of the picture counts as outside of the region
+        # outside of the image counts as outside of the region
         inside = cv2.copyMakeBorder((parts == part).astype(np.uint8), 1, 1, 1, 1, 0, value=0)
         fits = cv2.erode(inside, np.ones((height, width), np.uint8), borderValue=0)
         if not fits.any():
@@ -173,5 +173,5 @@ def _beside(ground: np.ndarray, label: int, box: tuple[int, int], scale: float) 
 
 
 def short_word(name: str) -> str:
-    """A name as it is written in pictures: long ones are cut."""
+    """A name as it is written in images: long ones are cut."""
     return name if len(name) <= _LONGEST_WORD else f"{name[: _LONGEST_WORD - 1].rstrip()}…"

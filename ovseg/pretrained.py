@@ -78,7 +78,7 @@ def resolve(
         name: see the head of this file.
         config: in place of the one that comes with the weights; a checkpoint's path needs it,
             unless the file is a released one or ``config.yaml`` of its training lies beside it.
-        use: of the released ones: the config for single pictures, or the one that the published
+        use: of the released ones: the config for single images, or the one that the published
             scores come from.
 
     Raises:

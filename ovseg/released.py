@@ -31,7 +31,7 @@ class Released:
         file: the name of the published file.
         about: what it is.
         config: of an evaluation, in ``configs/``.
-        demo_config: the same for single pictures.
+        demo_config: the same for single images.
         drive: where it is; None: it lies in ``resources/``.
     """
 
@@ -55,7 +55,7 @@ RELEASED = {
     released.name: released
     for released in (
         Released(
-            "tiny", "ovseg_tiny.pth", "the embedded model, for drawn pictures",
+            "tiny", "ovseg_tiny.pth", "the embedded model, for drawn images",
             "ovseg_tiny.yaml", "ovseg_tiny_demo.yaml",
         ),
         Released(

@@ -1,6 +1,6 @@
-"""A prediction as a picture: coloured regions with outlines, words in them, and a legend beside.
+"""A prediction as an image: coloured regions with outlines, words in them, and a legend beside.
 
-Pictures are RGB, uint8 (H, W, 3), 0..255; label maps are integers (H, W), -1 where there is no
+Images are RGB, uint8 (H, W, 3), 0..255; label maps are integers (H, W), -1 where there is no
 class.
 """
 
@@ -16,7 +16,7 @@ from ovseg.colours import color_map, palette
 from ovseg.legend import PAPER, draw_legend, legend_rows, steady_rows
 from ovseg.lettering import draw_words, font_size, place_words
 
-#: a picture's longer side in the overlay, at least; smaller pictures are enlarged
+#: an image's longer side in the overlay, at least; smaller images are enlarged
 MIN_OVERLAY_SIDE = 640
 # mean grey value from which on outlines are dark
 _LIGHT = 165
@@ -31,7 +31,7 @@ def draw_overlay(
     *,
     steady: bool = False,
 ) -> np.ndarray:
-    """The picture with its regions, their outlines and names, and a legend on its right.
+    """The image with its regions, their outlines and names, and a legend on its right.
 
     Args:
         image: uint8 (H, W, 3), RGB.
@@ -43,7 +43,7 @@ def draw_overlay(
             of them, is the same for all label maps, and so is the overlay's size.
 
     Returns:
-        uint8 (H', W', 3), RGB. Pictures with sides below ``MIN_OVERLAY_SIDE`` are enlarged.
+        uint8 (H', W', 3), RGB. Images with sides below ``MIN_OVERLAY_SIDE`` are enlarged.
 
     Raises:
         ValueError: labels and image differ in size, or an opacity outside 0..1.
@@ -79,9 +79,9 @@ def draw_regions(
     tinted = cv2.addWeighted(image, 1 - opacity, color_map(labels, colours), opacity, 0)
     result = np.where((labels >= 0)[..., None], tinted, image)
     width = max(1, round(max(labels.shape) / 450))
-    # the classes' colours towards white, or in a light picture towards black
+    # the classes' colours towards white, or in a light image towards black
     ground = 0 if cv2.mean(cv2.cvtColor(result, cv2.COLOR_RGB2GRAY))[0] > _LIGHT else 255
-    # with the border continued outwards no outline runs along the edge of the picture
+    # with the border continued outwards no outline runs along the edge of the image
     edge = 2 * width + 2
     result = cv2.copyMakeBorder(result, edge, edge, edge, edge, cv2.BORDER_REPLICATE)
     labels = np.pad(labels, edge, mode="edge")
@@ -94,7 +94,7 @@ def draw_regions(
 
 
 def _enlarge(image: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Picture and label map with the longer side at least ``MIN_OVERLAY_SIDE``."""
+    """Image and label map with the longer side at least ``MIN_OVERLAY_SIDE``."""
     height, width = labels.shape
     factor = MIN_OVERLAY_SIDE / max(height, width)
     if factor <= 1:

@@ -30,7 +30,7 @@ from ovseg.utils.io import read_json, write_json
 
 
 @dataclass(frozen=True)
-class Plan:
+class AblationPlan:
     """What every run needs to know; it is sent to the worker processes."""
 
     config_file: str
@@ -53,7 +53,7 @@ class Plan:
         return self.output / f"proposals_{dataset}.npz"
 
 
-def run_all(plan: Plan, seeds: int, processes: int) -> Results:
+def run_all(plan: AblationPlan, seeds: int, processes: int) -> Results:
     """Adapt and evaluate every CLIP; runs that start from another's result come after it."""
     first = [recipe for recipe in RECIPES if not recipe.start]
     second = [recipe for recipe in RECIPES if recipe.start]
@@ -79,7 +79,9 @@ def run_all(plan: Plan, seeds: int, processes: int) -> Results:
 
 
 def _results(
-    pool: ProcessPoolExecutor, plan: Plan, jobs: Iterable[tuple[AdaptationRecipe | None, int]]
+    pool: ProcessPoolExecutor,
+    plan: AblationPlan,
+    jobs: Iterable[tuple[AdaptationRecipe | None, int]],
 ) -> Iterable[dict[str, Any]]:
     futures = [pool.submit(run_one, plan, recipe, seed) for recipe, seed in jobs]
     try:
@@ -91,7 +93,7 @@ def _results(
         raise
 
 
-def run_one(plan: Plan, recipe: AdaptationRecipe | None, seed: int) -> dict[str, Any]:
+def run_one(plan: AblationPlan, recipe: AdaptationRecipe | None, seed: int) -> dict[str, Any]:
     """Adapt and evaluate one CLIP, or read the result of an earlier run; None: the original one."""
     name = recipe.name if recipe else BASELINE
     folder = plan.folder(name, seed)

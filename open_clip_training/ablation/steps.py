@@ -14,7 +14,7 @@ import torch
 
 from open_clip_training.ablation.recipes import Schedule
 from open_clip_training.ablation.report import Results, draw_chart, tables
-from open_clip_training.ablation.runs import Plan, run_all
+from open_clip_training.ablation.runs import AblationPlan, run_all
 from open_clip_training.ablation.scoring import record_proposals
 from ovseg.config import setup_cfg
 from ovseg.data.splits import data_root
@@ -50,7 +50,7 @@ def ablate(options: argparse.Namespace) -> None:
     # processes share the cores; more threads than one would only wait for each other
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
-    plan = Plan(
+    plan = AblationPlan(
         config_file=options.config_file,
         opts=tuple(options.opts),
         clip=options.clip,
@@ -105,7 +105,7 @@ def collect_in_processes(options: argparse.Namespace, kind: str, folder: Path) -
         raise UserError(f"collecting {kind} pairs failed (exit code {status}); see above")
 
 
-def write_report(plan: Plan, results: Results, minutes: float) -> None:
+def write_report(plan: AblationPlan, results: Results, minutes: float) -> None:
     """Write table.md, table.json and chart.png, and print the tables."""
     text = tables(results)
     with atomic_path(plan.output / "table.md") as path:

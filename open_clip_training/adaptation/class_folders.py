@@ -22,7 +22,7 @@ from ovseg.utils.images import IMAGE_SUFFIXES
 logger = logging.getLogger(__name__)
 
 #: released folder -> vocabulary
-RELEASED = {"ade_gt_150cls_val": "ade20k-150"}
+RELEASED_FOLDERS = {"ade_gt_150cls_val": "ade20k-150"}
 
 Crop = tuple[Path, int]
 
@@ -46,7 +46,7 @@ class ClassFolderCheck(ZeroShotCheck[Sequence[Crop]]):
         Raises:
             UserError: there are no crops, no class names, or folders that are of no class.
         """
-        classes = RELEASED.get(folder.resolve().name) if classes is None else classes
+        classes = RELEASED_FOLDERS.get(folder.resolve().name) if classes is None else classes
         if classes is None:
             raise UserError(
                 f"--eval-data {str(folder)!r} is a folder: give its class names by --eval-classes "

@@ -12,7 +12,7 @@ from open_clip_training.adaptation.batches import PairImages
 from open_clip_training.common.images import normalise
 from ovseg.modeling.clip import pixels_of
 
-SAMPLE = 256  # crops, of which the prompts are means
+NUM_CROPS = 256  # crops, of which the prompts are means
 
 
 def start_prompts(model: open_clip.CLIP, pairs: PairImages, seed: int) -> None:
@@ -30,7 +30,7 @@ def start_prompts(model: open_clip.CLIP, pairs: PairImages, seed: int) -> None:
     """
     visual = model.visual
     generator = torch.Generator().manual_seed(seed)
-    batch = pairs[torch.randperm(len(pairs), generator=generator)[:SAMPLE].tolist()]
+    batch = pairs[torch.randperm(len(pairs), generator=generator)[:NUM_CROPS].tolist()]
     device = visual.conv1.weight.device
     images = normalise(batch.images[batch.valid].to(device), *pixels_of(model))
     masks = batch.masks[batch.valid].to(device).float()

@@ -17,10 +17,10 @@ from ovseg.errors import Parser, UserError, cli_errors
 
 #: what each subcommand does
 COMMANDS = {
-    "segment": "segment pictures by any words",
+    "segment": "segment images by any words",
     "video": "segment a video or what a camera sees",
     "label": "label large collections, on one machine or many",
-    "web": "segment pictures in a web page",
+    "web": "segment images in a web page",
     "train": "train the segmenter",
     "evaluate": "evaluate a checkpoint on data sets",
     "search": "find the ensemble's weight and mask threshold in one pass",

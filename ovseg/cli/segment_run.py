@@ -1,4 +1,4 @@
-"""Segmenting pictures one batch after the other, and saving or showing each."""
+"""Segmenting images one batch after the other, and saving or showing each."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ if TYPE_CHECKING:
 
 @dataclass
 class SegmentRun:
-    """A run over pictures.
+    """A run over images.
 
     Attributes:
         predictor: does the work.
         vocabulary: the words to look for.
-        plan: the pictures in their order, and where their results go; None: they are shown.
+        plan: the images in their order, and where their results go; None: they are shown.
         formats: what is saved.
         model: what the JSON says of the model.
         palette: the classes' colours.
-        batch_size: pictures that go through the model together.
+        batch_size: images that go through the model together.
         things: the classes that are things, for segments and instances; None: all.
-        done: pictures whose results are there.
-        errors: of pictures that failed, one line each.
+        done: images whose results are there.
+        errors: of images that failed, one line each.
     """
 
     predictor: Predictor
@@ -52,11 +52,11 @@ class SegmentRun:
     errors: list[str] = field(default_factory=list)
 
     def run(self) -> None:
-        """Segment every picture; until Escape where they are shown."""
+        """Segment every image; until Escape where they are shown."""
         from tqdm import tqdm
 
         waiting = iter(self.plan)
-        with tqdm(total=len(self.plan), unit="picture", disable=None) as progress:
+        with tqdm(total=len(self.plan), unit="image", disable=None) as progress:
             while batch := list(islice(waiting, self.batch_size)):
                 for path, encoded, seconds in self._encode(batch):
                     try:
@@ -67,7 +67,7 @@ class SegmentRun:
                 progress.update(len(batch))
 
     def _finish_one(self, path: Path, encoded: EncodedImage, seconds: float) -> bool:
-        """Segment a picture, and save or show it; False after Escape."""
+        """Segment an image, and save or show it; False after Escape."""
         from ovseg.data.proposal_files import write_proposals
 
         began = time.perf_counter()
@@ -91,7 +91,7 @@ class SegmentRun:
         return go_on
 
     def _encode(self, paths: Sequence[Path]) -> list[tuple[Path, EncodedImage, float]]:
-        """Read and encode pictures together; each with its share of the seconds that it took."""
+        """Read and encode images together; each with its share of the seconds that it took."""
         good: list[tuple[Path, np.ndarray, GivenProposals | None]] = []
         for path in paths:
             try:
@@ -114,7 +114,7 @@ class SegmentRun:
         return [(each[0], one, seconds) for each, one in zip(good, encoded, strict=True)]
 
     def _given_proposals(self, path: Path, image: np.ndarray) -> GivenProposals | None:
-        """The proposals for a picture that the config wants loaded; None for MaskFormer's."""
+        """The proposals for an image that the config wants loaded; None for MaskFormer's."""
         from ovseg.data.proposal_files import find_proposals, read_proposals
 
         cfg = self.predictor.cfg
@@ -127,6 +127,6 @@ class SegmentRun:
 def finish(
     plan: Mapping[Path, ResultPaths | None], done: Sequence[Path], formats: Sequence[str]
 ) -> list[Path]:
-    """Write the files of all pictures, in the plan's order, of those that are done."""
+    """Write the files of all images, in the plan's order, of those that are done."""
     complete = set(done)
     return finish_results([p for path, p in plan.items() if p and path in complete], formats)

@@ -1,4 +1,4 @@
-"""Segment pictures in a web page.
+"""Segment images in a web page.
 
     ovseg web
     ovseg web --model swinB-vitL14
@@ -50,13 +50,13 @@ def build_parser() -> Parser:
     add("--port", type=int, default=7860, metavar="N", help="default: 7860; 0 takes a free one")
     add("--auth", metavar="USER:PASSWORD", help="what visitors have to give")
     add("--max-upload", type=float, default=20, metavar="MB",
-        help="the largest file of a picture, in megabytes; default: 20")  # fmt: skip
+        help="the largest file of an image, in megabytes; default: 20")  # fmt: skip
     add("--max-side", type=int, default=1600, metavar="PIXELS",
-        help="pictures with a longer side are reduced to it; default: 1600")  # fmt: skip
+        help="images with a longer side are reduced to it; default: 1600")  # fmt: skip
     add("--queue", type=int, default=20, metavar="N",
         help="requests that may wait; more are turned away. Default: 20")  # fmt: skip
     add("--keep-encoded", type=int, default=8, metavar="N",
-        help="pictures that stay encoded in memory; default: 8")  # fmt: skip
+        help="images that stay encoded in memory; default: 8")  # fmt: skip
     add_opts(parser, "--opts")
     return parser
 

@@ -1,4 +1,4 @@
-"""Pictures on the screen, by OpenCV."""
+"""Images on the screen, by OpenCV."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def check_display() -> None:
         raise UserError("no display to show a window on; give --output, for example --output pred")
 
 
-def show(picture: np.ndarray | Image.Image, wait_ms: int = 0) -> bool:
-    """Show a picture, RGB, until a key is pressed; False after Escape.
+def show(image: np.ndarray | Image.Image, wait_ms: int = 0) -> bool:
+    """Show an image, RGB, until a key is pressed; False after Escape.
 
     ``wait_ms`` milliseconds are waited for a key, where that is not 0.
     """
@@ -34,7 +34,7 @@ def show(picture: np.ndarray | Image.Image, wait_ms: int = 0) -> bool:
 
     try:
         cv2.namedWindow(WINDOW, cv2.WINDOW_NORMAL)
-        cv2.imshow(WINDOW, cv2.cvtColor(np.asarray(picture), cv2.COLOR_RGB2BGR))
+        cv2.imshow(WINDOW, cv2.cvtColor(np.asarray(image), cv2.COLOR_RGB2BGR))
         return cv2.waitKey(wait_ms) != _ESCAPE
     except cv2.error as error:
         raise UserError("this OpenCV cannot open windows; give --output") from error

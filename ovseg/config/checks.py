@@ -96,7 +96,7 @@ def check_config(cfg: CN) -> None:
     if cfg.SEED >= 2**31:  # each process adds its number to it
         raise UserError(f"SEED {cfg.SEED} must be below {2**31}; -1 stands for a random one")
     if cfg.TEST.VISUALIZE < 0:
-        raise UserError(f"TEST.VISUALIZE {cfg.TEST.VISUALIZE} is negative; set 0 for no pictures")
+        raise UserError(f"TEST.VISUALIZE {cfg.TEST.VISUALIZE} is negative; set 0 for no images")
     if cfg.TEST.DENSE_CRF and importlib.util.find_spec("pydensecrf") is None:
         raise UserError(
             "TEST.DENSE_CRF True needs the package pydensecrf: pip install pydensecrf2 (which "

@@ -30,7 +30,7 @@ from ovseg.errors import UserError
 from ovseg.utils.images import image_size, read_image
 
 #: data sets of at most so many images are looked at whole, of larger ones so many
-SAMPLE = 200
+AT_MOST = 200
 
 
 @dataclass
@@ -47,7 +47,7 @@ def check_data(name: str, everything: bool = False) -> DataReport:
 
     Args:
         name: of the data set.
-        everything: all label maps, and all images decoded; else up to :data:`SAMPLE` label maps,
+        everything: all label maps, and all images decoded; else up to :data:`AT_MOST` label maps,
             evenly spread, and the sizes of their images.
 
     Raises:
@@ -61,8 +61,8 @@ def check_data(name: str, everything: bool = False) -> DataReport:
             "to train or to evaluate, or segment it with ovseg segment --dataset"
         )
     chosen = examples
-    if len(examples) > SAMPLE and not everything:
-        places = np.linspace(0, len(examples) - 1, SAMPLE).round().astype(int)
+    if len(examples) > AT_MOST and not everything:
+        places = np.linspace(0, len(examples) - 1, AT_MOST).round().astype(int)
         chosen = [examples[place] for place in places]
     names = dataset_classes([name])
     zeros = np.zeros(len(names), np.int64)

@@ -20,7 +20,7 @@ class UnreadableTruth(UserError):
 
 
 class ColouredLabels(UserError):
-    """A picture with several channels stands where a label map is wanted."""
+    """An image with several channels stands where a label map is wanted."""
 
 
 def read_truth(example: Mapping[str, Any]) -> np.ndarray:

@@ -30,11 +30,11 @@ PAD_VALUE = 128
 
 
 def test_size(cfg: CfgNode) -> tuple[int, int]:
-    """The size that pictures are resized to before the model sees them.
+    """The size that images are resized to before the model sees them.
 
     Returns:
         Lengths in pixels for :func:`resize_short_side`. The shorter is 0 with ``TEST.AUG``, which
-        resizes the original picture itself.
+        resizes the original image itself.
     """
     return 0 if cfg.TEST.AUG.ENABLED else cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST
 
@@ -50,7 +50,7 @@ def resize_short_side(image: np.ndarray, short: int, longest: int) -> np.ndarray
     if short == 0:
         return image
     height, width = T.ResizeShortestEdge.get_output_shape(*image.shape[:2], short, longest)
-    # a very long and narrow picture would vanish
+    # a very long and narrow image would vanish
     size = max(height, 1), max(width, 1)
     return T.ResizeTransform(*image.shape[:2], *size).apply_image(image)
 

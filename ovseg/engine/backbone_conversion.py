@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 _OF_SWIN = ("patch_embed.proj.weight", "layers.0.blocks.0.attn.relative_position_bias_table")
 _OF_RESNET = ("conv1.weight", "layer4.0.conv1.weight")
 # the classifier and the norm before it have no place in a backbone, whose outputs have their own
-# norms; attention masks depend on the picture's size and are made for each
+# norms; attention masks depend on the image's size and are made for each
 _HEAD_PREFIXES = ("head.", "norm.")
 _MASK_SUFFIX = ".attn_mask"
 

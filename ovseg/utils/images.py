@@ -1,4 +1,4 @@
-"""Reading pictures of any common kind as plain RGB."""
+"""Reading images of any common kind as plain RGB."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from ovseg.errors import UserError
-from ovseg.utils.deep_pictures import (
+from ovseg.utils.deep_images import (
     check_planes,
     declared_top,
     deep_values,
@@ -31,7 +31,7 @@ IMAGE_SUFFIXES = frozenset(
     | _HEIC
 )
 
-#: environment variable of the largest picture that is read, in millions of pixels
+#: environment variable of the largest image that is read, in millions of pixels
 MEGAPIXELS = "OVSEG_MAX_MEGAPIXELS"
 DEFAULT_MEGAPIXELS = 179.0  # where Pillow too suspects a small file that fills the memory
 
@@ -42,11 +42,11 @@ _opening = threading.Lock()
 
 @contextmanager
 def open_image(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
-    """Open a picture with Pillow, of at most ``$OVSEG_MAX_MEGAPIXELS`` million pixels.
+    """Open an image with Pillow, of at most ``$OVSEG_MAX_MEGAPIXELS`` million pixels.
 
     Raises:
-        UserError: it has more, or is a HEIC picture without ``pillow-heif``.
-        OSError: it is missing or no picture.
+        UserError: it has more, or is a HEIC image without ``pillow-heif``.
+        OSError: it is missing or no image.
     """
     path = Path(path)
     if _is_heic(path):
@@ -84,30 +84,30 @@ def _check_size(path: Path, width: int, height: int) -> None:
     pixels, limit = width * height / 1e6, max_megapixels()
     if pixels > limit:
         raise UserError(
-            f"picture {str(path)!r} has {pixels:.1f} megapixels ({width} x {height}), more than "
+            f"image {str(path)!r} has {pixels:.1f} megapixels ({width} x {height}), more than "
             f"the limit of {limit:g}; set the environment variable {MEGAPIXELS} to "
             f"{pixels + 1:.0f}, or give a smaller one"
         )
 
 
 def read_image(path: str | os.PathLike[str]) -> np.ndarray:
-    """Read a picture file.
+    """Read an image file.
 
-    Grey, palette and CMYK pictures are converted, those of more than 8 bits scaled by the range
-    that they declare or use (:mod:`ovseg.utils.deep_pictures`). Transparency is laid over white,
+    Grey, palette and CMYK images are converted, those of more than 8 bits scaled by the range
+    that they declare or use (:mod:`ovseg.utils.deep_images`). Transparency is laid over white,
     and the orientation in the EXIF data is honoured. Of an animation the first frame is taken.
 
     Returns:
         uint8 (H, W, 3), RGB, 0..255.
 
     Raises:
-        UserError: the file is missing, a folder, not readable, too large, or no picture.
+        UserError: the file is missing, a folder, not readable, too large, or no image.
     """
     path = Path(path)
     if not path.exists():
         raise UserError(f"input {str(path)!r} does not exist; check the path")
     if path.is_dir():
-        raise UserError(f"input {str(path)!r} is a folder, a picture file is needed")
+        raise UserError(f"input {str(path)!r} is a folder, an image file is needed")
     try:
         return _read(path)
     except UserError:
@@ -115,7 +115,7 @@ def read_image(path: str | os.PathLike[str]) -> np.ndarray:
     except Exception as error:  # decoders raise nearly anything on a broken file
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(
-            f"input {str(path)!r} cannot be read as a picture ({reason}); "
+            f"input {str(path)!r} cannot be read as an image ({reason}); "
             "give an intact JPEG, PNG, WebP, AVIF, TIFF or BMP file"
         ) from error
 
@@ -137,10 +137,10 @@ def _read(path: Path) -> np.ndarray:
 
 
 def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
-    """Height and width of a picture as :func:`read_image` gives it, from the head of the file.
+    """Height and width of an image as :func:`read_image` gives it, from the head of the file.
 
     Raises:
-        UserError: the file is missing or no picture.
+        UserError: the file is missing or no image.
     """
     try:
         with open_image(path) as file:
@@ -149,7 +149,7 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
     except Exception as error:  # as in read_image
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(
-            f"input {os.fspath(path)!r} cannot be read as a picture ({reason})"
+            f"input {os.fspath(path)!r} cannot be read as an image ({reason})"
         ) from error
 
 
@@ -211,7 +211,7 @@ def _register_heic(path: Path) -> None:
         import pillow_heif
     except ImportError as error:
         raise UserError(
-            f"input {str(path)!r} is a HEIC picture, which needs the package pillow-heif; install "
+            f"input {str(path)!r} is a HEIC image, which needs the package pillow-heif; install "
             "it with: pip install pillow-heif"
         ) from error
     pillow_heif.register_heif_opener()

@@ -32,7 +32,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     The temporary name keeps the suffix of ``path``, since image writers choose the format by it.
     Missing parent folders are made. When the block raises, ``path`` is left as it was. What a
-    killed run has left of its own temporary files is removed, see :func:`sweep`.
+    killed run has left of its own temporary files is removed, see :func:`remove_abandoned`.
 
     Raises:
         IsADirectoryError: ``path`` is a folder.
@@ -44,7 +44,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.parent not in _swept:
         _swept.add(target.parent)
-        sweep(target.parent)
+        remove_abandoned(target.parent)
     # not by tempfile, whose files are private: a result has the permissions of any other file
     mark = f"{_HOST}-{os.getpid()}-{secrets.token_hex(4)}"
     temporary = target.with_name(f".{target.stem[:40]}-{mark}{target.suffix}")
@@ -57,7 +57,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def sweep(folder: Path) -> None:
+def remove_abandoned(folder: Path) -> None:
     """Remove the temporary files in ``folder`` that no living process writes.
 
     Of this machine: those of processes that have ended. Of others, which may share the folder:

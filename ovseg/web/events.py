@@ -1,6 +1,6 @@
 """Which event of the page calls which handler, and what an outcome changes.
 
-Values arrive from the page as they are (``preprocess=False``): a picture is the record of an upload
+Values arrive from the page as they are (``preprocess=False``): an image is the record of an upload
 and not yet decoded, so that a broken file is told of as everywhere, by :mod:`ovseg.utils.images`.
 """
 
@@ -30,10 +30,10 @@ _AT_ONCE = {"queue": False, "api_visibility": "private", "show_progress": "hidde
 
 
 @dataclass(frozen=True)
-class Example:
-    """A picture to try, with class names that fit it."""
+class ExampleImage:
+    """An image to try, with class names that fit it."""
 
-    picture: Path
+    image: Path
     class_names: tuple[str, ...]
 
 
@@ -41,7 +41,7 @@ class Example:
 class Parts:
     """The parts of the page that events read and change."""
 
-    picture: gr.Image
+    image: gr.Image
     examples: gr.Dataset
     class_names: gr.Textbox
     segment: gr.Button
@@ -66,7 +66,7 @@ class Parts:
     def inputs(self) -> list[Any]:
         """What :meth:`Handlers.segment` takes."""
         return [
-            self.picture, self.class_names, self.model, self.weight, self.threshold, self.reject,
+            self.image, self.class_names, self.model, self.weight, self.threshold, self.reject,
             self.opacity, self.open_tab,
         ]  # fmt: skip
 
@@ -79,9 +79,9 @@ class Parts:
         ]  # fmt: skip
 
 
-def connect(parts: Parts, handlers: Handlers, examples: Sequence[Example]) -> None:
+def connect(parts: Parts, handlers: Handlers, examples: Sequence[ExampleImage]) -> None:
     """Let the page's events call the handlers; inside of the page's ``with``."""
-    segment = _shown(handlers.segment)
+    segment = _changing(handlers.segment)
     queued: dict[str, Any] = {
         "inputs": parts.inputs, "outputs": parts.outputs, "preprocess": False, **_QUEUED
     }  # fmt: skip
@@ -89,18 +89,18 @@ def connect(parts: Parts, handlers: Handlers, examples: Sequence[Example]) -> No
     parts.segment.click(segment, trigger_mode="always_last", **queued)
     parts.class_names.submit(segment, trigger_mode="always_last", **queued)
     parts.examples.click(
-        lambda index: [str(examples[index].picture), "\n".join(examples[index].class_names)],
+        lambda index: [str(examples[index].image), "\n".join(examples[index].class_names)],
         parts.examples,
-        [parts.picture, parts.class_names],
+        [parts.image, parts.class_names],
         **_AT_ONCE,
     ).then(segment, **queued)
     emptied: dict[str, Any] = {"outputs": parts.outputs, **_AT_ONCE}
-    parts.picture.upload(_nothing, **emptied).then(_shown(handlers.upload), **queued)
-    parts.picture.clear(_nothing, **emptied)
+    parts.image.upload(_nothing, **emptied).then(_changing(handlers.upload), **queued)
+    parts.image.clear(_nothing, **emptied)
 
     # what is shown follows the sliders; before there is anything, they are only moved
     again = {**queued, "inputs": [parts.shown, *parts.inputs], "show_progress": "hidden"}
-    follow = _shown(functools.partial(_again, handlers))
+    follow = _changing(functools.partial(_again, handlers))
     for slider in (parts.opacity, parts.weight, parts.threshold, parts.reject):
         slider.input(follow, trigger_mode="always_last", **again)
     parts.model.input(
@@ -114,7 +114,7 @@ def connect(parts: Parts, handlers: Handlers, examples: Sequence[Example]) -> No
     fill = {**queued, "inputs": [parts.shown, parts.open_tab]}
     for name, tab in parts.tabs.items():
         tab.select(functools.partial(str, name), outputs=parts.open_tab, **_AT_ONCE).then(
-            _shown(handlers.open_tab), **fill
+            _changing(handlers.open_tab), **fill
         )
     parts.gallery.select(_best_classes, parts.best_classes, parts.branches, **_AT_ONCE)
 
@@ -136,7 +136,7 @@ def _told(handler: Callable[..., Any]) -> Callable[..., Any]:
     return called
 
 
-def _shown(handler: Callable[..., Outcome]) -> Callable[..., list[Any]]:
+def _changing(handler: Callable[..., Outcome]) -> Callable[..., list[Any]]:
     """A handler whose outcome changes the page, and whose errors are messages in it."""
     told = _told(handler)
 
@@ -163,7 +163,7 @@ def _changes(outcome: Outcome) -> list[Any]:
     gallery: Any = kept
     best_classes: Any = kept
     if outcome.cards is not None:
-        gallery = [(card.picture, card.caption) for card in outcome.cards]
+        gallery = [(card.image, card.caption) for card in outcome.cards]
         best_classes = [card.best for card in outcome.cards]
     files: Any = kept
     if outcome.files is not None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from ovseg.errors import UserError
 from ovseg.prediction import Prediction
-from ovseg.web.tasks import Answer, Picture, Task, Tasks, class_names_of, looks_like_a_list
+from ovseg.web.tasks import Answer, Task, Tasks, Upload, class_names_of, looks_like_a_list
 from ovseg.web.views import (
     ColouredRegions,
     ProposalCard,
@@ -25,7 +25,7 @@ from ovseg.web.views import (
     write_files,
 )
 
-#: the tabs below the picture; only the one that is open is filled
+#: the tabs below the image; only the one that is open is filled
 AREAS, PROPOSALS, FILES = "areas", "proposals", "files"
 
 
@@ -70,7 +70,7 @@ class Handlers:
 
     def segment(
         self,
-        picture: Mapping[str, Any] | None,
+        image: Mapping[str, Any] | None,
         text: str,
         model: str,
         weight: float,
@@ -79,10 +79,10 @@ class Handlers:
         opacity: float,
         tab: str,
     ) -> Outcome:
-        """Segment a picture.
+        """Segment an image.
 
         Args:
-            picture: the upload, with its ``path`` and ``orig_name``.
+            image: the upload, with its ``path`` and ``orig_name``.
             text: class names, a class a line.
             model: name of the model.
             weight, threshold, reject: see :meth:`ovseg.encoded_image.EncodedImage.segment`.
@@ -92,7 +92,7 @@ class Handlers:
         Raises:
             UserError: anything of this that cannot be used.
         """
-        upload = upload_of(picture)
+        upload = upload_of(image)
         names = class_names_of(text)
         own = self.tasks.models.own_settings(model)
         # a model without CLIP ensemble takes no weight, wherever its slider stands
@@ -115,13 +115,13 @@ class Handlers:
         return outcome
 
     def upload(
-        self, picture: Mapping[str, Any] | None, text: str, model: str, *settings: Any
+        self, image: Mapping[str, Any] | None, text: str, model: str, *settings: Any
     ) -> Outcome:
-        """Look at a new picture: segment it if class names are there already, else encode it."""
+        """Look at a new image: segment it if class names are there already, else encode it."""
         if text.strip():
-            return self.segment(picture, text, model, *settings)
-        self.tasks.encode(upload_of(picture), model)
-        return Outcome(status="The picture is encoded. Type class names, a class a line.")
+            return self.segment(image, text, model, *settings)
+        self.tasks.encode(upload_of(image), model)
+        return Outcome(status="The image is encoded. Type class names, a class a line.")
 
     def open_tab(self, shown: Shown | None, tab: str) -> Outcome:
         """Fill a tab with what belongs to the segmentation that is shown."""
@@ -145,20 +145,20 @@ class Handlers:
     def _files(self, shown: Shown, prediction: Prediction) -> list[Path]:
         folder = Path(tempfile.mkdtemp(dir=self.files))
         task = shown.task
-        about = {"file": task.picture.name, "model": task.model, **task.settings}
-        return write_files(prediction, folder, task.picture.stem, shown.opacity, about)
+        about = {"file": task.image.name, "model": task.model, **task.settings}
+        return write_files(prediction, folder, task.image.stem, shown.opacity, about)
 
 
-def upload_of(picture: Mapping[str, Any] | None) -> Picture:
-    """The picture of an upload.
+def upload_of(image: Mapping[str, Any] | None) -> Upload:
+    """The image of an upload.
 
     Raises:
         UserError: there is none.
     """
-    if not picture or not picture.get("path"):
-        raise UserError("no picture; choose one, or take an example")
-    path = str(picture["path"])
-    return Picture(path, Path(str(picture.get("orig_name") or path)).name)
+    if not image or not image.get("path"):
+        raise UserError("no image; choose one, or take an example")
+    path = str(image["path"])
+    return Upload(path, Path(str(image.get("orig_name") or path)).name)
 
 
 def _in_range(name: str, value: Any) -> float:

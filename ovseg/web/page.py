@@ -10,7 +10,7 @@ import gradio as gr
 
 from ovseg import __version__
 from ovseg.data.vocabulary import BUILT_IN_NAMES, SEPARATOR
-from ovseg.web.events import Example, Parts, connect
+from ovseg.web.events import ExampleImage, Parts, connect
 from ovseg.web.handlers import AREAS, FILES, PROPOSALS, Handlers
 from ovseg.web.models import OwnSettings
 from ovseg.web.region_view import RegionView
@@ -18,7 +18,7 @@ from ovseg.web.views import AREA_HEADERS, BRANCH_HEADERS
 
 STYLE = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
 _HEAD = """# OVSeg
-Segment a picture into whatever you can name: give the picture, and a class name a line. Point at a
+Segment an image into whatever you can name: give the image, and a class name a line. Point at a
 name below the segmentation to see its region."""
 _FOOT = f"OVSeg {__version__} · open-vocabulary semantic segmentation with mask-adapted CLIP"
 # files of visitors are deleted after two hours; looked after every ten minutes
@@ -36,7 +36,7 @@ def theme() -> gr.themes.Base:
     )
 
 
-def build_page(handlers: Handlers, examples: Sequence[Example], queue_size: int) -> gr.Blocks:
+def build_page(handlers: Handlers, examples: Sequence[ExampleImage], queue_size: int) -> gr.Blocks:
     """The page.
 
     Args:
@@ -68,16 +68,16 @@ def build_page(handlers: Handlers, examples: Sequence[Example], queue_size: int)
     return page
 
 
-def _question(examples: Sequence[Example]) -> dict[str, Any]:
-    """Picture, class names and the button."""
-    picture = gr.Image(
-        label="Picture", type="filepath", sources=["upload", "clipboard"], height=280,
-        elem_id="picture",
+def _question(examples: Sequence[ExampleImage]) -> dict[str, Any]:
+    """Image, class names and the button."""
+    image = gr.Image(
+        label="Image", type="filepath", sources=["upload", "clipboard"], height=280,
+        elem_id="image",
     )  # fmt: skip
-    _take_uploads_only(picture)
+    _take_uploads_only(image)
     dataset = gr.Dataset(
         label="Examples", components=["image"], type="index", visible=bool(examples),
-        samples=[[str(example.picture)] for example in examples], elem_id="examples",
+        samples=[[str(example.image)] for example in examples], elem_id="examples",
     )  # fmt: skip
     class_names = gr.Textbox(
         label="Class names", lines=5, max_lines=12, elem_id="class-names",
@@ -86,20 +86,20 @@ def _question(examples: Sequence[Example]) -> dict[str, Any]:
     )  # fmt: skip
     segment = gr.Button("Segment", variant="primary", elem_id="segment")
     return {
-        "picture": picture, "examples": dataset, "class_names": class_names, "segment": segment
+        "image": image, "examples": dataset, "class_names": class_names, "segment": segment
     }  # fmt: skip
 
 
-def _take_uploads_only(picture: gr.Image) -> None:
+def _take_uploads_only(image: gr.Image) -> None:
     """Refuse web addresses, which Gradio would fetch for whoever sends one in place of a file."""
-    keep = picture.async_move_resource_to_block_cache
+    keep = image.async_move_resource_to_block_cache
 
     async def keep_files(path: str | Path | None) -> str | None:
         if path is not None and "://" in str(path):
-            raise gr.Error("Upload the picture; its address is not enough.", print_exception=False)
+            raise gr.Error("Upload the image; its address is not enough.", print_exception=False)
         return await keep(path)
 
-    picture.async_move_resource_to_block_cache = keep_files
+    image.async_move_resource_to_block_cache = keep_files
 
 
 def _settings(models: list[str], own: OwnSettings) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The picture with regions that light up: Gradio's part for it, with smaller files, sooner."""
+"""The image with regions that light up: Gradio's part for it, with smaller files, sooner."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class _WithoutStubs(ComponentMeta):
 class RegionView(gr.AnnotatedImage, metaclass=_WithoutStubs):
     """Shows :class:`ColouredRegions`.
 
-    Gradio makes every mask a picture of four channels, which takes ten times as long as the PNG of
+    Gradio makes every mask an image of four channels, which takes ten times as long as the PNG of
     one channel and a palette that a mask is here.
     """
 
@@ -53,7 +53,7 @@ class RegionView(gr.AnnotatedImage, metaclass=_WithoutStubs):
 
 
 def mask_image(mask: np.ndarray, colour: str) -> Image.Image:
-    """A mask as a picture of one colour, whose opacity is that of the mask.
+    """A mask as an image of one colour, whose opacity is that of the mask.
 
     Args:
         mask: (H, W), 0..1.

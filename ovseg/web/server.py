@@ -19,7 +19,7 @@ from ovseg.web.tasks import Tasks
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-    from ovseg.web.events import Example
+    from ovseg.web.events import ExampleImage
 
 # the samples of a clone, which an installation does not have, and words that fit them
 _FOLDER = package_folder("resources") / "samples"
@@ -38,7 +38,7 @@ class Limits:
     """What the server allows.
 
     Attributes:
-        max_upload: bytes of a picture's file.
+        max_upload: bytes of an image's file.
         queue: how many requests may wait.
     """
 
@@ -46,12 +46,12 @@ class Limits:
     queue: int = 20
 
 
-def examples() -> list[Example]:
+def examples() -> list[ExampleImage]:
     """The samples that are there, with their class names."""
-    from ovseg.web.events import Example
+    from ovseg.web.events import ExampleImage
 
-    pictures = {_FOLDER / name: words for name, words in _SAMPLES.items()}
-    return [Example(path, words) for path, words in pictures.items() if path.is_file()]
+    images = {_FOLDER / name: words for name, words in _SAMPLES.items()}
+    return [ExampleImage(path, words) for path, words in images.items() if path.is_file()]
 
 
 def build_app(
@@ -75,7 +75,7 @@ def build_app(
 
     page = build_page(Handlers(tasks, folder), examples(), limits.queue)
     # Gradio looks only in launched pages whether a file that a request names is an upload; without
-    # this any picture of the server could be asked for
+    # this any image of the server could be asked for
     page.has_launched = True
     return gr.mount_gradio_app(
         FastAPI(openapi_url=None), page, path="/", allowed_paths=[str(_FOLDER)],

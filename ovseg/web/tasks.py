@@ -1,4 +1,4 @@
-"""What visitors ask for, and the answers. A picture is encoded once, whatever is asked of it."""
+"""What visitors ask for, and the answers. An image is encoded once, whatever is asked of it."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ _PREDICTIONS_KEPT = 4
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A picture as a visitor gave it.
+class Upload:
+    """An image as a visitor gave it.
 
     Attributes:
         path: where it lies on the server.
@@ -42,7 +42,7 @@ class Picture:
     def stem(self) -> str:
         """The name for files of results: no folders, no suffix, nothing that a shell minds."""
         kept = "".join(c if c.isalnum() or c in "-_ " else "_" for c in Path(self.name).stem)
-        return kept.strip()[:80] or "picture"
+        return kept.strip()[:80] or "image"
 
 
 @dataclass(frozen=True)
@@ -50,14 +50,14 @@ class Task:
     """What a visitor wants to see.
 
     Attributes:
-        picture: the picture.
+        image: the image.
         model: the name of the model.
         class_names: a class an entry, its synonyms after ``|``.
         ensemble_weight: see :meth:`ovseg.encoded_image.EncodedImage.segment`; None: its own.
         mask_threshold, reject: likewise.
     """
 
-    picture: Picture
+    image: Upload
     model: str
     class_names: tuple[str, ...]
     ensemble_weight: float | None = None
@@ -79,8 +79,8 @@ class Answer:
     """The segmentation that a task asks for.
 
     Attributes:
-        prediction: the segmentation, at the size of the picture or of what it was reduced to.
-        encoding_seconds: how long the picture took to be encoded; 0 where it was already.
+        prediction: the segmentation, at the size of the image or of what it was reduced to.
+        encoding_seconds: how long the image took to be encoded; 0 where it was already.
         segmenting_seconds: how long the class names and the segmentation took.
     """
 
@@ -114,12 +114,12 @@ def looks_like_a_list(class_names: Sequence[str]) -> bool:
 
 @dataclass
 class Tasks:
-    """Answers tasks. Pictures stay encoded, those used last, so that new words are cheap.
+    """Answers tasks. Images stay encoded, those used last, so that new words are cheap.
 
     Attributes:
         models: to choose from.
-        max_side: pictures with a longer side, in pixels, are reduced to it.
-        keep_encoded: how many pictures stay encoded.
+        max_side: images with a longer side, in pixels, are reduced to it.
+        keep_encoded: how many images stay encoded.
     """
 
     models: Models
@@ -132,13 +132,13 @@ class Tasks:
         self._encoded = functools.lru_cache(self.keep_encoded)(self._encode)
         self._segmented = functools.lru_cache(_PREDICTIONS_KEPT)(self._segment)
 
-    def encode(self, picture: Picture, model: str) -> EncodedImage:
-        """A picture after all that does not depend on class names.
+    def encode(self, image: Upload, model: str) -> EncodedImage:
+        """An image after all that does not depend on class names.
 
         Raises:
-            UserError: there is no such model, or the file is no picture.
+            UserError: there is no such model, or the file is no image.
         """
-        return self._encoded(picture, model)
+        return self._encoded(image, model)
 
     def answer(self, task: Task, proposals: bool = False) -> Answer:
         """Segment as a task asks for.
@@ -151,7 +151,7 @@ class Tasks:
             UserError: anything that cannot be used.
         """
         began = time.perf_counter()
-        encoded = self.encode(task.picture, task.model)
+        encoded = self.encode(task.image, task.model)
         between = time.perf_counter()
         if proposals:
             prediction = encoded.segment(task.class_names, proposals=True, **task.settings)
@@ -160,28 +160,28 @@ class Tasks:
         return Answer(prediction, between - began, time.perf_counter() - between)
 
     def _segment(self, task: Task) -> Prediction:
-        encoded = self.encode(task.picture, task.model)
+        encoded = self.encode(task.image, task.model)
         return encoded.segment(task.class_names, **task.settings)
 
-    def _encode(self, picture: Picture, model: str) -> EncodedImage:
+    def _encode(self, image: Upload, model: str) -> EncodedImage:
         predictor = self.models.get(model)
-        return predictor.encode(reduced(read_upload(picture), self.max_side))
+        return predictor.encode(reduced(read_upload(image), self.max_side))
 
 
-def read_upload(picture: Picture) -> np.ndarray:
-    """A visitor's picture, uint8 (H, W, 3), RGB, 0..255.
+def read_upload(image: Upload) -> np.ndarray:
+    """A visitor's image, uint8 (H, W, 3), RGB, 0..255.
 
     Raises:
-        UserError: the file is no picture; it names the visitor's file, and no path of the server.
+        UserError: the file is no image; it names the visitor's file, and no path of the server.
     """
     try:
-        return read_image(picture.path)
+        return read_image(image.path)
     except UserError as error:
-        raise UserError(str(error).replace(picture.path, picture.name)) from error
+        raise UserError(str(error).replace(image.path, image.name)) from error
 
 
 def reduced(image: np.ndarray, max_side: int) -> np.ndarray:
-    """A picture (H, W, 3) with no side longer than ``max_side`` pixels, its aspect kept."""
+    """An image (H, W, 3) with no side longer than ``max_side`` pixels, its aspect kept."""
     if max(image.shape[:2]) <= max_side:
         return image
     smaller = Image.fromarray(image)

@@ -24,7 +24,7 @@ _NOT_FOUND = "–"
 
 @dataclass(frozen=True)
 class ColouredRegions:
-    """A picture with a mask for each class that was found, the largest first.
+    """An image with a mask for each class that was found, the largest first.
 
     Attributes:
         image: uint8 (h, w, 3), RGB.
@@ -54,7 +54,7 @@ def coloured_regions(prediction: Prediction, opacity: float) -> ColouredRegions:
         inside = (labels == entry["label"]).astype(np.uint8)
         if not inside.any():
             continue
-        # the border of the picture is no outline
+        # the border of the image is no outline
         core = cv2.erode(inside, kernel, borderType=cv2.BORDER_CONSTANT, borderValue=1)
         masks.append((np.where(core == inside, opacity * inside, 1).astype(np.float32), entry))
     return ColouredRegions(
@@ -98,13 +98,13 @@ class ProposalCard:
     """A proposal as the page shows it.
 
     Attributes:
-        caption: its number and the share of the picture that it covers.
-        picture: uint8 (h, w, 3), RGB; the picture with all but the proposal faded.
+        caption: its number and the share of the image that it covers.
+        image: uint8 (h, w, 3), RGB; the image with all but the proposal faded.
         best: rows as in :data:`BRANCH_HEADERS`; each branch's best classes.
     """
 
     caption: str
-    picture: np.ndarray
+    image: np.ndarray
     best: list[list[str]]
 
 
@@ -149,7 +149,7 @@ def _best_classes(probs: np.ndarray | None, query: int, names: list[str]) -> lis
 
 
 def _spotlight(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """The picture (H, W, 3) inside of a mask bool (H, W), outlined; faded to grey outside."""
+    """The image (H, W, 3) inside of a mask bool (H, W), outlined; faded to grey outside."""
     grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
     result = np.where(mask[..., None], image, grey // 4 + 150)
     outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)

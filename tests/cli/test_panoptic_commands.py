@@ -120,7 +120,7 @@ def test_one_thing_alone_may_be_kept(world: dict[str, Any], tmp_path: Path) -> N
 
 
 def run_segment(world: dict[str, Any], *options: str, on: bool = True) -> int:
-    """``ovseg segment`` on the first picture with the words sea, cat and dog; the exit code."""
+    """``ovseg segment`` on the first image with the words sea, cat and dog; the exit code."""
     picture = str(world["root"] / "images/0.png")
     keys = ("MODEL.MASK_FORMER.TEST.PANOPTIC_ON", "MODEL.MASK_FORMER.TEST.INSTANCE_ON")
     opts = [*world["opts"], *(part for key in keys for part in (key, str(on)))]

@@ -8,11 +8,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-import torch
-from detectron2.modeling import build_model
 from PIL import Image
 from processes import interrupt_call
-from tiny_world import CONFIGS, tiny_opts, write_clip
+from tiny_world import CONFIGS, write_model
 
 from ovseg.cli import model_choice, segment, windows
 from ovseg.colours import palette
@@ -26,12 +24,7 @@ WORDS = ["Oculus", "Ukulele", "blue sky"]
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """The part of a command line that names a small random model."""
-    folder = tmp_path_factory.mktemp("model")
-    opts = tiny_opts(write_clip(folder / "clip.pt"))
-    torch.manual_seed(0)
-    built = build_model(setup_cfg(CONFIGS / "ovseg_swinB_vitL_bs32_120k.yaml", opts))
-    torch.save({"model": built.state_dict()}, folder / "weights.pth")
-    return ["--opts", *opts, "MODEL.WEIGHTS", str(folder / "weights.pth")]
+    return ["--opts", *write_model(tmp_path_factory.mktemp("model"))]
 
 
 @pytest.fixture
@@ -178,14 +171,14 @@ def test_reject_leaves_pixels_without_a_class(
 def test_the_good_ones_are_done_first(
     model: list[str], photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (photos / "aa_broken.png").write_text("no picture")
+    (photos / "aa_broken.png").write_text("no image")
     inputs = [photos, photos / "missing.jpg", f"{photos}/*.jpeg"]
     args = ["--class-names", *WORDS, "--input", *inputs, "--output", tmp_path / "pred"]
     assert run(EVALUATION, *args, *model) == 1
     names = {path.name for path in (tmp_path / "pred").glob("*.json")}
     assert names == {"a.json", "b.json", "c.json"}
     out, err = capsys.readouterr()
-    assert out.startswith("3 pictures, ")
+    assert out.startswith("3 images, ")
     errors = [line for line in err.splitlines() if line.startswith("error: ")]
     assert len(errors) == 2
     assert any("missing.jpg" in line for line in errors)
@@ -223,7 +216,7 @@ def test_bad_words(
 def test_bad_single_inputs(
     model: list[str], photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (photos / "broken.png").write_text("no picture")
+    (photos / "broken.png").write_text("no image")
     for name in ("missing.png", "broken.png"):
         args = ["--class-names", "cat", "--input", photos / name, "--output", tmp_path / "pred"]
         assert run(EVALUATION, *args, *model) == 2
@@ -298,7 +291,7 @@ def test_opencv_without_windows(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_formats_and_batches(
     model: list[str], photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (photos / "bb_broken.png").write_text("no picture")
+    (photos / "bb_broken.png").write_text("no image")
     common = ["--class-names", *WORDS, "--input", photos, "--save", "scores,coco,html"]
     for size in (1, 2):
         args = [*common, "--batch-size", size, "--output", tmp_path / str(size)]
@@ -335,8 +328,8 @@ def test_an_interrupted_run_goes_on(
     capsys.readouterr()
     assert run(EVALUATION, *args, *model) == 0
     out = capsys.readouterr().out
-    assert "2 of 3 pictures are there already" in out
-    assert "1 picture, " in out
+    assert "2 of 3 images are there already" in out
+    assert "1 image, " in out
     assert len(seen) == 4
     assert pictures() == ["a.jpeg", "b.png", "c.png"]
     assert (tmp_path / "pred" / "a.json").stat().st_mtime_ns == before

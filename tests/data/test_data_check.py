@@ -18,16 +18,9 @@ from ovseg.data.data_report import DataReport
 from ovseg.data.own.registration import register_custom
 from ovseg.errors import UserError
 
+pytestmark = pytest.mark.usefixtures("forget_data_sets")
+
 CLASSES = ["sky", "sea"]
-
-
-@pytest.fixture(autouse=True)
-def forget_data_sets() -> Iterator[None]:
-    known = set(DatasetCatalog.list())
-    yield
-    for name in set(DatasetCatalog.list()) - known:
-        DatasetCatalog.remove(name)
-        MetadataCatalog.remove(name)
 
 
 Look = Callable[..., DataReport]
@@ -35,7 +28,7 @@ Look = Callable[..., DataReport]
 
 @pytest.fixture
 def look(tmp_path: Path) -> Look:
-    """Looks at a data set of the label maps given, each of 4 x 4 pixels, and black pictures."""
+    """Looks at a data set of the label maps given, each of 4 x 4 pixels, and black images."""
     for folder in ("photos", "maps"):
         (tmp_path / folder).mkdir()
 
@@ -161,7 +154,7 @@ def test_broken_files_of_many(look: Look, tmp_path: Path) -> None:
     (tmp_path / "maps/3.png").write_bytes(b"")
     picture = tmp_path / "photos/5.jpg"
     picture.write_bytes(picture.read_bytes()[:-8])
-    report = check_data("mine")  # of pictures it reads the heads
+    report = check_data("mine")  # of images it reads the heads
     assert len(report.unreadable) == 1
     assert "3.png cannot be read" in report.unreadable[0]
     report = check_data("mine", everything=True)
@@ -175,7 +168,7 @@ def test_broken_files_of_many(look: Look, tmp_path: Path) -> None:
 
 
 def test_large_data_sets_are_sampled(look: Look, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(data_check, "SAMPLE", 3)
+    monkeypatch.setattr(data_check, "AT_MOST", 3)
     report = look([both(0), both(1), both(0), both(0), both(0)])
     assert (report.checked, report.images) == (3, 5)
     assert "3 of 5 (--check-data: all) images" in report.table()

@@ -1,4 +1,4 @@
-"""From files to what the model takes, checked on hand-made pictures."""
+"""From files to what the model takes, checked on hand-made images."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ def spoil_voc(root: Path) -> list[str]:
 
 def spoil_coco(root: Path) -> list[str]:
     maps = root / "coco/stuffthingmaps/val2017"
-    (maps / "000000001009.png").write_bytes(b"no picture")
+    (maps / "000000001009.png").write_bytes(b"no image")
     # category 12 has been taken out of the list
     odd = np.full((90, 64), 11, np.uint8)
     Image.fromarray(odd).save(maps / "000000001010.png")

@@ -317,7 +317,7 @@ def test_demo_with_masks_of_ones_own(tmp_path):
         ([{"segmentation": [[0, 0, 2, 0, 2, 2]]}], "entry 1 is a polygon; .* key coco_json"),
         ({"images": [], "annotations": [], "categories": []},
          "it is a COCO instances file; the key that reads it is coco_json"),
-        ({"shapes": []}, "it is a labelme file of one picture"),
+        ({"shapes": []}, "it is a labelme file of one image"),
     ],
 )  # fmt: skip
 def test_polygons_are_named_with_the_key_that_reads_them(

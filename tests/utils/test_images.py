@@ -1,4 +1,4 @@
-"""Pictures of every kind become plain RGB."""
+"""Images of every kind become plain RGB."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_transparency_is_white_and_cmyk_is_converted(tmp_path: Path) -> None:
 
 def test_bad_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "empty.png").touch()
-    (tmp_path / "text.jpg").write_text("no picture")
+    (tmp_path / "text.jpg").write_text("no image")
     whole = tmp_path / "whole.png"
     noise = np.random.default_rng(0).integers(0, 256, (50, 50, 3), dtype=np.uint8)
     Image.fromarray(noise).save(whole)
@@ -112,7 +112,7 @@ def test_the_limit_of_megapixels_and_the_way_out(
     with pytest.raises(UserError) as error:
         read_image(path)
     assert str(error.value) == (
-        f"picture {str(path)!r} has 200.0 megapixels (20000 x 10000), more than the limit of 179; "
+        f"image {str(path)!r} has 200.0 megapixels (20000 x 10000), more than the limit of 179; "
         "set the environment variable OVSEG_MAX_MEGAPIXELS to 201, or give a smaller one"
     )
     monkeypatch.setenv("OVSEG_MAX_MEGAPIXELS", "201")
@@ -146,5 +146,5 @@ def test_avif_and_heic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         difference = abs(read_image(tmp_path / name).astype(int) - smooth)
         assert difference.max() < 12, name
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
-    with pytest.raises(UserError, match=r"a.heic' is a HEIC picture.*pip install pillow-heif"):
+    with pytest.raises(UserError, match=r"a.heic' is a HEIC image.*pip install pillow-heif"):
         read_image(tmp_path / "a.heic")

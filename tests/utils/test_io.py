@@ -13,7 +13,7 @@ import pytest
 
 from ovseg.errors import UserError
 from ovseg.utils import io
-from ovseg.utils.io import atomic_path, naming_file, read_json, sweep, write_json
+from ovseg.utils.io import atomic_path, naming_file, read_json, remove_abandoned, write_json
 
 
 def fail_while_writing(path: Path) -> None:
@@ -103,5 +103,5 @@ def test_a_killed_run_is_swept_by_the_next_and_a_living_one_is_not(tmp_path: Pat
     kept = {name for name, stays in others.items() if stays}
     assert {file.name for file in tmp_path.iterdir()} == {path.name, recent.name, *kept}
     os.utime(recent, (0, time.time() - io._IDLE - 9))
-    sweep(tmp_path)
+    remove_abandoned(tmp_path)
     assert not recent.exists()

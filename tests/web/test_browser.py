@@ -112,7 +112,7 @@ class Visitor:
         page.wait_for_selector("#segment")
 
     def choose(self, path: Path) -> None:
-        self.page.set_input_files("#picture input[type=file]", path)
+        self.page.set_input_files("#image input[type=file]", path)
 
     def type(self, names: list[str]) -> None:
         self.page.fill("#class-names textarea", "\n".join(names))
@@ -157,8 +157,8 @@ class Visitor:
         self.page.locator(f"#{slider} input[type=range]").press(key)
 
 
-def table(predictor: Predictor, picture: Path, names: list[str], **settings: float) -> Any:
-    return area_rows(predictor(picture, names, **settings))
+def table(predictor: Predictor, image: Path, names: list[str], **settings: float) -> Any:
+    return area_rows(predictor(image, names, **settings))
 
 
 def test_open_type_run_and_see(visit: Callable[[], Visitor], embedded: Predictor) -> None:
@@ -171,11 +171,11 @@ def test_open_type_run_and_see(visit: Callable[[], Visitor], embedded: Predictor
     visitor.wait_for_areas(expected)
     found = [row[0] for row in expected if row[1] != "not found"]
     assert visitor.legend() == found
-    # the picture and a mask over it for each name, all of them loaded
+    # the image and a mask over it for each name, all of them loaded
     images = visitor.page.locator("#result .image-container img")
     sizes = images.evaluate_all("all => all.map(i => [i.complete, i.naturalWidth])")
     assert sizes == [[True, 512]] * (1 + len(found))
-    # new words do not encode the picture again
+    # new words do not encode the image again
     assert "classes found" in visitor.page.inner_text("#status")
     visitor.type(["flamingo", "anything else"])
     visitor.segment()
@@ -200,7 +200,7 @@ def test_a_name_shows_its_region(visit: Callable[[], Visitor]) -> None:
 
 def test_sliders(visit: Callable[[], Visitor], embedded: Predictor) -> None:
     visitor = visit()
-    visitor.move("weight", "ArrowLeft")  # before there is a picture, nothing happens
+    visitor.move("weight", "ArrowLeft")  # before there is an image, nothing happens
     visitor.move("weight", "ArrowRight")
     visitor.type(NAMES)
     visitor.choose(FLAMINGO)
@@ -230,12 +230,12 @@ def test_wrong_files_and_words_are_told(
 ) -> None:
     visitor = visit()
     visitor.segment()
-    assert "no picture; choose one" in visitor.message()
+    assert "no image; choose one" in visitor.message()
     broken = tmp_path / "broken.png"
-    broken.write_bytes(b"no picture")
+    broken.write_bytes(b"no image")
     visitor.choose(broken)
     message = visitor.message()
-    assert "input 'broken.png' cannot be read as a picture" in message
+    assert "input 'broken.png' cannot be read as an image" in message
     assert "ovseg-web" not in message
     large = tmp_path / "large.png"
     noise = np.random.default_rng(0).integers(0, 256, (512, 512, 3), dtype=np.uint8)
@@ -339,13 +339,13 @@ def test_class_names_of_a_data_set(visit: Callable[[], Visitor]) -> None:
 def test_two_visitors_at_once(visit: Callable[[], Visitor], embedded: Predictor) -> None:
     asked = [(FLAMINGO, NAMES), (BALL, ["soccer ball", "teapot", "grass"])]
     visitors = [visit() for _ in asked]
-    for visitor, (picture, names) in zip(visitors, asked, strict=True):
+    for visitor, (image, names) in zip(visitors, asked, strict=True):
         visitor.type(names)
-        visitor.choose(picture)
-    for visitor, (picture, names) in zip(visitors, asked, strict=True):
-        visitor.wait_for_areas(table(embedded, picture, names))
+        visitor.choose(image)
+    for visitor, (image, names) in zip(visitors, asked, strict=True):
+        visitor.wait_for_areas(table(embedded, image, names))
     # both move a slider before either is answered, and each gets an answer of their own
     for visitor, key in zip(visitors, ("Home", "End"), strict=True):
         visitor.move("weight", key)
-    for visitor, (picture, names), weight in zip(visitors, asked, (0.0, 1.0), strict=True):
-        visitor.wait_for_areas(table(embedded, picture, names, ensemble_weight=weight))
+    for visitor, (image, names), weight in zip(visitors, asked, (0.0, 1.0), strict=True):
+        visitor.wait_for_areas(table(embedded, image, names, ensemble_weight=weight))

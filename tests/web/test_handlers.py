@@ -34,7 +34,7 @@ def handlers(models: Models, tmp_path: Path) -> Handlers:
 
 def segment(handlers: Handlers, **changes: Any) -> Outcome:
     values = {
-        "picture": picture_of(FLAMINGO), "text": TEXT, "model": "tiny", "weight": 0.65,
+        "image": picture_of(FLAMINGO), "text": TEXT, "model": "tiny", "weight": 0.65,
         "threshold": 0.5, "reject": 0.0, "opacity": 0.5, "tab": AREAS,
     }  # fmt: skip
     return handlers.segment(**{**values, **changes})
@@ -125,8 +125,8 @@ def test_proposals_need_a_single_view(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"picture": None}, "no picture"),
-        ({"picture": {}}, "no picture"),
+        ({"image": None}, "no image"),
+        ({"image": {}}, "no image"),
         ({"text": " "}, "no class names"),
         ({"model": "huge"}, "model 'huge': there is none"),
         ({"weight": 2}, "ensemble weight 2 must be a number in 0..1"),
@@ -146,12 +146,12 @@ def test_what_cannot_be_used_is_told(
 def test_a_broken_picture_is_told(handlers: Handlers, tmp_path: Path) -> None:
     whole = FLAMINGO.read_bytes()
     (tmp_path / "cut.jpg").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(UserError, match=r"'cut\.jpg' cannot be read as a picture"):
-        segment(handlers, picture=picture_of(tmp_path / "cut.jpg"))
+    with pytest.raises(UserError, match=r"'cut\.jpg' cannot be read as an image"):
+        segment(handlers, image=picture_of(tmp_path / "cut.jpg"))
 
 
 def test_a_narrow_picture(handlers: Handlers, tmp_path: Path) -> None:
     Image.new("L", (1, 300), 90).save(tmp_path / "line.png")
-    outcome = segment(handlers, picture=picture_of(tmp_path / "line.png"), tab=PROPOSALS)
+    outcome = segment(handlers, image=picture_of(tmp_path / "line.png"), tab=PROPOSALS)
     assert outcome.regions is not None
     assert outcome.regions.image.shape == (300, 1, 3)

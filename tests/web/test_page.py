@@ -106,8 +106,8 @@ def call(client: TestClient, data: list[Any], session: str = "a") -> dict[str, A
 
 
 def values(path: str, text: str = TEXT) -> list[Any]:
-    picture = {"path": path, "orig_name": "photo.jpg", "meta": {"_type": "gradio.FileData"}}
-    return [picture, text, "tiny", 0.65, 0.5, 0.0, 0.5, None]
+    image = {"path": path, "orig_name": "photo.jpg", "meta": {"_type": "gradio.FileData"}}
+    return [image, text, "tiny", 0.65, 0.5, 0.0, 0.5, None]
 
 
 def outside(places: list[str]) -> list[str]:
@@ -137,10 +137,10 @@ def test_a_picture_is_segmented_and_nothing_leaves_the_machine(
 
 
 def test_what_is_wrong_is_told_in_one_line(client: TestClient) -> None:
-    (path,) = upload(client, b"no picture").json()
+    (path,) = upload(client, b"no image").json()
     message = call(client, values(path))
     assert not message["success"]
-    assert "photo.jpg&#x27; cannot be read as a picture" in message["output"]["error"]
+    assert "photo.jpg&#x27; cannot be read as an image" in message["output"]["error"]
     assert path not in message["output"]["error"]
     (path,) = upload(client, noise(8)).json()
     message = call(client, values(path, text="<b>x</b>\n<b>X</b>"))
@@ -162,7 +162,7 @@ def test_what_nobody_foresaw_is_told_without_details(
 
 
 def test_addresses_are_not_fetched(client: TestClient, asked_for: list[str]) -> None:
-    message = call(client, values("http://pictures.invalid/photo.jpg"))
+    message = call(client, values("http://images.invalid/photo.jpg"))
     assert "its address is not enough" in message["output"]["error"]
     assert outside(asked_for) == []
 
@@ -171,13 +171,13 @@ def test_addresses_are_not_fetched(client: TestClient, asked_for: list[str]) -> 
 def test_files_of_the_server_are_no_uploads(
     client: TestClient, tmp_path_factory: pytest.TempPathFactory, folder: str
 ) -> None:
-    picture = FLAMINGO
+    image = FLAMINGO
     if folder == "outside":
-        picture = tmp_path_factory.mktemp("private") / "private.png"
-        picture.write_bytes(noise(16))
-        served = client.get(f"{API}/file={picture}")
+        image = tmp_path_factory.mktemp("private") / "private.png"
+        image.write_bytes(noise(16))
+        served = client.get(f"{API}/file={image}")
         assert served.status_code == 403
-    message = call(client, values(str(picture)))
+    message = call(client, values(str(image)))
     assert not message["success"]
 
 

@@ -1,4 +1,4 @@
-"""Models are loaded once, pictures encoded once, and what visitors give is checked."""
+"""Models are loaded once, images encoded once, and what visitors give is checked."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from ovseg.predictor import Predictor
 from ovseg.web.models import Models, OwnSettings
 from ovseg.web.tasks import (
     MOST_WORDS,
-    Picture,
     Task,
     Tasks,
+    Upload,
     class_names_of,
     looks_like_a_list,
     read_upload,
@@ -106,7 +106,7 @@ def test_own_settings_are_those_of_the_config(models: Models, embedded: Predicto
 
 def test_new_words_and_settings_reuse_the_encoded_picture(counting: Counting) -> None:
     tasks = tasks_of(counting)
-    picture = Picture(str(FLAMINGO), "flamingo.jpg")
+    image = Upload(str(FLAMINGO), "flamingo.jpg")
     encoded = counting.predictor.encode(FLAMINGO)
     for names, weight, threshold in (
         (WORDS, None, None),
@@ -114,34 +114,32 @@ def test_new_words_and_settings_reuse_the_encoded_picture(counting: Counting) ->
         (WORDS, 0.2, None),
         (WORDS, 0.2, 0.7),
     ):
-        answer = tasks.answer(Task(picture, "tiny", names, weight, threshold))
+        answer = tasks.answer(Task(image, "tiny", names, weight, threshold))
         expected = encoded.segment(list(names), ensemble_weight=weight, mask_threshold=threshold)
         np.testing.assert_array_equal(answer.prediction.labels, expected.labels)
         assert answer.prediction.proposals is None
     assert len(counting.encoded) == 1
-    same = tasks.answer(Task(picture, "tiny", WORDS, 0.2, 0.7))
+    same = tasks.answer(Task(image, "tiny", WORDS, 0.2, 0.7))
     assert same.prediction is answer.prediction
-    again = tasks.answer(Task(picture, "tiny", WORDS), proposals=True).prediction
+    again = tasks.answer(Task(image, "tiny", WORDS), proposals=True).prediction
     assert again.proposals is not None
     assert len(counting.encoded) == 1
 
 
 def test_so_many_pictures_stay_encoded(counting: Counting) -> None:
     tasks = tasks_of(counting, keep_encoded=1)
-    first, second = (
-        Task(Picture(str(path), path.name), "tiny", WORDS) for path in (BALL, FLAMINGO)
-    )
+    first, second = (Task(Upload(str(path), path.name), "tiny", WORDS) for path in (BALL, FLAMINGO))
     for task in (first, second, second):
-        tasks.encode(task.picture, task.model)
+        tasks.encode(task.image, task.model)
     assert len(counting.encoded) == 2
-    tasks.encode(first.picture, first.model)
+    tasks.encode(first.image, first.model)
     assert len(counting.encoded) == 3
 
 
 def test_large_pictures_are_reduced(counting: Counting, tmp_path: Path) -> None:
     Image.open(FLAMINGO).resize((300, 90)).save(tmp_path / "wide.png")
     tasks = tasks_of(counting, max_side=150)
-    answer = tasks.answer(Task(Picture(str(tmp_path / "wide.png"), "wide.png"), "tiny", WORDS))
+    answer = tasks.answer(Task(Upload(str(tmp_path / "wide.png"), "wide.png"), "tiny", WORDS))
     assert counting.encoded == [(45, 150, 3)]
     assert answer.prediction.labels.shape == (45, 150)
     image = np.asarray(Image.open(FLAMINGO))
@@ -152,15 +150,15 @@ def test_uploads_are_read_and_no_path_of_the_server_is_told(tmp_path: Path) -> N
     secret = tmp_path / "secret-place"
     secret.mkdir()
     broken = secret / "photo.png"
-    broken.write_bytes(b"no picture")
-    with pytest.raises(UserError, match=r"'photo\.png' cannot be read as a picture") as raised:
-        read_upload(Picture(str(broken), "photo.png"))
+    broken.write_bytes(b"no image")
+    with pytest.raises(UserError, match=r"'photo\.png' cannot be read as an image") as raised:
+        read_upload(Upload(str(broken), "photo.png"))
     assert "secret-place" not in str(raised.value)
     with pytest.raises(UserError, match=r"'gone\.png' does not exist") as raised:
-        read_upload(Picture(str(secret / "gone.png"), "gone.png"))
+        read_upload(Upload(str(secret / "gone.png"), "gone.png"))
     assert "secret-place" not in str(raised.value)
     np.testing.assert_array_equal(
-        read_upload(Picture(str(BALL), "ball.jpg")), np.asarray(Image.open(BALL))
+        read_upload(Upload(str(BALL), "ball.jpg")), np.asarray(Image.open(BALL))
     )
 
 
@@ -171,12 +169,12 @@ def test_uploads_are_read_and_no_path_of_the_server_is_told(tmp_path: Path) -> N
         ("../../etc/pass wd.png", "pass wd"),
         ("a$(b);c.png", "a__b__c"),
         (".png", "_png"),
-        ("", "picture"),
+        ("", "image"),
         ("ü" * 300 + ".png", "ü" * 80),
     ],
 )
 def test_names_of_results_are_safe(name: str, stem: str) -> None:
-    assert Picture("x", name).stem == stem
+    assert Upload("x", name).stem == stem
 
 
 def test_class_names_are_lines() -> None:

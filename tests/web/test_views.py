@@ -1,4 +1,4 @@
-"""What is shown of a prediction, on pictures that can be checked by eye."""
+"""What is shown of a prediction, on images that can be checked by eye."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_regions_are_opaque_at_their_outlines() -> None:
     right, left = (mask for mask, _ in regions.masks)
     row = [1, *[0.25] * 19]
     np.testing.assert_array_equal(right[10], [0] * 20 + row)
-    # where the picture ends there is no outline
+    # where the image ends there is no outline
     np.testing.assert_array_equal(left[0], [0.25] * 9 + [1] + [0] * 30)
     assert right.dtype == np.float32
     solid = coloured_regions(halves(), 1.0).masks[0][0]
@@ -88,10 +88,10 @@ def test_cards_have_the_best_classes_of_both_branches() -> None:
         ["3", "left", "0.100", "right", "0.100"],
     ]
     assert [row[3:] for row in cards[0].best] == [["–", ""]] * 3
-    # the picture keeps its colour inside of the mask alone
-    picture = cards[0].picture
-    np.testing.assert_array_equal(picture[5, 15], [200, 10, 10])
-    assert len(set(picture[5, 1].tolist())) == 1
+    # the image keeps its colour inside of the mask alone
+    image = cards[0].image
+    np.testing.assert_array_equal(image[5, 15], [200, 10, 10])
+    assert len(set(image[5, 1].tolist())) == 1
     (card,) = proposal_cards(ProposalScores(masks[:1], None, clip[:1]), image, NAMES, 0.5)
     assert [row[1] for row in card.best] == ["–"] * 3
 

@@ -1,4 +1,4 @@
-"""Pictures for the page, and where its tests find a browser."""
+"""Images for the page, and where its tests find a browser."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ _TINY = 1e-12
 
 
 @dataclass
-class Scene:
+class EncodedScene:
     """An encoded image: regions, their masks at P pixels (Q, P), and true labels int64 (P,)."""
 
     regions: Regions
@@ -102,7 +102,7 @@ class Scored:
     labels: np.ndarray
 
 
-Finder = Callable[[OVSeg, Words, Scene], dict[str, Scored]]
+Finder = Callable[[OVSeg, Words, EncodedScene], dict[str, Scored]]
 
 
 def compete(classified: Classified, masks: Tensor) -> Scored:
@@ -112,7 +112,7 @@ def compete(classified: Classified, masks: Tensor) -> Scored:
     return Scored((pixels[-1] / (best.values + _TINY)).numpy(), best.indices.numpy())
 
 
-def off_and_on(model: OVSeg, words: Words, scene: Scene) -> dict[str, Scored]:
+def off_and_on(model: OVSeg, words: Words, scene: EncodedScene) -> dict[str, Scored]:
     """The published system, where "others" competes with a single class, and ``--reject``."""
     masks = scene.regions.masks
     plain = model.classify(scene.regions, words.plain)
@@ -131,7 +131,7 @@ def with_rest(logits: Tensor, rest: Tensor) -> Tensor:
     return torch.cat([probs[:, :count], probs[:, count:].sum(1, keepdim=True)], dim=1)
 
 
-def all_ways(model: OVSeg, words: Words, scene: Scene) -> dict[str, Scored]:
+def all_ways(model: OVSeg, words: Words, scene: EncodedScene) -> dict[str, Scored]:
     """Every way to score an image's pixels, by name."""
     regions, similarity = scene.regions, model.clip_adapter.similarity
     masks, crops = regions.masks, regions.crops
@@ -189,7 +189,7 @@ def all_ways(model: OVSeg, words: Words, scene: Scene) -> dict[str, Scored]:
 
 
 @torch.inference_mode()
-def encoded(cfg: CfgNode, model: OVSeg, name: str, count: int, cache: Path) -> list[Scene]:
+def encoded(cfg: CfgNode, model: OVSeg, name: str, count: int, cache: Path) -> list[EncodedScene]:
     """The first ``count`` images of a data set."""
     digest = hashlib.sha256(json.dumps(model_settings(cfg)).encode()).hexdigest()
     mapper = EvaluationMapper(cfg, name)
@@ -214,13 +214,18 @@ def encoded(cfg: CfgNode, model: OVSeg, name: str, count: int, cache: Path) -> l
         masks = masks[:, ::STEP, ::STEP].flatten(1)
         crops = CropFeatures(saved["features"], saved["valid"])
         regions = Regions(torch.empty(0), masks, saved["embeddings"], crops)
-        scenes.append(Scene(regions, truth[::STEP, ::STEP].flatten().astype(np.int64)))
+        scenes.append(EncodedScene(regions, truth[::STEP, ::STEP].flatten().astype(np.int64)))
     return scenes
 
 
 @torch.inference_mode()
 def look(
-    model: OVSeg, scenes: Sequence[Scene], names: Sequence[str], seed: int, count: int, by: Finder
+    model: OVSeg,
+    scenes: Sequence[EncodedScene],
+    names: Sequence[str],
+    seed: int,
+    count: int,
+    by: Finder,
 ) -> dict[str, ScoredPixels]:
     """The pixels of all images by way to score them, ``count`` names drawn and given."""
     given = np.sort(np.random.default_rng(seed).permutation(len(names))[:count])

@@ -208,7 +208,7 @@ def describe_json(content: Any) -> str:
         return COCO_INSTANCES
     if isinstance(content, dict) and "shapes" in content:
         return (
-            "a labelme file of one picture; export all as one COCO instances file, which the key "
+            "a labelme file of one image; export all as one COCO instances file, which the key "
             "coco_json reads"
         )
     if isinstance(content, list) and content and isinstance(content[0], dict):

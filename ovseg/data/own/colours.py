@@ -18,7 +18,7 @@ from .truth import Decoded, Truth, decode_codes
 
 @dataclass(frozen=True)
 class ColourMap(Truth):
-    """A picture whose colours stand for classes.
+    """An image whose colours stand for classes.
 
     Attributes:
         label_of: red * 65536 + green * 256 + blue -> class, or the ignored label for the colour

@@ -55,7 +55,7 @@ _FORMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("labels", "classes"),
         ("ignore_value", "image_ext", "label_ext", "label_suffix"),
     ),
-    # pictures to segment
+    # images to segment
     "images": (("classes",), ("image_ext",)),
 }
 _ALWAYS = ("name", "images")
@@ -70,7 +70,7 @@ class Description:
         file: the yaml file.
         name: of the data set.
         form: the key that its form of ground truth is known by; "images": there is none.
-        images: the pictures.
+        images: the images.
         truth: folder, list of files or JSON file of the ground truth; None: there is none.
         words: of each class its name, then its synonyms.
         label_of: number, colour or category id in the ground truth -> class, or the ignored label.

@@ -1,4 +1,4 @@
-"""Which pictures a data set has, and which label map belongs to which.
+"""Which images a data set has, and which label map belongs to which.
 
 Names are compared in Unicode's composed form, since archives made on a Mac hold accents as letters
 of their own; endings without regard to case.
@@ -23,11 +23,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ImageFiles:
-    """The pictures of a data set.
+    """The images of a data set.
 
     Attributes:
         source: a folder, or a text file with a path a line, relative to that file's folder.
-        ending: of the pictures in a folder, without its dot.
+        ending: of the images in a folder, without its dot.
         hint: ends messages; says what to correct.
     """
 
@@ -43,10 +43,10 @@ class ImageFiles:
         """
         if self.source.is_dir():
             return list(files_by_stem(self.source, self.ending, self.hint).values())
-        return read_list(self.source, self.hint)
+        return read_paths(self.source, self.hint)
 
     def find(self, name: str) -> Path:
-        """The picture that a JSON file calls ``name``: maybe with folders of another machine.
+        """The image that a JSON file calls ``name``: maybe with folders of another machine.
 
         Returns:
             Its path; where it is not there, the path that it should have.
@@ -59,7 +59,7 @@ class ImageFiles:
     @cached_property
     def _by_name(self) -> dict[str, Path]:
         if not self.source.is_dir():
-            return {normal(path.name): path for path in read_list(self.source, self.hint)}
+            return {normal(path.name): path for path in read_paths(self.source, self.hint)}
         return {
             normal(Path(root, name).relative_to(self.source).as_posix()): Path(root, name)
             for root, _, names in os.walk(self.source)
@@ -120,7 +120,7 @@ def _instead(folder: Path) -> str:
     ) + ")"  # fmt: skip
 
 
-def read_list(file: Path, hint: str) -> list[Path]:
+def read_paths(file: Path, hint: str) -> list[Path]:
     """The paths that a text file lists, one a line; blank lines do not count.
 
     Raises:
@@ -142,10 +142,10 @@ def read_list(file: Path, hint: str) -> list[Path]:
 
 
 def images_by_stem(images: ImageFiles) -> dict[str, Path]:
-    """The pictures by normal name, for labels that are found by it.
+    """The images by normal name, for labels that are found by it.
 
     Raises:
-        UserError: two pictures have one name.
+        UserError: two images have one name.
     """
     found: dict[str, Path] = {}
     for path in images.paths():
@@ -181,14 +181,14 @@ class LabelFiles:
             UserError: nothing fits.
         """
         if not self.source.is_dir():
-            pictures, labels = images.paths(), read_list(self.source, images.hint)
-            if images.source.is_dir() or len(pictures) != len(labels):
+            paths, labels = images.paths(), read_paths(self.source, images.hint)
+            if images.source.is_dir() or len(paths) != len(labels):
                 raise UserError(
                     f"{self.source} lists {len(labels)} label maps; images must be a list of as "
-                    f"many, line by line, and {images.source} holds {len(pictures)}"
+                    f"many, line by line, and {images.source} holds {len(paths)}"
                 )
             check_lossless(labels)
-            return list(zip(pictures, labels, strict=True))
+            return list(zip(paths, labels, strict=True))
         by_stem = images_by_stem(images)
         found = files_by_stem(self.source, self.ending, images.hint, self.suffix)
         if not by_stem.keys() & found.keys():
@@ -218,7 +218,7 @@ class LabelFiles:
 
 
 def check_lossless(paths: Iterable[Path]) -> None:
-    """Refuse label maps with an ending of lossy pictures.
+    """Refuse label maps with an ending of lossy images.
 
     Raises:
         UserError: names the first.

@@ -103,7 +103,7 @@ def smallest_type(ignore_label: int) -> type[np.generic]:
 def decode_codes(
     codes: np.ndarray, label_of: Mapping[int, int], ignore_label: int, name: Callable[[int], str]
 ) -> Decoded:
-    """The label map of a picture with one code a pixel.
+    """The label map of an image with one code a pixel.
 
     Args:
         codes: integer (H, W), a value or the number of a colour.

@@ -2,7 +2,7 @@
 
 The class counts from 0, x and y are shares of the image's width and height. An image without a text
 file has no objects. The format is read here, not by a library: it is one split of a line, while
-packages that read it (supervision, ultralytics) load every picture or bring a detector along; the
+packages that read it (supervision, ultralytics) load every image or bring a detector along; the
 polygons are drawn by pycocotools, as those of COCO are.
 """
 
@@ -27,7 +27,7 @@ class YoloPolygons(Truth):
     """The text file of one image.
 
     Attributes:
-        image: path of the picture, whose size the polygons are shares of.
+        image: path of the image, whose size the polygons are shares of.
         label_of: class number in the text file -> label.
         background: label of the pixels in no polygon.
         complete: whether every number without a class is refused, since ``classes`` names all.

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from ovseg.data.preparation.files import BrokenFileError
 from ovseg.errors import UserError
-from ovseg.utils.io import sweep
+from ovseg.utils.io import remove_abandoned
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def _files_in(folder: Path) -> set[Path]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         files = set(folder.iterdir())
-        sweep(folder)
+        remove_abandoned(folder)
     except OSError as error:
         raise UserError(f"{folder} cannot be written ({error.strerror}); check --root") from error
     return files

@@ -1,4 +1,4 @@
-"""Pictures of more than 8 bits a channel, as 8 bits: by the range that they declare or use.
+"""Images of more than 8 bits a channel, as 8 bits: by the range that they declare or use.
 
 A camera's 12 bits in a file of 16, or a measurement of 32, would be black if the file's own depth
 were taken for its range.
@@ -38,7 +38,7 @@ def is_deep(image: Image.Image) -> bool:
 
 
 def deep_values(image: Image.Image, path: Path | None) -> np.ndarray:
-    """The numbers of a deep picture: (H, W), or (H, W, 3 or 4) RGB, of the file's own type."""
+    """The numbers of a deep image: (H, W), or (H, W, 3 or 4) RGB, of the file's own type."""
     tags = getattr(image, "tag_v2", {})
     image.load()  # finds out whether it is whole
     if image.mode.startswith(("I", "F")):
@@ -103,7 +103,7 @@ def tiff_tags(path: Path) -> Mapping[int, Any]:
 
 
 def declared_top(image: Image.Image, path: Path | None) -> int | None:
-    """The largest number that a picture may hold by its own word; None: it does not say."""
+    """The largest number that an image may hold by its own word; None: it does not say."""
     if image.format in _SPREAD:
         return 65535
     if image.format == "PNG" and path is not None:
@@ -197,7 +197,7 @@ def _tell(name: str, largest: float, declared: int | None) -> None:
     says = f"declares {declared}" if declared is not None else "declares no range"
     logger.warning(
         "%s: more than 8 bits a channel. It %s, so that its largest number, %g, is shown as 255.",
-        name or "a picture", says, largest,
+        name or "an image", says, largest,
     )  # fmt: skip
 
 

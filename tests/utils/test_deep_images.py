@@ -1,4 +1,4 @@
-"""Pictures of more than 8 bits a channel: by what they declare, or by what they hold."""
+"""Images of more than 8 bits a channel: by what they declare, or by what they hold."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from ovseg.errors import UserError
-from ovseg.utils import deep_pictures
-from ovseg.utils.deep_pictures import to_8_bit
+from ovseg.utils import deep_images
+from ovseg.utils.deep_images import to_8_bit
 from ovseg.utils.images import read_image, rgb_array
 
 RNG = np.random.default_rng(0)
@@ -75,7 +75,7 @@ TWELVE[0, 0], TWELVE[0, 1] = 4000, 0
 
 @pytest.fixture(autouse=True)
 def nothing_told(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    monkeypatch.setattr(deep_pictures, "_told", set())
+    monkeypatch.setattr(deep_images, "_told", set())
     caplog.set_level(logging.INFO)
 
 
@@ -175,7 +175,7 @@ def test_opacity_of_16_bits_is_laid_over_white(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_image(tmp_path / "b.tif"), opaque)
 
 
-def test_deep_pictures_are_turned_upright(tmp_path: Path) -> None:
+def test_deep_images_are_turned_upright(tmp_path: Path) -> None:
     values = (np.arange(18).reshape(2, 3, 3) * 3855).astype(np.uint16)
     turned = np.rot90(colours(values, 65535), -1)
     exif = Image.Exif()
@@ -208,7 +208,7 @@ def test_black_stays_black_and_bands_are_the_whole(monkeypatch: pytest.MonkeyPat
     values = RNG.integers(0, 65536, (40, 3, 3)).astype(np.uint16)
     values[0] = 65535
     for numbers in (1, 20, 10_000):
-        monkeypatch.setattr(deep_pictures, "_BAND", numbers)
+        monkeypatch.setattr(deep_images, "_BAND", numbers)
         np.testing.assert_array_equal(to_8_bit(values), colours(values, 65535))
 
 
@@ -223,7 +223,7 @@ def test_broken_ones_are_named(tmp_path: Path) -> None:
     for name in ("a.png", "a.tif"):
         path = tmp_path / name
         path.write_bytes(path.read_bytes()[:9000])
-        with pytest.raises(UserError, match=rf"{name}' cannot be read as a picture"):
+        with pytest.raises(UserError, match=rf"{name}' cannot be read as an image"):
             read_image(path)
 
 
