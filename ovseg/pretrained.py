@@ -100,7 +100,7 @@ def resolve(
                 )
         return Pretrained(given or path / CONFIG_FILE, path / WEIGHTS_FILE)
     if path.is_file():
-        return Pretrained(given or _config_for(path, use), path)
+        return Pretrained(given or config_for(path, use), path)
     raise UserError(
         f"model {text!r}: neither a known name nor a path; give {', '.join(RELEASED)}, "
         "hf://owner/name, or the path of a checkpoint or of a saved model's folder"
@@ -116,7 +116,12 @@ def _config_of(released: Released, use: str) -> str:
     return released.demo_config if use == "demo" else released.config
 
 
-def _config_for(path: Path, use: str) -> Path:
+def config_for(path: Path, use: Literal["demo", "evaluation"]) -> Path:
+    """The config of a checkpoint: the one beside it, or that of a released file.
+
+    Raises:
+        UserError: there is none.
+    """
     beside = path.with_name(CONFIG_FILE)
     if beside.is_file():
         return beside
@@ -124,7 +129,7 @@ def _config_for(path: Path, use: str) -> Path:
         return config_path(_config_of(released_as(path.name), use))
     raise UserError(
         f"model {str(path)!r}: a checkpoint does not say its config, and there is no {CONFIG_FILE} "
-        "beside it; give config, for example configs/ovseg_swinB_vitL_demo.yaml"
+        "beside it; give its config (config=, --config-file), for example configs/ovseg_swinB_vitL_demo.yaml"
     )
 
 

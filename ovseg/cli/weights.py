@@ -218,7 +218,7 @@ def export_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--config-file", type=Path, metavar="FILE",
         help="of --safetensors: the checkpoint's config; default: config.yaml beside it, which "
-        "train_net.py leaves there",
+        "train_net.py leaves there, or that of a released checkpoint",
     )  # fmt: skip
     parser.add_argument(
         "--precision", choices=["fp16", "fp32"], default="fp16", help="of the weights written"

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ovseg.config import setup_cfg
 from ovseg.errors import UserError
-from ovseg.pretrained import CONFIG_FILE, save_pretrained
+from ovseg.pretrained import config_for, save_pretrained
 from ovseg.released import WEIGHTS_FILE
 from ovseg.utils.checkpoint_files import read_checkpoint
 from ovseg.utils.write_checkpoint import halved, write_checkpoint
@@ -46,7 +46,8 @@ def export_folder(source: Path, folder: Path, config: Path | None, *, half: bool
     Args:
         source: the checkpoint.
         folder: made if it is not there.
-        config: of the checkpoint; None: the ``config.yaml`` that training left beside it.
+        config: of the checkpoint; None: the ``config.yaml`` that training left beside it, or that of
+            a released file.
         half: write float32 as float16.
 
     Returns:
@@ -56,10 +57,5 @@ def export_folder(source: Path, folder: Path, config: Path | None, *, half: bool
         UserError: ``source`` or its config is missing or cannot be used.
     """
     weights = _weights_of(source)
-    config = config or source.with_name(CONFIG_FILE)
-    if not config.is_file():
-        raise UserError(
-            f"there is no {str(config)!r}; give the config of the checkpoint by --config-file"
-        )
-    save_pretrained(setup_cfg(config), weights, folder, half=half)
+    save_pretrained(setup_cfg(config or config_for(source, "evaluation")), weights, folder, half=half)
     return (folder / WEIGHTS_FILE).stat().st_size

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from conftest import ROOT
 from detectron2.modeling import build_model
 
 from ovseg.config import setup_cfg
@@ -46,7 +47,7 @@ def test_a_folder_for_the_hub(small_model, small_config, tmp_path, capsys):
     source, folder = tmp_path / "model_final.pth", tmp_path / "folder"
     with pytest.raises(SystemExit, match="2"):
         main([str(source), "--safetensors", str(folder)])
-    assert "give the config of the checkpoint by --config-file" in capsys.readouterr().err
+    assert "there is no config.yaml beside it; give its config" in capsys.readouterr().err
     assert not folder.exists()
     (tmp_path / "config.yaml").write_text(cfg.dump())  # as train_net.py does
     main([str(source), "--safetensors", str(folder), "--precision", "fp32"])
@@ -56,6 +57,13 @@ def test_a_folder_for_the_hub(small_model, small_config, tmp_path, capsys):
     OVSegCheckpointer(again, cfg=again_cfg, trained=True).load(again_cfg.MODEL.WEIGHTS)
     for key, value in model.state_dict().items():
         assert torch.equal(again.state_dict()[key], value)
+
+
+def test_a_released_file_needs_no_config(tmp_path):
+    main([str(ROOT / "resources" / "ovseg_tiny.pth"), "--safetensors", str(tmp_path / "tiny")])
+    cfg = setup_cfg(resolve(tmp_path / "tiny").config)
+    assert cfg.MODEL.BACKBONE.NAME == setup_cfg(ROOT / "configs/ovseg_tiny.yaml").MODEL.BACKBONE.NAME
+    assert cfg.MODEL.META_ARCHITECTURE == "OVSeg"
 
 
 def test_what_to_write_has_to_be_said(tmp_path, capsys):
