@@ -129,7 +129,8 @@ def config_for(path: Path, use: Literal["demo", "evaluation"]) -> Path:
         return config_path(_config_of(released_as(path.name), use))
     raise UserError(
         f"model {str(path)!r}: a checkpoint does not say its config, and there is no {CONFIG_FILE} "
-        "beside it; give its config (config=, --config-file), for example configs/ovseg_swinB_vitL_demo.yaml"
+        "beside it; give its config (config=, --config-file), for example "
+        "configs/ovseg_swinB_vitL_demo.yaml"
     )
 
 

@@ -7,12 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from tabulate import tabulate
 
 from open_clip_training.ablation.recipes import BASELINE, DEPTH, RECIPES
-from ovseg.utils.io import atomic_path
+from ovseg.evaluation.figures import new_figure, save_figure
 
 COLUMNS = ("all", "seen", "unseen")
 #: results of one recipe, one for each seed
@@ -108,8 +106,7 @@ def _depths(results: Results) -> list[list[str]]:
 def draw_chart(results: Results, path: Path) -> None:
     """Bars of the rows of Table 3: ensemble and CLIP alone, mean and spread over the seeds."""
     names = (BASELINE, *_ADAPTATION)
-    figure = Figure(figsize=(11, 5.4), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(11, 5.4, dpi=110)
     for axes, kind, title in zip(
         figure.subplots(1, 2, sharex=True, sharey=True),
         ("ensemble", "clip"),
@@ -128,5 +125,4 @@ def draw_chart(results: Results, path: Path) -> None:
         axes.grid(axis="x", alpha=0.3)
     axes.invert_yaxis()
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=110)
+    save_figure(figure, path)

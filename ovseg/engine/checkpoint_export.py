@@ -46,8 +46,8 @@ def export_folder(source: Path, folder: Path, config: Path | None, *, half: bool
     Args:
         source: the checkpoint.
         folder: made if it is not there.
-        config: of the checkpoint; None: the ``config.yaml`` that training left beside it, or that of
-            a released file.
+        config: of the checkpoint; None: the ``config.yaml`` that training left beside it, or that
+            of a released file.
         half: write float32 as float16.
 
     Returns:
@@ -57,5 +57,6 @@ def export_folder(source: Path, folder: Path, config: Path | None, *, half: bool
         UserError: ``source`` or its config is missing or cannot be used.
     """
     weights = _weights_of(source)
-    save_pretrained(setup_cfg(config or config_for(source, "evaluation")), weights, folder, half=half)
+    cfg = setup_cfg(config or config_for(source, "evaluation"))
+    save_pretrained(cfg, weights, folder, half=half)
     return (folder / WEIGHTS_FILE).stat().st_size

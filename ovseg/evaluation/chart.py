@@ -7,11 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from ovseg.evaluation.confusion import scores
-from ovseg.utils.io import atomic_path
+from ovseg.evaluation.figures import new_figure, save_figure
 
 # of more classes than this the best and the worst half as many each are shown
 _MAX_BARS = 40
@@ -44,8 +42,7 @@ def write_chart(
         shown = np.concatenate([ranked[: _MAX_BARS // 2], ranked[-_MAX_BARS // 2 :]])
     cells = _most_mistaken(confusion, ranked)
     height = 2.0 + 0.26 * max(len(shown), 1.3 * len(cells), 8)
-    figure = Figure(figsize=(16, height), dpi=100, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(16, height, dpi=100)
     figure.suptitle(f"{title}: mIoU {100 * result.miou:.2f} %", color=_INK, fontsize=14)
     bars, matrix = figure.subplots(1, 2, width_ratios=(2, 3))
     _draw_bars(bars, names[shown], 100 * result.iou[shown], len(ranked))
@@ -53,8 +50,7 @@ def write_chart(
         _draw_matrix(matrix, names[cells], _shares(confusion, cells))
     else:  # no pixel of a class
         matrix.set_axis_off()
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png")
+    save_figure(figure, path)
 
 
 def _short(name: str) -> str:

@@ -9,12 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from tabulate import tabulate
 
 from ovseg.evaluation.ensemble_grid import Grid, GridScores, mean_scores
+from ovseg.evaluation.figures import new_figure, save_figure
 from ovseg.utils.io import atomic_path
 
 
@@ -143,10 +141,10 @@ def _table(result: GridScores, grid: Grid, halves: bool) -> str:
 
 def write_heat_map(path: Path, result: GridScores, grid: Grid) -> None:
     """Write a PNG: a cell a point, its mIoU in it, the best one framed."""
+    from matplotlib.patches import Rectangle
+
     rows, columns = grid.shape
-    size = (2.4 + 0.72 * columns, 1.7 + 0.5 * rows)
-    figure = Figure(figsize=(max(size[0], 5.2), size[1]), dpi=130, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(max(2.4 + 0.72 * columns, 5.2), 1.7 + 0.5 * rows, dpi=130)
     axes: Any = figure.subplots()
     values = result.reporting
     image = axes.imshow(values, cmap="viridis", aspect="auto", origin="lower")
@@ -163,5 +161,4 @@ def write_heat_map(path: Path, result: GridScores, grid: Grid) -> None:
     axes.set_ylabel("mask threshold")
     axes.set_title(f"{result.name}: mIoU in %", fontsize=11)
     figure.colorbar(image, ax=axes)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png")
+    save_figure(figure, path)

@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from tabulate import tabulate
 
 from ovseg.evaluation.confusion import NO_CLASS, most_confused
+from ovseg.evaluation.figures import new_figure, save_figure
 from ovseg.evaluation.report import Report
 from ovseg.utils.io import atomic_path
 
@@ -214,8 +213,7 @@ def _table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
 
 def write_analysis_chart(path: Path, analysis: Analysis) -> None:
     """Write a PNG: mIoU of every setting by group of classes, and recall over IoU."""
-    figure = Figure(figsize=(15, 5.6), dpi=110, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(15, 5.6, dpi=110)
     axes: Any = figure.subplots(1, 2, width_ratios=(3, 2))
     bars, curves = axes
     shown = [key for key in _SCORES if any(key in means for means in analysis.means.values())]
@@ -243,5 +241,4 @@ def write_analysis_chart(path: Path, analysis: Analysis) -> None:
     for part in axes:
         part.legend(frameon=False, loc="best")
         part.spines[["top", "right"]].set_visible(False)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png")
+    save_figure(figure, path)

@@ -263,7 +263,8 @@ import torch
 from torchvision.ops import roi_align
 import open_clip
 import detectron2.modeling
-names = "torch._dynamo", "torch._dynamo.utils", "timm", "transformers"
+import ovseg.predictor
+names = "torch._dynamo", "torch._dynamo.utils", "timm", "transformers", "matplotlib", "pandas"
 assert not [name for name in names if name in sys.modules]
 image = torch.arange(64.0).view(1, 1, 8, 8)
 pooled = roi_align(image, [torch.tensor([[0.0, 0.0, 8.0, 8.0]])], 2, aligned=True)
