@@ -37,15 +37,16 @@ install: $(INSTALLED)  ## create .venv and install OVSeg and detectron2 into it
 
 install-dev: $(INSTALLED_DEV)  ## the same, with what lint and tests need
 
-demo: $(INSTALLED)  ## segment the sample pictures with the embedded model
+demo: $(INSTALLED)  ## segment the sample images with the embedded model
 	$(BIN)/python demo.py --class-names $(DEMO_WORDS) --input $(DEMO_INPUT) --output $(DEMO_OUTPUT)
 	@echo "The results are in $(DEMO_OUTPUT)"
 
 test: lint types  ## lint, types and all tests but those in a browser
 	$(BIN)/python -m pytest -m 'not browser' $(PYTEST_ARGS)
 
-test-fast: $(INSTALLED_DEV)  ## the tests that take no more than seconds each
-	$(BIN)/python -m pytest -m 'not slow and not browser' $(PYTEST_ARGS)
+# one thread: the models in these tests are too small to share
+test-fast: $(INSTALLED_DEV)  ## the quick tests, in a minute or two: nothing that trains or evaluates
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not slow and not browser' $(PYTEST_ARGS)
 
 test-browser: $(INSTALLED_DEV) $(INSTALLED_WEB)  ## the web page, in Chromium or Chrome where one is installed
 	$(BIN)/python -m pytest -m browser $(PYTEST_ARGS) tests/web tests/results

@@ -140,7 +140,8 @@ def said(capsys: pytest.CaptureFixture[str]) -> list[str]:
     return [line for line in lines if line.startswith("error: ")]
 
 
-#: files whose tests train, evaluate or start processes, and so are left out of `make test-fast`
+#: files whose tests train, evaluate, build large models or start processes; `make test-fast` leaves
+#: them out
 SLOW_FILES = frozenset(
     {
         "cli/test_analyze.py", "cli/test_install_detectron2.py", "cli/test_main.py",
@@ -162,7 +163,8 @@ SLOW_FILES = frozenset(
         "open_clip_training/pretraining/test_pretraining.py",
         "open_clip_training/test_clip_scripts.py", "test_documented_python.py",
         "test_embedded.py", "test_notebook.py", "test_wheel.py", "tools/test_export_checkpoint.py",
-        "tools/test_make_sample_archives.py", "tools/test_swap_clip_weights.py",
+        "tools/test_convert_tools.py", "tools/test_make_sample_archives.py",
+        "tools/test_swap_clip_weights.py",
         "utils/test_downloads.py", "video/test_videos.py", "web/test_page.py",
     }
 )  # fmt: skip

@@ -255,6 +255,7 @@ def test_mistakes_are_answered(predictor: Predictor, picture: np.ndarray) -> Non
 
 def test_several_views_have_no_segments(small_config, small_model, picture: np.ndarray) -> None:
     opts = ("TEST.SLIDING_WINDOW", "True", "TEST.SLIDING_TILE_SIZE", "64")
+    opts += ("INPUT.MIN_SIZE_TEST", "96")
     predictor = Predictor(small_config(*opts), small_model(*opts))
     with pytest.raises(UserError, match="proposals of one view"):
         predictor.encode(picture).panoptic(["cat"])

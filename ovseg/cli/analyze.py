@@ -73,7 +73,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         args = build_parser().parse_args(argv)
         for option, value in (("--limit", args.limit), ("--worst", args.worst)):
             if value is not None and value < (option == "--limit"):
-                raise UserError(f"{option} {value} is too small; leave it out")
+                least = int(option == "--limit")
+                raise UserError(f"{option} {value} is too small; give {least} or more")
         check_command(args)
         check_output_folder(args.output, "--output")
 

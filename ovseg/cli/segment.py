@@ -23,7 +23,6 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from ovseg.cli.found_images import FoundImages, find_images
 from ovseg.cli.model_choice import (
     about_model,
     add_model,
@@ -36,6 +35,7 @@ from ovseg.cli.options import add_opts, add_proposals
 from ovseg.cli.segment_run import SegmentRun, finish
 from ovseg.cli.windows import check_display
 from ovseg.errors import Parser, UserError, cli_errors
+from ovseg.found_images import FoundImages, find_images
 from ovseg.results.files import ResultPaths, is_done, plan_outputs
 from ovseg.results.formats import DEFAULT_FORMATS, FORMATS, SUMMARY, read_formats
 

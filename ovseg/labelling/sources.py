@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from ovseg.errors import UserError
-from ovseg.utils.found_images import find_images
+from ovseg.found_images import find_images
 from ovseg.utils.images import IMAGE_SUFFIXES
 
 _TAR = (".tar", ".tar.gz", ".tgz")

@@ -20,9 +20,9 @@ from ovseg.errors import UserError
 from ovseg.labelling.output import Output
 from ovseg.labelling.plan import Shard
 from ovseg.labelling.reading import SourcePicture, read_pictures
-from ovseg.mask_formats import run_lengths
 from ovseg.prediction import Prediction
 from ovseg.predictor import Predictor
+from ovseg.results.coco import run_lengths
 from ovseg.utils.digests import digest
 from ovseg.vocabulary import Vocabulary
 

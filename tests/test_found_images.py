@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from ovseg.cli.found_images import find_images
 from ovseg.errors import UserError
+from ovseg.found_images import find_images
 
 
 @pytest.fixture
