@@ -67,7 +67,7 @@ def _of_path(given: str, recursive: bool) -> list[str]:
     found = find_images([given], recursive)
     if found.errors:
         hint = "; for tar or Parquet files give a pattern such as 'FOLDER/*.tar'"
-        raise UserError(found.errors[0] + (hint if "holds no pictures" in found.errors[0] else ""))
+        raise UserError(found.errors[0] + (hint if "holds no images" in found.errors[0] else ""))
     return [str(path.absolute()) for path in found.images]
 
 

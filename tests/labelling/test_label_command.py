@@ -70,7 +70,7 @@ def test_rows_say_what_the_predictor_says(
     ]  # fmt: skip
     assert [Path(row["source"]) for row in rows] == sorted(photos.iterdir())
     broken = rows.pop(3)
-    assert "picture_002b.jpg' cannot be read as a picture" in broken["error"]
+    assert "picture_002b.jpg' cannot be read as an image" in broken["error"]
     assert broken["labels"] is None
     assert broken["segments"] == []
     for row in rows:

@@ -137,7 +137,7 @@ def test_parquet_files(paths: list[Path], tmp_path: Path) -> None:
     good, empty, broken = read(holes)
     assert good.image is not None
     assert "a cell holds NoneType" in empty.error
-    assert "cannot be read as a picture" in broken.error
+    assert "cannot be read as an image" in broken.error
 
 
 def test_shards_follow_the_row_groups(paths: list[Path], tmp_path: Path) -> None:
@@ -168,5 +168,5 @@ def test_broken_sources(name: str, content: bytes, told: str, tmp_path: Path) ->
 
 
 def test_a_folder_without_pictures(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"holds no pictures .*for tar or Parquet files give"):
+    with pytest.raises(UserError, match=r"holds no images .*for tar or Parquet files give"):
         read(tmp_path)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import io
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import yaml
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import MetadataCatalog
 from labelling_world import WORDS
 from PIL import Image
 from tiny_world import CONFIGS, tiny_opts, write_clip
@@ -24,18 +23,11 @@ from ovseg.data.own.registration import register_custom
 from ovseg.errors import UserError
 from ovseg.utils.io import write_json
 
+pytestmark = pytest.mark.usefixtures("forget_data_sets")
+
 # 2 x 4 pixels: grass that is sure, walls that are not, one pixel of water, one of no class
 LABELS = np.array([[0, 0, 1, 1], [0, 0, 2, 255]], np.uint8)
 SCORES = np.array([[0.9, 0.9, 0.2, 0.6], [0.8, 0.3, 0.7, 0.0]])
-
-
-@pytest.fixture(autouse=True)
-def _forget_data_sets() -> Iterator[None]:
-    known = set(DatasetCatalog.list())
-    yield
-    for name in set(DatasetCatalog.list()) - known:
-        DatasetCatalog.remove(name)
-        MetadataCatalog.remove(name)
 
 
 def png(values: np.ndarray) -> bytes:
