@@ -37,6 +37,7 @@ from ovseg.errors import UserError
 from ovseg.picture_input import Picture, is_one_picture, picture_array, read_ahead
 from ovseg.prediction import Prediction
 from ovseg.structures import GivenProposals
+from ovseg.utils.images import allow_megapixels
 
 
 class Predictor:
@@ -61,6 +62,7 @@ class Predictor:
             cfg.merge_from_list(speed_opts(speed))
             cfg.freeze()
         self.cfg = cfg
+        allow_megapixels(cfg.INPUT.MAX_MEGAPIXELS)
         if model is None:
             if not cfg.MODEL.WEIGHTS:
                 raise UserError("MODEL.WEIGHTS is empty; give the path of a trained checkpoint")

@@ -130,10 +130,12 @@ def evaluation_config(args: argparse.Namespace) -> CfgNode:
     from ovseg.config import setup_cfg
     from ovseg.data.own.registration import register_custom
     from ovseg.engine.checks import check_evaluation, check_single_view, check_weights
+    from ovseg.utils.images import allow_megapixels
 
     opts: list[Any] = speed_opts(args.speed)
     opts += ["TEST.LOAD_PROPOSALS", args.load_proposals] if args.load_proposals else []
     cfg = setup_cfg(args.config_file, [*opts, *args.opts])
+    allow_megapixels(cfg.INPUT.MAX_MEGAPIXELS)
     register_custom(cfg.DATASETS.CUSTOM)
     check_weights(cfg.MODEL.WEIGHTS)
     # their results have a place each, by name

@@ -98,6 +98,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
     from ovseg.config import setup_cfg
     from ovseg.data.datasets import ignore_label
     from ovseg.data.own.registration import register_custom
+    from ovseg.utils.images import allow_megapixels
 
     opts: list[Any] = []
     if args.dataset:
@@ -112,6 +113,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
         folder = getattr(args, option)
         opts += [f"TEST.{option.upper()}", folder] if folder else []
     cfg = setup_cfg(args.config_file, [*opts, *args.opts])
+    allow_megapixels(cfg.INPUT.MAX_MEGAPIXELS)
     register_custom(cfg.DATASETS.CUSTOM)
     return cfg
 

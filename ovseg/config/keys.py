@@ -36,6 +36,9 @@ def _add_input(cfg: CN) -> None:
     cfg.INPUT.CROP.SINGLE_CATEGORY_MAX_AREA = 1.0
     # training images are padded to this size (both sides); < 1: only to the batch's largest
     cfg.INPUT.SIZE_DIVISIBILITY = -1
+    # images and label maps of more megapixels are refused: a small file can fill the memory.
+    # 0: as the environment variable OVSEG_MAX_MEGAPIXELS says, or 179
+    cfg.INPUT.MAX_MEGAPIXELS = 0.0
     # published keys that thin out the training images of each class; all are used, others refused
     cfg.DATASETS.SAMPLE_PER_CLASS = -1
     cfg.DATASETS.SAMPLE_SEED = 0

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ovseg.errors import UserError
-from ovseg.utils.images import open_image
+from ovseg.utils.images import open_image, why_unreadable
 
 #: endings of files that lose what is written into them
 LOSSY = frozenset({"jpg", "jpeg", "jpe", "jfif", "webp", "jp2", "avif", "heic", "heif"})
@@ -157,7 +157,8 @@ def _read(path: str | os.PathLike[str], mode: str | None = None) -> np.ndarray:
     except FileNotFoundError as error:
         raise UnreadableTruth(f"label map {os.fspath(path)} is missing") from error
     except (OSError, SyntaxError, ValueError) as error:
-        raise UnreadableTruth(f"label map {os.fspath(path)} cannot be read ({error})") from error
+        reason = why_unreadable(error, path)
+        raise UnreadableTruth(f"label map {os.fspath(path)} cannot be read ({reason})") from error
     if lossy:
         raise UserError(
             f"label map {os.fspath(path)} is {lossy}, which changes labels; write PNG or TIFF "

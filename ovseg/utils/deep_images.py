@@ -20,20 +20,24 @@ from PIL import Image, TiffImagePlugin
 logger = logging.getLogger(__name__)
 
 # tags of TIFF
-_BITS, _PLANES = 258, 284
+_BITS, _MEANING, _CHANNELS, _PLANES = 258, 262, 277, 284
+_WHITE_IS_ZERO = 0
 _DESCRIPTION, _MAX_SAMPLE, _SAMPLE_FORMAT, _SMAX_SAMPLE = 270, 281, 339, 341
-_UNSIGNED, _SIGNED = 1, 2
+_UNSIGNED, _SIGNED, _FLOAT = 1, 2, 3
 _BITS_OF_OME = re.compile(r"\bSignificantBits=\"(\d+)\"")  # OME-TIFF's description is XML
-# Pillow spreads what is read of these formats over 16 bits
-_SPREAD = frozenset({"PPM", "JPEG2000"})
 _BAND = 1 << 22  # numbers that are worked on at once
 _told: set[str] = set()
 
 
-def is_deep(image: Image.Image) -> bool:
-    """Whether the file of an image that is not loaded yet has more than 8 bits a channel."""
+def is_deep(image: Image.Image, path: Path | None = None) -> bool:
+    """Whether the file of an image that is not loaded yet has more than 8 bits a channel.
+
+    Of several channels in a PPM or JPEG 2000 only with all 16 bits: others Pillow scales rightly.
+    """
     if image.mode.startswith(("I", "F")):
         return True
+    if image.format in _SPREAD and path is not None:
+        return _SPREAD[image.format](path) == 65535
     return any(";16" in str(tile[-1]) for tile in getattr(image, "tile", None) or [])
 
 
@@ -45,6 +49,8 @@ def deep_values(image: Image.Image, path: Path | None) -> np.ndarray:
         values = np.asarray(image)
         if image.mode == "I" and tags and _first(tags.get(_SAMPLE_FORMAT, _UNSIGNED)) != _SIGNED:
             values = values.view(np.uint32)
+        if tags.get(_MEANING) == _WHITE_IS_ZERO:
+            values = values.max(initial=0) - values
         return values
     by_opencv = opencv_values(path) if path is not None else None
     # of what does not come from a file, or not by OpenCV, Pillow has the upper 8 bits
@@ -58,14 +64,20 @@ def opencv_values(path: Path) -> np.ndarray | None:
     """
     import cv2
 
+    log = cv2.utils.logging
+    level = log.setLogLevel(log.LOG_LEVEL_SILENT)  # what is wrong is said by our errors
     try:
         values = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error:
         return None
+    finally:
+        log.setLogLevel(level)
     if values is None:
         return None
     if values.ndim == 2:
         return np.asarray(values)
+    if values.shape[2] == 2:  # grey and opacity
+        return np.asarray(values)[:, :, [0, 0, 0, 1]]
     if values.shape[2] not in {3, 4}:
         return None
     order = [2, 1, 0, 3][: values.shape[2]]
@@ -87,6 +99,19 @@ def check_planes(tags: Mapping[int, Any]) -> None:
         )
 
 
+def describe_tiff(tags: Mapping[int, Any]) -> str:
+    """What a TIFF holds that can be read by neither."""
+    bits = max(bits if isinstance(bits := tags.get(_BITS, 1), tuple) else (bits,))
+    kind = {_SIGNED: "signed ", _FLOAT: "floating-point "}.get(
+        _first(tags.get(_SAMPLE_FORMAT, _UNSIGNED)), ""
+    )
+    channels = _first(tags.get(_CHANNELS, 1))
+    return (
+        f"it is a TIFF of {channels} channel{'s' * (channels != 1)} of {kind}{bits} bits, in a "
+        "form that is not read; write 1 or 3 channels of 8 or 16 bits"
+    )
+
+
 def tiff_tags(path: Path) -> Mapping[int, Any]:
     """The tags of a TIFF that Pillow cannot read otherwise; empty for other files."""
     try:
@@ -104,8 +129,9 @@ def tiff_tags(path: Path) -> Mapping[int, Any]:
 
 def declared_top(image: Image.Image, path: Path | None) -> int | None:
     """The largest number that an image may hold by its own word; None: it does not say."""
-    if image.format in _SPREAD:
-        return 65535
+    if image.format in _SPREAD and path is not None:
+        # what is declared to use all bits need not: so it is with 16 bits of any format
+        return None if _SPREAD[image.format](path) == 65535 else 65535
     if image.format == "PNG" and path is not None:
         bits = _png_bits(path)
         return 2**bits - 1 if bits else None
@@ -134,6 +160,28 @@ def _png_bits(path: Path) -> int | None:
                 return None
             file.seek(length + 4, os.SEEK_CUR)
     return None
+
+
+def _ppm_top(path: Path) -> int:
+    """The largest number by the head of a PGM or PPM: kind, width, height, this number."""
+    with path.open("rb") as file:
+        words = re.sub(rb"#[^\n]*", b"", file.read(4096)).split()
+    # of a bitmap (P1, P4) there is none
+    return int(words[3]) if words[0] in {b"P2", b"P3", b"P5", b"P6"} else 1
+
+
+def _jpeg_2000_top(path: Path) -> int:
+    """The same by the segment SIZ, which every JPEG 2000 codestream begins with."""
+    with path.open("rb") as file:
+        head = file.read(1 << 16)
+    start = head.find(b"\xff\x4f\xff\x51")
+    if start < 0:  # after longer metadata than are ever written
+        return 0
+    return int(2 ** ((head[start + 42] & 0x7F) + 1) - 1)
+
+
+# Pillow spreads what is read of these formats over 16 bits
+_SPREAD = {"PPM": _ppm_top, "JPEG2000": _jpeg_2000_top}
 
 
 def to_8_bit(values: np.ndarray, declared: int | None = None, name: str = "") -> np.ndarray:

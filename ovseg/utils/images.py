@@ -16,6 +16,7 @@ from ovseg.utils.deep_images import (
     check_planes,
     declared_top,
     deep_values,
+    describe_tiff,
     is_deep,
     opencv_values,
     tiff_tags,
@@ -31,7 +32,8 @@ IMAGE_SUFFIXES = frozenset(
     | _HEIC
 )
 
-#: environment variable of the largest image that is read, in millions of pixels
+#: environment variable of the largest image that is read, in millions of pixels. The config key
+#: INPUT.MAX_MEGAPIXELS sets it, so that processes that a run starts have it too
 MEGAPIXELS = "OVSEG_MAX_MEGAPIXELS"
 DEFAULT_MEGAPIXELS = 179.0  # where Pillow too suspects a small file that fills the memory
 
@@ -80,13 +82,19 @@ def max_megapixels() -> float:
     return limit
 
 
+def allow_megapixels(limit: float) -> None:
+    """Read images of at most ``limit`` million pixels from now on; 0: as the environment says."""
+    if limit:
+        os.environ[MEGAPIXELS] = f"{limit:g}"
+
+
 def _check_size(path: Path, width: int, height: int) -> None:
     pixels, limit = width * height / 1e6, max_megapixels()
     if pixels > limit:
         raise UserError(
             f"image {str(path)!r} has {pixels:.1f} megapixels ({width} x {height}), more than "
-            f"the limit of {limit:g}; set the environment variable {MEGAPIXELS} to "
-            f"{pixels + 1:.0f}, or give a smaller one"
+            f"the limit of {limit:g}; set the config key INPUT.MAX_MEGAPIXELS {pixels + 1:.0f} "
+            f"(without a config the environment variable {MEGAPIXELS}), or give a smaller one"
         )
 
 
@@ -113,11 +121,18 @@ def read_image(path: str | os.PathLike[str]) -> np.ndarray:
     except UserError:
         raise
     except Exception as error:  # decoders raise nearly anything on a broken file
-        reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(
-            f"input {str(path)!r} cannot be read as an image ({reason}); "
+            f"input {str(path)!r} cannot be read as an image ({why_unreadable(error, path)}); "
             "give an intact JPEG, PNG, WebP, AVIF, TIFF or BMP file"
         ) from error
+
+
+def why_unreadable(error: Exception, path: str | os.PathLike[str]) -> str:
+    """Why an image cannot be read, without the decoder's own names."""
+    if isinstance(error, UnidentifiedImageError):
+        empty = Path(path).stat().st_size == 0
+        return "the file is empty" if empty else "it is no image of a known kind"
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _read(path: Path) -> np.ndarray:
@@ -131,6 +146,8 @@ def _read(path: Path) -> np.ndarray:
             _check_size(path, int(tags.get(256, 0)), int(tags.get(257, 0)))
             check_planes(tags)
         values = opencv_values(path) if tags else None
+        if tags and (values is None or values.dtype == np.uint8):  # of less bits than there are
+            raise ValueError(describe_tiff(tags)) from None
         if values is None:
             raise
         return _pixels(_to_rgb(Image.fromarray(to_8_bit(values, tiff_top(tags), str(path)))))
@@ -146,10 +163,11 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
         with open_image(path) as file:
             turned = file.getexif().get(ExifTags.Base.Orientation) in {5, 6, 7, 8}
             return (file.width, file.height) if turned else (file.height, file.width)
+    except UserError:
+        raise
     except Exception as error:  # as in read_image
-        reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(
-            f"input {os.fspath(path)!r} cannot be read as an image ({reason})"
+            f"input {os.fspath(path)!r} cannot be read as an image ({why_unreadable(error, path)})"
         ) from error
 
 
@@ -160,7 +178,7 @@ def rgb_array(image: Image.Image, path: Path | None = None) -> np.ndarray:
         image: whose file, if it has one, is open.
         path: of its file, if it has one; without it 16 bits in several channels become the upper 8.
     """
-    deep, form = is_deep(image), image.format
+    deep, form = is_deep(image, path), image.format
     check_planes(getattr(image, "tag_v2", {}))
     top = declared_top(image, path) if deep else None
     values = deep_values(image, path) if deep else None

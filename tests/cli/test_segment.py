@@ -50,6 +50,21 @@ def run(config: str, *args: object) -> int:
 EVALUATION, DEMO = "ovseg_swinB_vitL_bs32_120k.yaml", "ovseg_swinB_vitL_demo.yaml"
 
 
+def test_the_limit_of_megapixels_is_a_key(
+    model: list[str],
+    photos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("OVSEG_MAX_MEGAPIXELS", "179")  # put back at the end
+    given = ["--class-names", *WORDS, "--input", photos / "b.png", "--output", tmp_path / "out"]
+    assert run(EVALUATION, *given, *model, "INPUT.MAX_MEGAPIXELS", "0.005") == 2
+    said = capsys.readouterr().err
+    assert "has 0.0 megapixels (84 x 60), more than the limit of 0.005; set the config key" in said
+    assert run(EVALUATION, *given, *model, "INPUT.MAX_MEGAPIXELS", "0.006") == 0
+
+
 @pytest.mark.parametrize("config", [EVALUATION, DEMO])
 def test_published_command(
     config: str,

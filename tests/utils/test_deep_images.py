@@ -119,6 +119,75 @@ def test_a_pgm_declares_its_range_in_its_head(tmp_path: Path) -> None:
     assert abs(difference).max() <= 1  # Pillow has spread it over 16 bits
 
 
+@pytest.mark.parametrize("ending", ["pgm", "ppm", "grey.jp2", "colour.jp2"])
+def test_12_bits_in_16_of_other_formats(ending: str, tmp_path: Path) -> None:
+    path, values = tmp_path / f"a.{ending}", TWELVE
+    if ending in {"ppm", "colour.jp2"}:
+        values = np.stack([TWELVE, TWELVE[::-1], TWELVE // 2], axis=-1)
+    if ending.endswith("jp2"):
+        values = values.repeat(16, axis=0).repeat(16, axis=1)  # it takes no smaller ones
+        least_loss = [cv2.IMWRITE_JPEG2000_COMPRESSION_X1000, 1000]
+        assert cv2.imwrite(str(path), values[..., ::-1] if values.ndim == 3 else values, least_loss)
+    else:
+        kind = b"P5" if ending == "pgm" else b"P6"
+        path.write_bytes(kind + b" # made here\n5 6 65535\n" + values.astype(">u2").tobytes())
+    read = read_image(path).astype(int)
+    wanted = colours(values, 4000) if values.ndim == 3 else expected(values, 4000)
+    # compression may be off by a few of 4000
+    assert abs(read - wanted).max() <= (2 if ending.endswith("jp2") else 0)
+
+
+def test_a_ppm_of_fewer_bits_declares_its_range(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    values = np.stack([TWELVE, TWELVE[::-1], TWELVE // 2], axis=-1)
+    (tmp_path / "a.ppm").write_bytes(b"P6 5 6 8191\n" + values.astype(">u2").tobytes())
+    difference = read_image(tmp_path / "a.ppm").astype(int) - colours(values, 8191)
+    assert abs(difference).max() <= 1
+    assert caplog.records == []
+
+
+def test_grey_and_opacity_of_16_bits(tmp_path: Path) -> None:
+    opacity = np.full_like(TWELVE, 65535)
+    opacity[2] = 0
+    rows = np.stack([TWELVE, opacity], axis=-1).astype(">u2")
+    parts = {
+        b"IHDR": struct.pack(">IIBBBBB", 5, 6, 16, 4, 0, 0, 0),
+        b"IDAT": zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows)),
+        b"IEND": b"",
+    }
+    path = tmp_path / "a.png"
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(part)) + name + part + struct.pack(">I", zlib.crc32(name + part))
+        for name, part in parts.items()
+    ))  # fmt: skip
+    wanted = expected(TWELVE, 4000)
+    wanted[2] = 255
+    np.testing.assert_array_equal(read_image(path), wanted)
+
+
+def test_white_may_be_zero(tmp_path: Path) -> None:
+    path = tiff(tmp_path / "a.tif", TWELVE, t262=[0])
+    np.testing.assert_array_equal(read_image(path), expected(4000 - TWELVE, 4000))
+
+
+@pytest.mark.parametrize(
+    ("values", "what"),
+    [
+        (np.zeros((6, 5, 5), np.uint16), "5 channels of 16 bits"),
+        (np.zeros((6, 5, 2), np.uint16), "2 channels of 16 bits"),
+        (np.zeros((6, 5), np.float16), "1 channel of floating-point 16 bits"),
+    ],
+)
+def test_what_nobody_reads_is_named(
+    values: np.ndarray, what: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tiff(tmp_path / "a.tif", values)
+    with pytest.raises(UserError, match=f"it is a TIFF of {what}, in a form that is not read"):
+        read_image(path)
+    assert capfd.readouterr() == ("", "")  # OpenCV would say it in its own words too
+
+
 @pytest.mark.parametrize("kind", [np.uint32, np.int32])
 def test_integers_of_32_bits(tmp_path: Path, kind: type) -> None:
     values = RNG.integers(0, 70_001, (6, 5)).astype(kind)

@@ -11,7 +11,7 @@ from PIL import Image
 
 from ovseg.errors import UserError
 from ovseg.utils import images
-from ovseg.utils.images import open_image, read_image
+from ovseg.utils.images import image_size, open_image, read_image
 
 RGB = np.array([[[200, 10, 60], [0, 0, 0]], [[255, 255, 255], [1, 2, 3]], [[9, 9, 9], [7, 8, 9]]])
 RGB = RGB.astype(np.uint8)  # three rows, two columns
@@ -113,7 +113,8 @@ def test_the_limit_of_megapixels_and_the_way_out(
         read_image(path)
     assert str(error.value) == (
         f"image {str(path)!r} has 200.0 megapixels (20000 x 10000), more than the limit of 179; "
-        "set the environment variable OVSEG_MAX_MEGAPIXELS to 201, or give a smaller one"
+        "set the config key INPUT.MAX_MEGAPIXELS 201 (without a config the environment variable "
+        "OVSEG_MAX_MEGAPIXELS), or give a smaller one"
     )
     monkeypatch.setenv("OVSEG_MAX_MEGAPIXELS", "201")
     before = Image.MAX_IMAGE_PIXELS
@@ -133,6 +134,20 @@ def test_the_limit_of_megapixels_and_the_way_out(
         monkeypatch.setenv("OVSEG_MAX_MEGAPIXELS", text)
         with pytest.raises(UserError, match=rf"OVSEG_MAX_MEGAPIXELS '{text}': give a number"):
             read_image(path)
+
+
+def test_files_that_are_no_pictures(tmp_path: Path) -> None:
+    for name, content, reason in (
+        ("empty.jpg", b"", "the file is empty"),
+        ("page.jpg", b"<html>", "it is no image of a known kind"),
+    ):
+        path = tmp_path / name
+        path.write_bytes(content)
+        for read in (read_image, image_size):
+            with pytest.raises(UserError) as error:
+                read(path)
+            said = f"input {str(path)!r} cannot be read as an image ({reason})"
+            assert str(error.value).startswith(said)
 
 
 def test_avif_and_heic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
