@@ -8,6 +8,7 @@ from typing import Any
 
 from ovseg.errors import UserError
 
+from .class_files import read_class_file, read_label_map
 from .coco_instances import read_instances
 from .coco_panoptic import read_categories
 from .colours import parse_colour, read_colours_key
@@ -37,17 +38,18 @@ class OwnClasses:
         Raises:
             UserError: they cannot be used.
         """
+        content = _with_files_read(file, form, content)
         codes, entries = _entries(file, form, content)
         self.words = as_words(file, entries)
         self.label_of = {code: label for label, code in enumerate(codes)}
-        background = content.get("background")
+        background = content.get("background") if form != "colors" else None
         if background is not None:
             self.words, background = _with_background(file, self.words, background)
         count = len(self.words)
         self.ignore_label = 255 if count <= 255 else 65535
         if form in {"classes", "panoptic_json"}:
             self.ignore_label = _ignore_value(file, content.get("ignore_value", 255), self.words)
-        elif form == "colors" and "ignore_value" in content:
+        elif form == "colors" and content.get("ignore_value") is not None:
             self._ignore(file, parse_colour(file, "ignore_value", content["ignore_value"]), content)
         elif form == "values" and ("ignore_value" in content or 255 not in self.label_of):
             value = content.get("ignore_value", 255)
@@ -62,6 +64,27 @@ class OwnClasses:
                 "give another, or leave ignore_value out"
             )
         self.label_of[code] = self.ignore_label
+
+
+def _with_files_read(file: Path, form: str, content: Mapping[str, Any]) -> Mapping[str, Any]:
+    """``content`` with the classes and colours that it leaves to other files."""
+    if isinstance(content.get("classes"), str):
+        return {**content, "classes": read_class_file(file, content["classes"])}
+    if form != "colors":
+        return content
+    unlabelled = None
+    if isinstance(content["colors"], str):
+        colours, unlabelled = read_label_map(as_path(file, "colors", content["colors"]))
+        content = {"ignore_value": unlabelled, **content, "colors": colours}
+    if "background" in content:
+        if unlabelled is None:
+            raise UserError(
+                f"{file}: background names the label 'background' of CVAT's labelmap.txt, which is "
+                "not there; name its colour under colors"
+            )
+        colours = {**content["colors"], unlabelled: content["background"]}
+        content = {**content, "colors": colours, "ignore_value": None}
+    return content
 
 
 def _entries(file: Path, form: str, content: Mapping[str, Any]) -> tuple[Iterable[int], list[Any]]:

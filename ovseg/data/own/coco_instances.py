@@ -92,7 +92,7 @@ class InstancesFile:
         path: of the file.
         images: entries by their ids.
         annotations: entries that have a segmentation, in the file's order.
-        categories: names by id, in the file's order.
+        categories: names by id, in the file's order; without those that only hold others.
     """
 
     path: Path
@@ -161,7 +161,12 @@ def _read_once(path: Path, changed: int, size: int) -> InstancesFile:
     if found != COCO_INSTANCES:
         raise UserError(f"coco_json {path} is no COCO instances file but {found}")
     try:
-        categories = {int(entry["id"]): str(entry["name"]) for entry in content["categories"]}
+        groups = _groups_of_categories(content)
+        categories = {
+            int(entry["id"]): str(entry["name"])
+            for entry in content["categories"]
+            if entry not in groups
+        }
         for entry in content["images"]:
             int(entry["height"]), int(entry["width"]), Path(entry["file_name"])
         images = {entry["id"]: entry for entry in content["images"]}
@@ -172,10 +177,13 @@ def _read_once(path: Path, changed: int, size: int) -> InstancesFile:
         raise UserError(
             f"coco_json {path} is no COCO instances file ({error!r}); export it again"
         ) from error
-    if len(categories) < len(content["categories"]):
+    if len(categories) < len(content["categories"]) - len(groups):
         raise UserError(f"coco_json {path}: two categories have one id; give each its own")
     if len(images) < len(content["images"]):
         raise UserError(f"coco_json {path}: two images have one id; give each its own")
+    for entry in groups:
+        logger.info("%s: category %s (%s) is a group of others, and no class", path, entry["id"],
+                    entry["name"])  # fmt: skip
     boxes = len(content["annotations"]) - len(marked)
     if not marked and boxes:
         raise UserError(
@@ -185,6 +193,19 @@ def _read_once(path: Path, changed: int, size: int) -> InstancesFile:
     if boxes:
         logger.warning("%s: %d annotations are boxes alone and are left out", path, boxes)
     return InstancesFile(path, images, marked, categories)
+
+
+def _groups_of_categories(content: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Categories that others belong to, without annotations, as Roboflow writes one."""
+    above = {entry.get("supercategory") for entry in content["categories"]}
+    used = {entry.get("category_id") for entry in content["annotations"]}
+    return [
+        entry
+        for entry in content["categories"]
+        if entry.get("supercategory") == "none"
+        and entry["name"] in above
+        and entry["id"] not in used
+    ]
 
 
 def _is_marked(entry: Mapping[str, Any]) -> bool:

@@ -45,7 +45,7 @@ _FORMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "colors": (
         ("labels", "colors"),
-        ("ignore_value", "strict", "image_ext", "label_ext", "label_suffix"),
+        ("background", "ignore_value", "strict", "image_ext", "label_ext", "label_suffix"),
     ),
     "values": (
         ("labels", "values"),
