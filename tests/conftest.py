@@ -111,6 +111,14 @@ def forget_data_sets() -> Iterator[None]:
         MetadataCatalog.remove(name)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test reads or writes what the user's own runs keep."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OVSEG_HOME", str(tmp_path_factory.mktemp("home")))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _no_handlers_of_earlier_tests() -> None:
     """Logs that commands set up in earlier tests may write to streams that are closed by now."""

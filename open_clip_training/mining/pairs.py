@@ -16,7 +16,7 @@ from open_clip_training.common.images import MEAN
 from open_clip_training.common.regions import region_sizes
 from ovseg.data.mapper import resize_short_side
 from ovseg.modeling import OVSeg
-from ovseg.modeling.crops import expand_box, mask_boxes
+from ovseg.modeling.crops import expand_boxes, mask_boxes
 from ovseg.vocabulary import Vocabulary
 
 
@@ -171,8 +171,8 @@ def ground_truth_pairs(
 def _cut(
     image: np.ndarray, mask: Tensor, noun: str, score: float, expand_ratio: float
 ) -> MaskNounPair:
-    tight = mask_boxes(mask[None])[0].tolist()
-    box = expand_box(tight, expand_ratio, *image.shape[:2])
-    left, top, right, bottom = box
+    tight = mask_boxes(mask[None])
+    left, top, right, bottom = expand_boxes(tight, expand_ratio, *image.shape[:2])[0].tolist()
+    box = (left, top, right, bottom)
     inside = np.s_[top:bottom, left:right]
     return MaskNounPair(noun, score, box, image[inside], mask.cpu().numpy()[inside])

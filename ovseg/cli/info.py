@@ -14,7 +14,7 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from importlib import metadata, util
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from ovseg import __version__
 from ovseg.data.splits import ADE20K, SPLITS, Split, data_root
 from ovseg.errors import NO_DETECTRON2, Parser, cli_errors
 from ovseg.released import home
+from ovseg.utils.hardware import cpu_precisions, gpu_precisions, processor
 
 # what is reported -> distributions that bring it
 _PACKAGES = {
@@ -32,30 +33,8 @@ _PACKAGES = {
     "numpy": ("numpy",),
     "opencv": ("opencv-python", "opencv-python-headless", "opencv-contrib-python"),
 }
-# precision -> flags of x86 and of ARM processors that have instructions for it
-_CPU_FLAGS = {
-    "bf16": {"avx512_bf16", "amx_bf16", "bf16"},
-    "fp16": {"avx512_fp16", "amx_fp16", "asimdhp"},
-    "int8": {"avx512_vnni", "avx_vnni", "amx_int8", "asimddp"},
-}
-# precision -> least compute capability of a GPU that has instructions for it
-_GPU_CAPABILITIES = {"fp16": (5, 3), "int8": (6, 1), "bf16": (8, 0), "tf32": (8, 0)}
 _LINUX = sys.platform.startswith("linux")
 _VECTORS = ("avx2", "fma", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "amx_int8", "sve")
-
-
-def cpu_precisions(flags: Collection[str]) -> list[str]:
-    """The precisions that a processor has instructions for.
-
-    Args:
-        flags: as the line ``flags`` (x86) or ``Features`` (ARM) of ``/proc/cpuinfo`` has them.
-    """
-    return ["fp32", *(name for name, any_of in _CPU_FLAGS.items() if any_of & set(flags))]
-
-
-def gpu_precisions(capability: tuple[int, int]) -> list[str]:
-    """The precisions that an NVIDIA GPU of a compute capability has instructions for."""
-    return ["fp32", *(name for name, least in _GPU_CAPABILITIES.items() if capability >= least)]
 
 
 def gather() -> dict[str, Any]:
@@ -126,7 +105,7 @@ def _devices() -> list[dict[str, Any]]:
         import torch
     except ImportError as error:
         return [{"device": "none", "name": f"PyTorch cannot be imported: {error}"}]
-    name, flags = _processor()
+    name, flags = processor()
     cpu: dict[str, Any] = {
         "device": "cpu",
         "name": name,
@@ -151,20 +130,6 @@ def _devices() -> list[dict[str, Any]]:
             }
         )
     return [cpu, *gpus]
-
-
-def _processor() -> tuple[str, list[str]]:
-    """Name and flags of the processor; flags are known on Linux alone."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine(), []
-    entries: dict[str, str] = {}
-    for line in lines:
-        key, _, value = line.partition(":")
-        entries.setdefault(key.strip(), value.strip())
-    name = entries.get("model name") or platform.machine()
-    return name, (entries.get("flags") or entries.get("Features") or "").split()
 
 
 def _missing(split: Split) -> str:

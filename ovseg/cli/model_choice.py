@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ovseg.cli.lean_imports import import_libraries
-from ovseg.cli.options import add_speed
+from ovseg.cli.options import add_speed, config_opts
 from ovseg.colours import PALETTES
 from ovseg.config.first_look import check_proposals_folder, first_look
 from ovseg.config.quick import check_opts
@@ -108,7 +108,7 @@ def chosen_config(args: argparse.Namespace, opts: Sequence[str] = ()) -> CfgNode
     if not args.config_file:
         pretrained = resolve(args.model)
         args.config_file, weights = pretrained.config, pretrained.opts
-    opts = [*weights, *speed_opts(args.speed), *opts, *args.opts]
+    opts = [*weights, *speed_opts(args.speed), *opts, *config_opts(args)]
     first_look(args.config_file, opts)
     import_libraries()
     from ovseg.config import setup_cfg

@@ -28,16 +28,30 @@ def add_config_file(parser: Parser, help: str = "model config") -> None:
 
 
 def add_opts(parser: Parser, option: str = "opts") -> None:
-    """Overrides of config keys, last on the line.
+    """``--no-cache``, and overrides of config keys, last on the line; see :func:`config_opts`.
 
     Args:
         parser: to which they are added.
         option: ``opts`` without a word before them, ``--opts`` after this word.
     """
     parser.add_argument(
+        "--no-cache", action="store_true",
+        help="neither read nor write text features that are kept in $OVSEG_HOME",
+    )  # fmt: skip
+    parser.add_argument(
         option, nargs=argparse.REMAINDER, default=[], metavar="KEY VALUE",
         help="config overrides, last on the line, for instance MODEL.WEIGHTS model.pth",
     )  # fmt: skip
+
+
+def config_opts(args: argparse.Namespace) -> list[Any]:
+    """The overrides that the options of :func:`add_opts` stand for."""
+    return [*cache_opts(args), *args.opts]
+
+
+def cache_opts(args: argparse.Namespace) -> list[str]:
+    """The override that ``--no-cache`` stands for."""
+    return ["MODEL.CLIP_ADAPTER.TEXT_CACHE", "False"] if args.no_cache else []
 
 
 def add_proposals(parser: Parser, condition: str = "", save: bool = True) -> None:
@@ -134,7 +148,7 @@ def evaluation_config(args: argparse.Namespace) -> CfgNode:
 
     opts: list[Any] = speed_opts(args.speed)
     opts += ["TEST.LOAD_PROPOSALS", args.load_proposals] if args.load_proposals else []
-    cfg = setup_cfg(args.config_file, [*opts, *args.opts])
+    cfg = setup_cfg(args.config_file, [*opts, *config_opts(args)])
     allow_megapixels(cfg.INPUT.MAX_MEGAPIXELS)
     register_custom(cfg.DATASETS.CUSTOM)
     check_weights(cfg.MODEL.WEIGHTS)

@@ -25,6 +25,7 @@ from ovseg.cli.options import (
     add_proposals,
     add_speed,
     check_command,
+    config_opts,
 )
 from ovseg.config.first_look import check_output_folder
 from ovseg.config.overrides import NAME_LISTS
@@ -112,7 +113,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
     for option in ("load_proposals", "save_proposals"):
         folder = getattr(args, option)
         opts += [f"TEST.{option.upper()}", folder] if folder else []
-    cfg = setup_cfg(args.config_file, [*opts, *args.opts])
+    cfg = setup_cfg(args.config_file, [*opts, *config_opts(args)])
     allow_megapixels(cfg.INPUT.MAX_MEGAPIXELS)
     register_custom(cfg.DATASETS.CUSTOM)
     return cfg

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ovseg.cli.lean_imports import import_libraries
-from ovseg.cli.options import add_config_file, add_opts
+from ovseg.cli.options import add_config_file, add_opts, cache_opts, config_opts
 from ovseg.config.first_look import first_look
 from ovseg.config.quick import check_opts
 from ovseg.errors import Parser, UserError, cli_errors
@@ -126,28 +126,29 @@ def loaders(args: argparse.Namespace) -> dict[str, Callable[[], Predictor]]:
     found: dict[str, Callable[[], Predictor]] = {label: functools.partial(first, args)}
     for released in RELEASED.values():
         if released.path.is_file():
-            found.setdefault(released.name, functools.partial(_load, released.name))
+            found.setdefault(released.name, functools.partial(_load, released.name, args))
     return found
 
 
-def _load(name: str) -> Predictor:
+def _load(name: str, args: argparse.Namespace) -> Predictor:
     from ovseg.predictor import Predictor
 
-    return Predictor.from_pretrained(name)
+    # the overrides at the end of the command are the first model's
+    return Predictor.from_pretrained(name, opts=cache_opts(args))
 
 
 def _load_first(args: argparse.Namespace) -> Predictor:
     from ovseg.predictor import Predictor
 
     config = args.config_file or None
-    return Predictor.from_pretrained(args.model or EMBEDDED, config=config, opts=args.opts)
+    return Predictor.from_pretrained(args.model or EMBEDDED, config=config, opts=config_opts(args))
 
 
 def _load_config(args: argparse.Namespace) -> Predictor:
     from ovseg.config import setup_cfg
     from ovseg.predictor import Predictor
 
-    return Predictor(setup_cfg(args.config_file, args.opts))
+    return Predictor(setup_cfg(args.config_file, config_opts(args)))
 
 
 def _warn_of_visitors(host: str, with_password: bool) -> None:

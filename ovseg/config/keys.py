@@ -140,6 +140,8 @@ def _add_clip(cfg: CN) -> None:
     adapter.TEXT_TEMPLATES = "vild"
     # read for "predefined"; {} stands for the word
     adapter.PREDEFINED_PROMPT_TEMPLATES = ["a photo of a {}."]
+    # keep text features in $OVSEG_HOME for later processes
+    adapter.TEXT_CACHE = True
     # published key of learned text prompts, which OVSeg does not have; a path is refused
     adapter.PROMPT_CHECKPOINT = ""
     # background of a crop: "mean" (CLIP's mean colour) or "zero" (black)

@@ -11,13 +11,16 @@ from detectron2.modeling import build_backbone, build_sem_seg_head
 
 from ovseg.config import check_config
 from ovseg.errors import UserError
+from ovseg.released import home
 
-from .clip import ClipAdapter, SharedPass, build_clip, encoder_of, text_templates
+from .clip import ClipAdapter, SharedPass, TextStore, build_clip, encoder_of, text_templates
 from .criterion import SetCriterion
 from .crop_choice import CropChoice
 from .crop_encoder import CropEncoder
 from .matcher import HungarianMatcher
 from .panoptic import SegmentFinder
+
+TEXT_STORE = "text_features.sqlite3"  # in $OVSEG_HOME
 
 
 @contextmanager
@@ -57,6 +60,7 @@ def build_parts(cfg: CfgNode) -> dict[str, Any]:
         clip,
         text_templates(adapter.TEXT_TEMPLATES, adapter.PREDEFINED_PROMPT_TEMPLATES),
         mask_prompts=adapter.MASK_PROMPT_FWD,
+        text_store=TextStore(home() / TEXT_STORE) if adapter.TEXT_CACHE else None,
     )
     return {
         "backbone": backbone,

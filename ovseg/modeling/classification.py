@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
@@ -25,16 +22,12 @@ class Classification:
     crop_choice: CropChoice
     mask_threshold: float
 
-    if TYPE_CHECKING:
-
-        def _autocast(self) -> torch.autocast: ...
-
     def text(self, vocabulary: Vocabulary) -> TextEmbeddings:
         """The text embeddings of a vocabulary; known words are not encoded again."""
         words = vocabulary.words
         if not vocabulary.reject:
-            return TextEmbeddings(vocabulary, self._text_features(words))
-        features = self._text_features([*words, *background_words(words)])
+            return TextEmbeddings(vocabulary, self.clip_adapter.text_features(words))
+        features = self.clip_adapter.text_features([*words, *background_words(words)])
         own = torch.cat([features[: len(words)], features[-1:]])  # "no object" is the last
         return TextEmbeddings(vocabulary, own, features[len(words) : -1])
 
@@ -140,8 +133,3 @@ class Classification:
         clip = self.classify_crops(CropFeatures(features, valid), text)
         part = combine(None if probs is None else probs[taken], clip, weight)
         return Classified(part.class_probs, taken[part.queries])
-
-    def _text_features(self, words: Sequence[str]) -> Tensor:
-        with self._autocast():
-            features = self.clip_adapter.text_features(words)
-        return features.float()

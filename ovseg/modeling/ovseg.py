@@ -200,7 +200,7 @@ class OVSeg(Assembly, Classification, ProposalNetwork):
     def _losses(self, batched_inputs: list[Inputs]) -> dict[str, Tensor]:
         images = self._normalised(batched_inputs)
         proposals = self._proposals(images)
-        text = self._text_features(common_vocabulary(batched_inputs).names)
+        text = self.clip_adapter.text_features(common_vocabulary(batched_inputs).names)
         layers = [
             (self.clip_adapter.similarity(layer.embeddings, text), layer.mask_logits)
             for layer in (proposals, *proposals.auxiliary)

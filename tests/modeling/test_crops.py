@@ -6,7 +6,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ovseg.modeling.crops import cut_crops, expand_box, mask_boxes
+from ovseg.modeling.crops import (
+    cut_at_once,
+    cut_crops,
+    cut_one_by_one,
+    expand_boxes,
+    mask_boxes,
+)
 
 FILL = (100.0, 110.0, 120.0)
 
@@ -48,7 +54,7 @@ def test_boxes_have_exclusive_right_and_bottom():
     ],
 )
 def test_box_grows_about_its_centre_inside_the_image(box, ratio, expected):
-    assert expand_box(box, ratio, height=8, width=10) == expected
+    assert expand_boxes(torch.tensor([box]), ratio, height=8, width=10).tolist() == [list(expected)]
 
 
 def crop(masks, **kwargs):
@@ -96,3 +102,21 @@ def test_matting_weights_by_probability():
     image, crops = crop(masks, matting=True, size=(4, 4), expand_ratio=2.0)
     torch.testing.assert_close(crops.images[0, :, 1:], 0.75 * image[:, 1:])
     assert crops.images[0, :, 0, 0].tolist() == list(FILL)
+
+
+@pytest.mark.parametrize("matting", [False, True])
+def test_all_crops_at_once_equal_one_by_one(matting):
+    generator = torch.Generator().manual_seed(0)
+    image = 255 * torch.rand(3, 61, 83, generator=generator)
+    weights = torch.rand(9, 61, 83, generator=generator) * (torch.rand(9, 61, 83) > 0.3)
+    weights = weights if matting else (weights > 0).float()
+    boxes = [
+        (0, 0, 83, 61), (82, 60, 83, 61), (0, 0, 1, 61), (3, 5, 35, 37), (10, 20, 12, 60),
+        (0, 0, 32, 32), (19, 0, 83, 61), (5, 5, 8, 8), (1, 2, 65, 34),
+    ]  # fmt: skip
+    arguments = image, weights, torch.tensor(boxes), torch.tensor(FILL).view(3, 1, 1), (32, 48)
+    expected, expected_masks = cut_one_by_one(*arguments)
+    images, masks = cut_at_once(*arguments)
+    torch.testing.assert_close(masks, expected_masks, rtol=0, atol=0)
+    torch.testing.assert_close(images / 255, expected / 255, rtol=0, atol=1e-4)
+    assert images.shape == expected.shape == (9, 3, 32, 48)

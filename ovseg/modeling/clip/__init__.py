@@ -12,6 +12,7 @@ from .pixels import pixels_of
 from .region_tokens import RegionTokens
 from .shared_pass import SharedPass, region_features
 from .text import encode_tokens, text_templates
+from .text_store import TextStore
 from .visual import MaskPromptedViT
 from .weights import (
     OVSEG_PREFIX,
@@ -28,6 +29,7 @@ __all__ = [
     "MaskPromptedViT",
     "RegionTokens",
     "SharedPass",
+    "TextStore",
     "architecture_of_file",
     "architecture_of_name",
     "build_clip",

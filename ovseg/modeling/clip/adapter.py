@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from ovseg.structures import Crops
 
-from .encoder import ClipEncoder, encoder_of, word_features
+from .encoder import ClipEncoder, encoder_of, warn_of_long_words, word_features
 from .text_cache import TextCache
+from .text_store import TextStore, text_encoder_digest
 
 
 class ClipAdapter(nn.Module):
@@ -26,12 +27,14 @@ class ClipAdapter(nn.Module):
         templates: Sequence[str],
         *,
         mask_prompts: bool,
+        text_store: TextStore | None = None,
     ) -> None:
         """
         Args:
             clip_model: made by :func:`build_untrained_clip`.
             templates: of the texts; see :func:`text_templates`.
             mask_prompts: replace background patches by mask prompts.
+            text_store: keeps text features for later processes.
         """
         super().__init__()
         self.clip_model = clip_model.requires_grad_(False).eval()
@@ -43,6 +46,8 @@ class ClipAdapter(nn.Module):
         self.register_buffer("pixel_mean", 255 * torch.tensor(encoder.mean).view(1, 3, 1, 1))
         self.register_buffer("pixel_std", 255 * torch.tensor(encoder.std).view(1, 3, 1, 1))
         self.text_cache = TextCache()
+        self.text_store = text_store
+        self._digest: tuple[object, str] = (None, "")
 
     @property
     def encoder(self) -> ClipEncoder:
@@ -69,18 +74,38 @@ class ClipAdapter(nn.Module):
         return torch.cat([known, F.normalize(self.non_object_embedding, dim=-1)])
 
     def _encode_words(self, words: list[str]) -> Tensor:
-        # kept features may be used later in training, which inference tensors may not
-        with torch.inference_mode(False), torch.no_grad():
-            return word_features(self.clip_model, words, self.templates)
+        # kept features may be used later in training, which inference tensors may not; and they
+        # are the same whatever precision the images have
+        device = self.pixel_mean.device
+        with (
+            torch.inference_mode(False),
+            torch.no_grad(),
+            torch.autocast(device.type, enabled=False),
+        ):
+            if self.text_store is None:
+                return word_features(self.clip_model, words, self.templates)
+            encoder = self._encoder_digest()
+            known = self.text_store.read(encoder, words)
+            warn_of_long_words(self.clip_model, list(known), self.templates)
+            new = [word for word in words if word not in known]
+            if new:
+                features = word_features(self.clip_model, new, self.templates).cpu()
+                known.update(zip(new, features, strict=True))
+                self.text_store.write(encoder, {word: known[word] for word in new})
+            return torch.stack([known[word] for word in words]).to(device)
+
+    def _encoder_digest(self) -> str:
+        state = self._encoder_state()
+        if self._digest[0] != state:
+            self._digest = state, text_encoder_digest(self.clip_model, self.templates)
+        return self._digest[1]
 
     def _encoder_state(self) -> tuple[object, ...]:
-        """What changes with the weights of the text encoder, and with how it computes."""
-        text_weights = [
-            p for name, p in self.clip_model.named_parameters() if not name.startswith("visual.")
-        ]
-        return (
-            torch.is_autocast_enabled(text_weights[0].device.type),
-            *((p.data_ptr(), 0 if p.is_inference() else p._version) for p in text_weights),
+        """What changes with the weights of the text encoder."""
+        return tuple(
+            (p.data_ptr(), 0 if p.is_inference() else p._version)
+            for name, p in self.clip_model.named_parameters()
+            if not name.startswith("visual.")
         )
 
     def similarity(self, embeddings: Tensor, text_features: Tensor) -> Tensor:

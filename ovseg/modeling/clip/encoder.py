@@ -162,13 +162,13 @@ def word_features(model: nn.Module, words: Sequence[str], templates: Sequence[st
     Returns:
         float32 (len(words), D), of unit length.
     """
-    _warn_of_long_words(model, words, templates)
+    warn_of_long_words(model, words, templates)
     texts = [template.replace("{}", word) for word in words for template in templates]
     features = F.normalize(encode_texts(model, texts), dim=-1)
     return F.normalize(features.view(len(words), len(templates), -1).mean(dim=1), dim=-1)
 
 
-def _warn_of_long_words(model: nn.Module, words: Sequence[str], templates: Sequence[str]) -> None:
+def warn_of_long_words(model: nn.Module, words: Sequence[str], templates: Sequence[str]) -> None:
     """Name the words whose end CLIP's ordinary tokenizer cuts off."""
     tokenizer = getattr(model, "tokenizer", None)
     if tokenizer is not None and tokenizer.name:  # another one, which cuts in its own way

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any
@@ -49,6 +50,11 @@ class Tokenizer:
             self._made = self._make()
         tokens: Tensor = self._made(list(texts), context_length=self.context_length)
         return tokens
+
+    @property
+    def description(self) -> str:
+        """Tells apart tokenizers that may give other ids."""
+        return json.dumps([self.context_length, self.name, self._options, self._mode], default=str)
 
     def _make(self) -> HFTokenizer | SimpleTokenizer:
         if not self.name:
