@@ -17,7 +17,7 @@ from open_clip_training.adaptation.released import (
     FilledBackground,
     read_released,
 )
-from open_clip_training.common.tables import read_columns, read_table
+from open_clip_training.common.tables import path_below, read_columns, read_table
 from ovseg.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -134,11 +134,15 @@ def _read_table(
     if len(complete) < len(rows):
         logger.warning("%s: left out %d rows with an empty cell", path, len(rows) - len(complete))
     folder = path.parent if root is None else root
+
+    def place(name: str) -> ByteRange:
+        return ByteRange(str(path_below(folder, name, f"--train-data {path}")))
+
     return [
         StoredPair(
             row["noun"],
-            ByteRange(str(folder / row[wanted[0]])),
-            ByteRange(str(folder / row["mask"])) if masks and row.get("mask") else None,
+            place(row[wanted[0]]),
+            place(row["mask"]) if masks and row.get("mask") else None,
         )
         for row in complete
     ]
@@ -176,7 +180,8 @@ def _samples(shard: str) -> Iterator[dict[str, ByteRange]]:
     key = ""
     members: dict[str, ByteRange] = {}
     try:
-        with tarfile.open(shard) as archive:
+        # not packed, since bytes are read from where they lie
+        with tarfile.open(shard, "r:") as archive:
             for info in archive:
                 folder, _, name = info.name.rpartition("/")
                 stem, _, ending = name.partition(".")

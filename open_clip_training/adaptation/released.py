@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from open_clip_training.common.tables import read_table
+from open_clip_training.common.tables import path_below, read_table
 from ovseg.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -76,7 +76,7 @@ def read_released(path: Path, captions: str, root: Path | None) -> list[tuple[st
     if len(complete) < len(rows):
         logger.warning("%s: left out %d rows with an empty cell", path, len(rows) - len(complete))
     folder = path.parent if root is None else root
-    crops = [folder / row["filepath"] for row in complete]
+    crops = [path_below(folder, row["filepath"], f"--train-data {path}") for row in complete]
     if crops and not any(crop.is_file() for crop in crops[:_LOOKED_FOR]):
         raise UserError(
             f"--train-data {path}: {crops[0]} is not there, nor are the next ones; give "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,6 +36,26 @@ def read_table(path: Path, columns: Sequence[str], what: str) -> list[dict[str, 
                 f"tabs), and needs {' and '.join(columns)}"
             )
         return list(reader)
+
+
+def path_below(folder: Path, name: str, what: str) -> Path:
+    """A path that a table names, which has to lie in a folder; links are not looked at.
+
+    Args:
+        folder: which relative paths are relative to.
+        name: as the table has it.
+        what: names the file in messages.
+
+    Raises:
+        UserError: it leads out of the folder.
+    """
+    path = Path(os.path.normpath(folder / name))
+    if not path.is_relative_to(os.path.normpath(folder)):
+        raise UserError(
+            f"{what} names {name!r}, which lies outside of {str(folder)!r}; give --data-root, a "
+            "folder that holds all that it names"
+        )
+    return path
 
 
 def read_columns(path: Path, what: str) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import random
 from collections import Counter
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 
 from open_clip_training.common.tables import read_table
 from ovseg.errors import UserError
+from ovseg.utils.io import parse_json
 
 #: how many images must not all be missing
 IMAGES_CHECKED = 1000
@@ -82,7 +82,7 @@ def read_captions(
 
 def _read_coco(source: Path, counts: Counter[str]) -> dict[str, tuple[str, list[str]]]:
     try:
-        document: Any = json.loads(source.read_text(encoding="utf-8-sig"))
+        document: Any = parse_json(source.read_text(encoding="utf-8-sig"))
         images: dict[str, tuple[str, list[str]]] = {}
         for image in document["images"]:
             if not isinstance(image["file_name"], str):

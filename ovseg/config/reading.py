@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from ovseg.errors import UserError
+from ovseg.utils.yaml_text import check_yaml
 
 from .overrides import NAME_LISTS, split_names
 
@@ -26,6 +27,7 @@ _FILE_LISTS = frozenset({"DATASETS.CUSTOM"})
 
 # how the published yaml files write their training sizes: an expression for eval
 _EVAL_TAG = "tag:yaml.org,2002:python/object/apply:eval"
+_MOST_SIZES = 1000
 _SIZES = re.compile(
     r"\[\s*int\(\s*x\s*\*\s*([\d.]+)\s*\*\s*(\d+)\s*\)\s*for\s+x\s+in\s+range\("
     r"\s*(\d+)\s*,\s*(\d+)\s*\)\s*\]"
@@ -43,6 +45,11 @@ def _construct_sizes(loader: yaml.SafeLoader, node: yaml.Node) -> list[int]:
             f"the config asks to evaluate {value}, which is refused: write the numbers themselves"
         )
     step, size, first, last = match.groups()
+    if int(last) - int(first) > _MOST_SIZES:
+        raise UserError(
+            f"the config asks for {int(last) - int(first)} sizes of images, more than "
+            f"{_MOST_SIZES}: write the numbers themselves"
+        )
     return [int(x * float(step) * int(size)) for x in range(int(first), int(last))]
 
 
@@ -64,6 +71,16 @@ def flatten(node: CfgNode, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield from flatten(value, f"{prefix}{key}.")
 
 
+def _check_files(path: Path, seen: frozenset[Path] = frozenset()) -> None:
+    """Look at a yaml file and its bases before they are built; what is missing is told later."""
+    if path in seen or not path.is_file():
+        return
+    node = check_yaml(path.read_text(encoding="utf-8"))
+    for key, value in node.value if isinstance(node, yaml.MappingNode) else ():
+        if key.value == "_BASE_" and isinstance(value, yaml.ScalarNode):
+            _check_files(path.parent / Path(value.value).expanduser(), seen | {path})
+
+
 def merge_file(cfg: CfgNode, path: Path, known: dict[str, Any]) -> None:
     """Merge a yaml file, and those that its ``_BASE_`` names.
 
@@ -76,6 +93,7 @@ def merge_file(cfg: CfgNode, path: Path, known: dict[str, Any]) -> None:
         UserError: a file is missing or broken, has an unknown key, or a value of a wrong type.
     """
     try:
+        _check_files(path)
         with _published_sizes():
             # no arbitrary Python objects from a yaml file
             cfg.merge_from_file(str(path), allow_unsafe=False)
@@ -93,6 +111,8 @@ def merge_file(cfg: CfgNode, path: Path, known: dict[str, Any]) -> None:
         raise UserError(f"{path}: {_unknown_key(key, known)}") from error
     except (TypeError, AttributeError) as error:
         raise UserError(f"{path}: holds no config; it needs 'KEY: value' lines") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: is no text ({error}); give a yaml file") from error
     except (ValueError, AssertionError) as error:
         # a group in place of a value would be printed with all that is in it
         reason = re.sub(r"with values \(.*\) for", "for", str(error), flags=re.DOTALL)

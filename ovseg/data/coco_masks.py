@@ -8,6 +8,21 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_mask
 
+from ovseg.utils.images import MEGAPIXELS, max_megapixels
+
+
+def check_mask_size(height: int, width: int) -> None:
+    """Refuse sizes whose masks would fill the memory: those that images may not have either.
+
+    Raises:
+        ValueError: says so.
+    """
+    if not (height >= 0 and width >= 0 and height * width <= 1e6 * max_megapixels()):
+        raise ValueError(
+            f"a size of {width} x {height} pixels, more than images may have "
+            f"({MEGAPIXELS} sets the limit)"
+        )
+
 
 def decode_rle(code: dict[str, Any], height: int, width: int) -> np.ndarray:
     """A run-length encoding as a mask, uint8 (H, W) of 0 and 1.

@@ -16,8 +16,9 @@ hold one as ``segmentation``, as Segment Anything's mask generator writes them.
 
 from __future__ import annotations
 
-import json
+import math
 import os
+import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -25,15 +26,16 @@ import numpy as np
 import torch
 from detectron2.config import CfgNode
 
-from ovseg.data.coco_masks import decode_rle
+from ovseg.data.coco_masks import check_mask_size, decode_rle
 from ovseg.data.loader import Example, Mapper
 from ovseg.data.mapper import EvaluationMapper
 from ovseg.data.own.coco_instances import describe_json
 from ovseg.errors import UserError
 from ovseg.structures import GivenProposals, Regions
-from ovseg.utils.io import atomic_path
+from ovseg.utils.io import atomic_path, parse_json
 
 SUFFIXES = (".npz", ".json")
+_LARGEST_ARRAY = 4 << 30  # bytes
 
 
 def dataset_folder(folder: str | os.PathLike[str], dataset_name: str) -> Path:
@@ -108,7 +110,8 @@ def read_proposals(
     try:
         masks, embeddings = _read_npz(path) if path.suffix == ".npz" else _read_json(path)
     except Exception as error:  # decoders raise nearly anything on a broken file
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+        reason = " ".join(f"{kind}{error}".split())
         raise UserError(f"proposals {path} cannot be read ({reason}); write them again") from error
     h, w = masks.shape[1:]
     if len(masks) and 0 in (h, w):
@@ -132,6 +135,9 @@ def read_proposals(
 
 
 def _read_npz(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
+    if not zipfile.is_zipfile(path):
+        raise ValueError("it is no NPZ file")
+    _check_arrays(path)
     with np.load(path, allow_pickle=False) as file:
         masks = file["masks"]
         embeddings = file["embeddings"].astype(np.float32) if "embeddings" in file else None
@@ -151,8 +157,27 @@ def _read_npz(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
     return masks, embeddings
 
 
+def _check_arrays(path: Path) -> None:
+    """Refuse what is no array, and arrays by which a small file would fill the memory."""
+    with zipfile.ZipFile(path) as archive:
+        if "masks.npy" not in archive.namelist():
+            raise ValueError("it has no array masks")
+        for name in {"masks.npy", "embeddings.npy"} & {*archive.namelist()}:
+            with archive.open(name) as file:
+                major, _ = np.lib.format.read_magic(file)
+                read = np.lib.format.read_array_header_1_0
+                shape, _, dtype = (read if major == 1 else np.lib.format.read_array_header_2_0)(
+                    file
+                )
+            if dtype.hasobject:
+                raise ValueError(f"{name} holds Python objects, which are not read")
+            size = math.prod(shape) * dtype.itemsize
+            if size > _LARGEST_ARRAY:
+                raise ValueError(f"{name} has {size} bytes, more than {_LARGEST_ARRAY}")
+
+
 def _read_json(path: Path) -> tuple[np.ndarray, None]:
-    entries = json.loads(path.read_text(encoding="utf-8"))
+    entries = parse_json(path.read_text(encoding="utf-8"))
     if not isinstance(entries, list):
         raise ValueError(
             f"it is {describe_json(entries)} of a data set's yaml file (docs/own-data.md); "
@@ -170,7 +195,8 @@ def _read_json(path: Path) -> tuple[np.ndarray, None]:
             )
     if not codes:
         return np.zeros((0, 1, 1), np.float32), None
-    height, width = codes[0]["size"]
+    height, width = map(int, codes[0]["size"])
+    check_mask_size(height, width)
     if any(list(code["size"]) != [height, width] for code in codes):
         raise ValueError("its masks differ in size")
     masks = [decode_rle(code, height, width) for code in codes]

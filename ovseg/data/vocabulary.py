@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 from ovseg.data.class_lists import load_class_list
 from ovseg.errors import UserError
+from ovseg.utils.io import parse_json
 from ovseg.vocabulary import Vocabulary
 
 #: what :func:`read_vocabulary` takes
@@ -88,17 +88,17 @@ def _from_name(name: str | os.PathLike[str]) -> Vocabulary:
     if name in _BUILT_IN:
         return built_in_vocabulary(str(name))
     close = difflib.get_close_matches(str(name), _BUILT_IN, n=2)
-    hint = f"did you mean {' or '.join(close)}?" if close else f"({', '.join(_BUILT_IN)})"
+    hint = f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(_BUILT_IN)}"
     raise UserError(
-        f"vocabulary {str(name)!r} is neither a file nor a built-in list {hint}; "
-        "give several class names as a list of words"
+        f"vocabulary {str(name)!r} is neither a file nor a built-in list; {hint} "
+        "Several class names are given as a list of words"
     )
 
 
 def _from_file(path: Path) -> Vocabulary:
     try:
         text = path.read_text(encoding="utf-8-sig")
-        content: Any = json.loads(text) if path.suffix.lower() == ".json" else text.splitlines()
+        content: Any = parse_json(text) if path.suffix.lower() == ".json" else text.splitlines()
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise UserError(f"vocabulary {str(path)!r} cannot be read ({reason})") from error
@@ -140,6 +140,8 @@ def _words(entry: Any) -> list[str]:
 def _clean(word: Any) -> str:
     if not isinstance(word, str):
         raise UserError(f"class name {word!r} is no text; write it in quotes")
+    if any("\ud800" <= letter <= "\udfff" for letter in word):  # bytes that were no UTF-8
+        raise UserError(f"class name {word!r} is no Unicode; write it in UTF-8")
     return " ".join(word.split())
 
 

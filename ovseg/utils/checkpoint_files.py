@@ -12,7 +12,6 @@ import os
 import pickle
 import re
 import struct
-import warnings
 import zipfile
 from collections import Counter
 from collections.abc import Collection, Mapping
@@ -26,11 +25,13 @@ from torch import Tensor
 
 from ovseg.errors import UserError
 from ovseg.utils.pickles import ArrayUnpickler, torch_safe_globals
+from ovseg.utils.torchscript import read_torchscript
 
 Form = Literal["torch", "torchscript", "safetensors", "pickle"]
 
 # entries that hold the weights of a training checkpoint
 _PLACES = ("model", "state_dict", "model_state_dict")
+_MOST_CODE = 1 << 24  # bytes, unpacked
 # what wrappers put between the names of modules
 _WRAPPERS = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
 # the first bytes of what torch.save wrote before version 1.6
@@ -138,6 +139,10 @@ def _archive_form(path: Path) -> Form:
         raise _Unreadable("it is truncated; get it again")
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
+        unpacked = sum(entry.file_size for entry in archive.infolist())
+    # weights are not packed, and a script's code is small
+    if unpacked > 2 * path.stat().st_size + _MOST_CODE:
+        raise _Unreadable(f"it is packed, with {unpacked} bytes in it; give it as it was saved")
     if any("/code/" in name for name in names):
         return "torchscript"
     if any(name.endswith("data.pkl") for name in names):
@@ -147,9 +152,7 @@ def _archive_form(path: Path) -> Form:
 
 def _content(path: Path, form: Form, mmap: bool) -> Any:
     if form == "torchscript":
-        with warnings.catch_warnings():  # PyTorch announces the end of what OpenAI's files need
-            warnings.filterwarnings("ignore", message=".*torch.jit.load.*", category=FutureWarning)
-            return torch.jit.load(path, map_location="cpu").state_dict()
+        return read_torchscript(path)
     if form == "pickle":
         with path.open("rb") as file:
             return ArrayUnpickler(file, encoding="latin1").load()

@@ -176,6 +176,18 @@ def write_json(path: str | os.PathLike[str], content: Any) -> None:
         temporary.write_text(f"{text}\n", encoding="utf-8")
 
 
+def parse_json(text: str | bytes) -> Any:
+    """The content of a JSON text.
+
+    Raises:
+        ValueError: it is none, or brackets stand in brackets too deep.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("its brackets are nested too deep") from error
+
+
 def read_json(path: str | os.PathLike[str], kind: type, way_out: str = "delete it") -> Any:
     """Read a JSON file whose content is of the type ``kind``.
 
@@ -183,7 +195,7 @@ def read_json(path: str | os.PathLike[str], kind: type, way_out: str = "delete i
         UserError: it cannot be read, or holds something else; ends with ``way_out``.
     """
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8-sig"))
+        content = parse_json(Path(path).read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read ({error}); {way_out}") from error
     if not isinstance(content, kind):

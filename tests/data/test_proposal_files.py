@@ -156,7 +156,7 @@ def test_foreign_masks_are_classified_by_clip_alone(model, image):
         ({"masks": MASKS * 2.0}, "outside 0..1"),
         ({"masks": MASKS[0]}, r"shape \(3, 4\)"),
         ({"masks": MASKS, "embeddings": np.zeros((3, 8))}, "for 2 masks"),
-        ({"mask": MASKS}, "masks is not a file"),
+        ({"mask": MASKS}, "it has no array masks"),
         ({"masks": MASKS.transpose(0, 2, 1)}, "masks of 3 x 4 pixels do not fit"),
         ({"masks": MASKS[:, :0, :0]}, "masks of 0 x 0 pixels show nothing"),
         ({"masks": MASKS, "embeddings": np.zeros((2, 5))}, "of 5 numbers, .* features have 8"),

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ovseg.data.coco_masks import decode_polygons, decode_rle, paint
+from ovseg.data.coco_masks import check_mask_size, decode_polygons, decode_rle, paint
 from ovseg.errors import UserError
 from ovseg.utils.io import read_json
 
@@ -168,7 +168,8 @@ def _read_once(path: Path, changed: int, size: int) -> InstancesFile:
             if entry not in groups
         }
         for entry in content["images"]:
-            int(entry["height"]), int(entry["width"]), Path(entry["file_name"])
+            check_mask_size(int(entry["height"]), int(entry["width"]))
+            Path(entry["file_name"])
         images = {entry["id"]: entry for entry in content["images"]}
         marked = [entry for entry in content["annotations"] if _is_marked(entry)]
         for entry in marked:

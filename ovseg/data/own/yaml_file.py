@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from ovseg.errors import UserError
+from ovseg.utils.yaml_text import check_yaml
 
 
 class _Loader(yaml.SafeLoader):
@@ -34,7 +35,9 @@ def read_yaml(file: Path) -> dict[Any, Any]:
         UserError: it cannot be read, is no yaml, has a key twice, or holds something else.
     """
     try:
-        content = yaml.load(file.read_text(encoding="utf-8-sig"), _Loader)
+        text = file.read_text(encoding="utf-8-sig")
+        check_yaml(text)
+        content = yaml.load(text, _Loader)
     except OSError as error:
         raise UserError(
             f"data set file {str(file)!r} cannot be read ({error.strerror}); check the path"
