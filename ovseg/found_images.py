@@ -55,8 +55,8 @@ def find_images(patterns: Sequence[str], recursive: bool = False) -> FoundImages
             paths, others = _images_in(path, recursive)
             result.others.update(others)
             problem = f"input folder {pattern!r} holds no images ({_known_suffixes()})"
-            if not recursive and any(entry.is_dir() for entry in path.iterdir()):
-                problem += "; --recursive looks into its folders"
+            inside = not recursive and any(entry.is_dir() for entry in path.iterdir())
+            problem += "; --recursive looks into its folders" if inside else "; check the path"
         elif path.exists():  # before the pattern: a name may hold brackets
             paths, problem = [path], ""
         else:

@@ -13,8 +13,10 @@ from pathlib import Path
 from open_clip_training.adaptation.released import (
     AS_IS,
     COLUMNS,
+    LOOKED_FOR,
     TEMPLATE,
     FilledBackground,
+    check_crops,
     read_released,
 )
 from open_clip_training.common.tables import path_below, read_columns, read_table
@@ -138,7 +140,7 @@ def _read_table(
     def place(name: str) -> ByteRange:
         return ByteRange(str(path_below(folder, name, f"--train-data {path}")))
 
-    return [
+    pairs = [
         StoredPair(
             row["noun"],
             place(row[wanted[0]]),
@@ -146,6 +148,8 @@ def _read_table(
         )
         for row in complete
     ]
+    check_crops(path, [Path(pair.image.path) for pair in pairs[:LOOKED_FOR]])
+    return pairs
 
 
 def _read_shards(pattern: str, wanted: Sequence[str], masks: bool) -> list[StoredPair]:
@@ -191,7 +195,10 @@ def _samples(shard: str) -> Iterator[dict[str, ByteRange]]:
                     key, members = f"{folder}/{stem}", {}
                 members[ending] = ByteRange(shard, info.offset_data, info.size)
     except (OSError, tarfile.TarError) as error:
-        raise UserError(f"--train-data {shard} cannot be read as a tar file: {error}") from error
+        raise UserError(
+            f"--train-data {shard} cannot be read as a tar file ({error}); give one that is whole "
+            "and not packed"
+        ) from error
     if members:
         yield members
 

@@ -27,7 +27,8 @@ FILL = (124, 116, 103)
 #: of the released titles
 TEMPLATE = "a photo of a {}."
 AS_IS = "as-is"
-_LOOKED_FOR = 100  # crops, of which one at least must be there
+#: crops of a table, of which one at least must be there
+LOOKED_FOR = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,14 +78,23 @@ def read_released(path: Path, captions: str, root: Path | None) -> list[tuple[st
         logger.warning("%s: left out %d rows with an empty cell", path, len(rows) - len(complete))
     folder = path.parent if root is None else root
     crops = [path_below(folder, row["filepath"], f"--train-data {path}") for row in complete]
-    if crops and not any(crop.is_file() for crop in crops[:_LOOKED_FOR]):
-        raise UserError(
-            f"--train-data {path}: {crops[0]} is not there, nor are the next ones; give "
-            "--data-root FOLDER, to which its paths are relative"
-        )
+    check_crops(path, crops[:LOOKED_FOR])
     titles = [" ".join(row["title"].split()) for row in complete]
     nouns = titles if captions == AS_IS else _nouns(titles, captions, path)
     return list(zip(nouns, crops, strict=True))
+
+
+def check_crops(table: Path, crops: Sequence[Path]) -> None:
+    """Look whether the first crops of a table are there.
+
+    Raises:
+        UserError: none of them is.
+    """
+    if crops and not any(crop.is_file() for crop in crops):
+        raise UserError(
+            f"--train-data {table}: {crops[0]} is not there, nor are the next ones; give "
+            "--data-root FOLDER, to which its paths are relative"
+        )
 
 
 def _nouns(titles: Sequence[str], template: str, path: Path) -> list[str]:

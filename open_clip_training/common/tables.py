@@ -73,4 +73,4 @@ def _rows(path: Path, what: str) -> Iterator[csv.DictReader[str]]:
             file.seek(0)
             yield csv.DictReader(file, restval="", delimiter=delimiter)
     except (csv.Error, UnicodeDecodeError) as error:
-        raise UserError(f"{what} cannot be read as CSV: {error}") from error
+        raise UserError(f"{what} cannot be read as CSV ({error}); write it as UTF-8") from error

@@ -101,11 +101,17 @@ def _from_file(path: Path) -> Vocabulary:
         content: Any = parse_json(text) if path.suffix.lower() == ".json" else text.splitlines()
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise UserError(f"vocabulary {str(path)!r} cannot be read ({reason})") from error
+        raise UserError(
+            f"vocabulary {str(path)!r} cannot be read ({reason}); "
+            "write a class a line, or JSON, in UTF-8"
+        ) from error
     if isinstance(content, list) and path.suffix.lower() != ".json":
         content = [line for line in content if line.strip()]
     if not isinstance(content, list | dict):
-        raise UserError(f"vocabulary {str(path)!r} holds neither a list nor a mapping of names")
+        raise UserError(
+            f"vocabulary {str(path)!r} holds neither a list nor a mapping of names; "
+            "write [name, ...] or {name: [word, ...], ...}"
+        )
     try:
         return _from_entries(content)
     except UserError as error:

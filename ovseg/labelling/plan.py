@@ -110,7 +110,9 @@ def open_table(name: str) -> Any:
         return module.ParquetFile(fsspec.open(name, "rb").open())
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"input {name!r} cannot be read as a Parquet file ({reason})") from error
+        raise UserError(
+            f"input {name!r} cannot be read as a Parquet file ({reason}); give an intact one"
+        ) from error
 
 
 def _row_groups(name: str, most: int, column: str | None) -> Iterator[tuple[tuple[int, ...], int]]:

@@ -230,7 +230,9 @@ def _reason(error: Exception, form: Form | None) -> str:
     ended = isinstance(error, EOFError | IndexError | struct.error)
     if ended or any(words in text for words in cut_short):
         return "it is truncated; get it again"
-    return f"it is damaged, or no checkpoint ({text.splitlines()[0] if text else form})"
+    return (
+        f"it is damaged, or no checkpoint ({text.splitlines()[0] if text else form}); get it again"
+    )
 
 
 def without_wrappers(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -909,7 +909,7 @@ def _upload(folder: Path, content: bytes, text: str = "grass\nwater", weight: An
 
     def run() -> None:
         with cli_errors():
-            handlers.segment(picture, text, "tiny", weight, 0.5, 0.5, "areas")
+            handlers.segment(picture, text, "tiny", weight, 0.5, 0.0, 0.5, "areas")
 
     return run
 

@@ -279,10 +279,12 @@ def test_a_file_with_embeddings_of_another_clip_is_left_out(opts, tmp_path, caps
         assert f"{index:03d}.npz: embeddings of 5 numbers" in text
 
 
-def test_options_that_do_not_go_together(opts, capsys):
+def test_options_that_do_not_go_together(opts, tmp_path, capsys):
+    there = tmp_path / "there"
+    there.mkdir()
     for options, expected in (
         (["--save-proposals", "x"], "--save-proposals 'x': add --eval-only"),
-        (["--eval-only", "--save-proposals", "x", "--load-proposals", "y"], "both set"),
+        (["--eval-only", "--save-proposals", "x", "--load-proposals", str(there)], "both set"),
         (["--eval-only", "--load-proposals", "gone"], "'gone' does not exist"),
     ):
         with pytest.raises(SystemExit) as caught:
