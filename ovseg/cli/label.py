@@ -1,11 +1,11 @@
-"""Label large collections of pictures, by one model or by many on a Ray cluster.
+"""Label large collections of images, by one model or by many on a Ray cluster.
 
     ovseg label --class-names dog grass 'blue sky' --input photos --recursive --output labelled
     ovseg label --vocabulary words.txt --input 's3://bucket/shards/*.tar' --output s3://bucket/out
 
 The collection is cut into shards. Each becomes a file of --output, Parquet or WebDataset, which is
 there whole or not at all: the same command goes on where it was interrupted. manifest.json lists
-the files. A picture that cannot be read becomes a row with the reason.
+the files. An image that cannot be read becomes a row with the reason.
 
 With Ray (pip install 'ovseg[ray]') the shards are shared among --workers, with a model each.
 Without it this process labels them all. The files are the same.
@@ -40,21 +40,21 @@ def build_parser() -> Parser:
     add = parser.add_argument
     add_model(parser)
     add("--input", nargs="*", default=[], metavar="PATH|URL",
-        help="pictures, folders, quoted patterns, .txt files with a picture a line, WebDataset "
+        help="images, folders, quoted patterns, .txt files with an image a line, WebDataset "
         "shards (.tar), Parquet files; on this machine or any URL that fsspec opens")  # fmt: skip
-    add("--recursive", action="store_true", help="of a folder, the pictures in its folders too")
+    add("--recursive", action="store_true", help="of a folder, the images in its folders too")
     add("--output", required=True, metavar="PATH|URL", help="folder for the results")
     add("--format", default="parquet", choices=tuple(ENDINGS), help="default: parquet")
     add("--shard-size", type=int, default=500, metavar="N",
-        help="pictures of a shard; a tar file is always one. Default: 500")  # fmt: skip
+        help="images of a shard; a tar file is always one. Default: 500")  # fmt: skip
     add("--batch-size", type=int, default=1, metavar="N",
-        help="pictures that go through a model together; default: 1")  # fmt: skip
+        help="images that go through a model together; default: 1")  # fmt: skip
     add("--image-column", metavar="NAME",
-        help="of Parquet files: the pictures' bytes, or their paths; default: image, jpg, ... "
+        help="of Parquet files: the images' bytes, or their paths; default: image, jpg, ... "
         "whichever is there")  # fmt: skip
     add("--score-maps", action="store_true", help="write the score of each pixel too")
     add("--copy-images", action="store_true",
-        help="write a copy of each picture too, for a training with those of tar files, Parquet "
+        help="write a copy of each image too, for a training with those of tar files, Parquet "
         "files or URLs")  # fmt: skip
     add("--workers", type=int, metavar="N",
         help="models at work, by Ray; 0: one in this process. Default: one for each GPU, without "
@@ -70,7 +70,7 @@ def build_parser() -> Parser:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Label a collection; exit code 1 when some of its pictures could not be labelled."""
+    """Label a collection; exit code 1 when some of its images could not be labelled."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     with cli_errors():
         manifest, output = label(build_parser().parse_args(argv))
@@ -97,7 +97,7 @@ def label(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
         if value is not None and value < least:
             raise UserError(f"--{option.replace('_', '-')} {value} must be at least {least}")
     if not args.input:
-        raise UserError("no input; give pictures, folders, patterns, .txt, .tar or .parquet files")
+        raise UserError("no input; give images, folders, patterns, .txt, .tar or .parquet files")
     if args.format == "parquet":
         parquet("--format parquet")
     vocabulary = chosen_words(args)

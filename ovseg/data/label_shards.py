@@ -1,12 +1,12 @@
-"""Shards of labelled pictures: what `ovseg label` writes and a training reads (docs/labelling.md).
+"""Shards of labelled images: what `ovseg label` writes and a training reads (docs/labelling.md).
 
-A row is a picture. In Parquet files it is a row; in WebDataset shards, tar files, its members are
+A row is an image. In Parquet files it is a row; in WebDataset shards, tar files, its members are
 ``KEY.json``, ``KEY.labels.png`` and maybe ``KEY.scores.png``.
 
-* ``key``: of this picture among all; the numbers of its shard and of its place there.
-* ``source``: path or URL of the picture, in a tar or Parquet file ``FILE::MEMBER``, ``FILE::ROW``.
-* ``image``: path, in the folder of the results, of a copy of the picture; null without one.
-* ``width``, ``height``: of the picture; 0 if it cannot be read.
+* ``key``: of this image among all; the numbers of its shard and of its place there.
+* ``source``: path or URL of the image, in a tar or Parquet file ``FILE::MEMBER``, ``FILE::ROW``.
+* ``image``: path, in the folder of the results, of a copy of the image; null without one.
+* ``width``, ``height``: of the image; 0 if it cannot be read.
 * ``score``: mean of the scores of all pixels with a class; null where there are none.
 * ``segments``: of each class that was found ``label``, ``name``, ``area`` in pixels, ``score``, the
   mean over them, and ``rle``, COCO's compressed run lengths of the mask.
@@ -136,7 +136,7 @@ class _TarWriter(ShardWriter):
                 self._add(f"{row['key']}.{name}.png", row[name])
 
     def _add(self, name: str, content: bytes) -> None:
-        # without time and user: the same pictures give the same file
+        # without time and user: the same images give the same file
         member = tarfile.TarInfo(name)
         member.size = len(content)
         self._tar.addfile(member, io.BytesIO(content))

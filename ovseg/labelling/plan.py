@@ -13,7 +13,7 @@ from ovseg.errors import UserError
 from ovseg.labelling.sources import Sources, is_url, suffix_of
 from ovseg.utils.images import IMAGE_SUFFIXES
 
-#: columns of Parquet files that hold pictures or their paths, the first that is there
+#: columns of Parquet files that hold images or their paths, the first that is there
 IMAGE_COLUMNS = ("image", "jpg", "png", "img", "bytes", "image_bytes", "image_path", "path", "url")
 
 
@@ -24,7 +24,7 @@ class Shard:
     Attributes:
         number: from 0.
         kind: "files", "tar" or "parquet".
-        names: the pictures; or the one tar or Parquet file.
+        names: the images; or the one tar or Parquet file.
         groups: row groups of the Parquet file.
         images: how many there are; None: that shows when they are read.
     """
@@ -61,8 +61,8 @@ def make_plan(sources: Sources, shard_size: int, column: str | None = None) -> l
 
     Args:
         sources: the collection.
-        shard_size: pictures of a shard.
-        column: of the Parquet files' pictures; None: see :func:`image_column`.
+        shard_size: images of a shard.
+        column: of the Parquet files' images; None: see :func:`image_column`.
 
     Raises:
         UserError: a Parquet file cannot be read, or has no such column.
@@ -80,7 +80,7 @@ def make_plan(sources: Sources, shard_size: int, column: str | None = None) -> l
 
 
 def image_column(names: Iterable[str], wanted: str | None, file: str) -> str:
-    """The column of a Parquet file that holds pictures: their bytes, or their paths or URLs.
+    """The column of a Parquet file that holds images: their bytes, or their paths or URLs.
 
     Raises:
         UserError: there is none.
@@ -90,7 +90,7 @@ def image_column(names: Iterable[str], wanted: str | None, file: str) -> str:
         if name in names:
             return name
     raise UserError(
-        f"input {file!r} has the columns {', '.join(names)}; name that of the pictures with "
+        f"input {file!r} has the columns {', '.join(names)}; name that of the images with "
         f"--image-column{f', {wanted!r} is not there' if wanted else ''}"
     )
 
@@ -131,7 +131,7 @@ def _row_groups(name: str, most: int, column: str | None) -> Iterator[tuple[tupl
 
 
 def _count_members(name: str) -> int | None:
-    """Pictures of a tar file, where that takes no reading: not packed, and on this machine."""
+    """Images of a tar file, where that takes no reading: not packed, and on this machine."""
     if is_url(name) or not name.lower().endswith(".tar"):
         return None
     try:
@@ -142,6 +142,6 @@ def _count_members(name: str) -> int | None:
 
 
 def is_picture(member: tarfile.TarInfo) -> bool:
-    """Whether a member of a tar file is a picture, by its name."""
+    """Whether a member of a tar file is an image, by its name."""
     hidden = member.name.rpartition("/")[2].startswith(".")
     return member.isfile() and not hidden and suffix_of(member.name) in IMAGE_SUFFIXES

@@ -15,7 +15,7 @@ _EVERY = 60.0  # seconds between lines
 
 
 class Progress:
-    """Counts pictures. What shards of unknown size hold is guessed by those that are done."""
+    """Counts images. What shards of unknown size hold is guessed by those that are done."""
 
     def __init__(
         self, shards: Iterable[Shard], done: dict[int, int], stream: TextIO | None = None
@@ -36,7 +36,7 @@ class Progress:
         )  # fmt: skip
 
     def total(self) -> int | None:
-        """Pictures of the collection, as far as can be told; None: not at all."""
+        """Images of the collection, as far as can be told; None: not at all."""
         known = [size for size in self._sizes.values() if size is not None]
         if not known and self._sizes:
             return None
@@ -44,7 +44,7 @@ class Progress:
         return sum(known) + round(unknown * sum(known) / max(len(known), 1))
 
     def seen(self, pictures: int) -> None:
-        """Count pictures that are done."""
+        """Count images that are done."""
         self._counted += pictures
         self._bar.update(pictures)
         now = time.monotonic()
@@ -54,7 +54,7 @@ class Progress:
             self._stream.flush()
 
     def finished(self, shard: Shard, rows: int) -> None:
-        """Tell how many pictures a shard turned out to have."""
+        """Tell how many images a shard turned out to have."""
         self._sizes[shard.number] = rows
         self._bar.total = self.total()
 

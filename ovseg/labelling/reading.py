@@ -1,4 +1,4 @@
-"""The pictures of a shard, in their order, each read or with the reason why it cannot be."""
+"""The images of a shard, in their order, each read or with the reason why it cannot be."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from ovseg.labelling.sources import is_url
 from ovseg.utils.ahead import run_ahead
 from ovseg.utils.images import read_image
 
-#: bytes of a picture's file; larger ones are refused before they fill the memory
+#: bytes of an image's file; larger ones are refused before they fill the memory
 LARGEST_FILE = 1 << 30
 _ROWS = 16  # of a Parquet file that are read at once
 
-#: gives the path of a picture on this machine, or the bytes of its file
+#: gives the path of an image on this machine, or the bytes of its file
 Source = Callable[[], Path | bytes]
 
 
 @dataclass
 class SourcePicture:
-    """A picture of a collection.
+    """An image of a collection.
 
     Attributes:
         source: its path or URL; in a tar or Parquet file ``FILE::MEMBER`` or ``FILE::ROW``.
@@ -45,11 +45,11 @@ class SourcePicture:
 def read_pictures(
     shard: Shard, ahead: int, column: str | None = None, content: bool = False
 ) -> Iterator[SourcePicture]:
-    """The pictures of a shard in their order, read ahead by threads.
+    """The images of a shard in their order, read ahead by threads.
 
     Args:
         shard: what to read.
-        ahead: pictures that are held before they are asked for.
+        ahead: images that are held before they are asked for.
         column: see :func:`ovseg.labelling.plan.image_column`.
         content: give the files' bytes too.
     """
@@ -74,11 +74,11 @@ def _read(source: str, get: Source, content: bool) -> SourcePicture:
 
 
 def _decode(content: bytes, source: str) -> np.ndarray:
-    """A picture of its file's bytes, by what reads all other pictures: a file."""
+    """An image of its file's bytes, by what reads all other images: a file."""
     if len(content) > LARGEST_FILE:
         raise UserError(f"input {source!r} has {len(content)} bytes, more than {LARGEST_FILE}")
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "picture")
+        path = Path(folder, "image")
         path.write_bytes(content)
         try:
             return read_image(path)
@@ -148,7 +148,7 @@ def _cell(table: str, value: Any) -> Source:
     if isinstance(value, str) and value:
         beside = is_url(value) or value.startswith("/")
         return _file(value if beside else f"{table.rpartition('/')[0]}/{value}")
-    return _broken(table, "a picture", ValueError(f"a cell holds {type(value).__name__}"))
+    return _broken(table, "an image", ValueError(f"a cell holds {type(value).__name__}"))
 
 
 def _given(content: bytes) -> Source:

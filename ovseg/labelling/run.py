@@ -30,7 +30,7 @@ def planned_shards(
         make: makes the plan.
 
     Raises:
-        UserError: the folder holds labels of other settings, or there are no pictures.
+        UserError: the folder holds labels of other settings, or there are no images.
     """
     recorded = output.read_json(SETTINGS)
     if recorded is not None:

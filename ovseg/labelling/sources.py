@@ -1,4 +1,4 @@
-"""Which pictures a collection has: folders, lists, patterns, tar and Parquet files, anywhere."""
+"""Which images a collection has: folders, lists, patterns, tar and Parquet files, anywhere."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Sources:
     """What a collection consists of: paths, or URLs that fsspec opens, each once.
 
     Attributes:
-        pictures: single files.
+        images: single files.
         tars: WebDataset shards.
         tables: Parquet files.
     """
@@ -32,9 +32,9 @@ def find_sources(inputs: Sequence[str], recursive: bool = False) -> Sources:
     """Expand what a user gives.
 
     Args:
-        inputs: pictures, folders of pictures, patterns, ``.txt`` files with a picture a line,
+        inputs: images, folders of images, patterns, ``.txt`` files with an image a line,
             ``.tar`` and ``.parquet`` files; paths or URLs.
-        recursive: take the pictures in the folders of a folder too.
+        recursive: take the images in the folders of a folder too.
 
     Raises:
         UserError: something is not there, or cannot be listed.
@@ -45,7 +45,7 @@ def find_sources(inputs: Sequence[str], recursive: bool = False) -> Sources:
         for name in found:
             names += _read_list(name) if name.lower().endswith(".txt") else [name]
     if not names:
-        raise UserError("no input; give pictures, folders, patterns, .txt, .tar or .parquet files")
+        raise UserError("no input; give images, folders, patterns, .txt, .tar or .parquet files")
     unique = list(dict.fromkeys(names))
     tars = [name for name in unique if name.lower().endswith(_TAR)]
     tables = [name for name in unique if name.lower().endswith(".parquet")]
@@ -100,7 +100,7 @@ def _with_protocol(name: str, protocol: str) -> str:
 
 
 def _read_list(name: str) -> Iterable[str]:
-    """The pictures that a text file names, one a line; relative ones lie beside it."""
+    """The images that a text file names, one a line; relative ones lie beside it."""
     import fsspec
 
     try:
@@ -108,11 +108,11 @@ def _read_list(name: str) -> Iterable[str]:
             lines = [line.strip() for line in file]
     except Exception as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise UserError(f"list of pictures {name!r} cannot be read ({reason})") from error
+        raise UserError(f"list of images {name!r} cannot be read ({reason})") from error
     folder = name.rpartition("/")[0]
     entries = [line for line in lines if line]
     if not entries:
-        raise UserError(f"list of pictures {name!r} is empty; write a path or URL a line")
+        raise UserError(f"list of images {name!r} is empty; write a path or URL a line")
     return [
         line if is_url(line) or line.startswith("/") else f"{folder}/{line}" for line in entries
     ]

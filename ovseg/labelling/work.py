@@ -26,7 +26,7 @@ from ovseg.results.coco import run_lengths
 from ovseg.utils.digests import digest
 from ovseg.vocabulary import Vocabulary
 
-# what a single picture may fail with; everything else is a fault that all pictures have
+# what a single image may fail with; everything else is a fault that all images have
 _OF_ONE_PICTURE = (UserError, MemoryError, torch.OutOfMemoryError)
 
 
@@ -39,10 +39,10 @@ class Job:
         vocabulary: the words to look for.
         output: where the shards go.
         format: one of :data:`ovseg.data.label_shards.ENDINGS`.
-        batch_size: pictures that go through the model together.
+        batch_size: images that go through the model together.
         column: of Parquet files, see :func:`ovseg.labelling.plan.image_column`.
         score_maps: write the score of each pixel too.
-        copy_images: write a copy of each picture too.
+        copy_images: write a copy of each image too.
     """
 
     cfg: CfgNode
@@ -68,11 +68,11 @@ class Labeller:
         self._predictor = Predictor(job.cfg)
 
     def label(self, shard: Shard, seen: Callable[[int], None] | None = None) -> dict[str, Any]:
-        """Label the pictures of a shard and write its file, and then that it is done.
+        """Label the images of a shard and write its file, and then that it is done.
 
         Args:
             shard: what to label.
-            seen: called with a number of pictures when these are done.
+            seen: called with a number of images when these are done.
 
         Returns:
             ``file``, ``rows``, ``errors``, ``bytes`` and ``sha256`` of the file.
@@ -105,7 +105,7 @@ class Labeller:
                 seen(len(batch))
 
     def _segment(self, batch: Sequence[SourcePicture]) -> list[Prediction | str]:
-        """The predictions of pictures, or why there is none."""
+        """The predictions of images, or why there is none."""
         images = [picture.image for picture in batch if picture.image is not None]
         done = iter(self._segment_images(images))
         return [picture.error if picture.image is None else next(done) for picture in batch]
@@ -121,7 +121,7 @@ class Labeller:
                 return [result for image in images for result in self._segment_images([image])]
             reason = " ".join(str(error).split()) or type(error).__name__
             size = f"{images[0].shape[1]} x {images[0].shape[0]} pixels"
-            return [f"a picture of {size} cannot be segmented ({reason})"]
+            return [f"an image of {size} cannot be segmented ({reason})"]
 
     def _row(self, key: str, picture: SourcePicture, result: Prediction | str) -> dict[str, Any]:
         row: dict[str, Any] = {
@@ -163,7 +163,7 @@ def segments_of(prediction: Prediction) -> list[dict[str, Any]]:
 
 
 def _suffix(content: bytes) -> str:
-    """The ending of a picture's file, by how it begins; readers do not need it."""
+    """The ending of an image's file, by how it begins; readers do not need it."""
     known = {b"\xff\xd8": ".jpg", b"\x89P": ".png", b"RI": ".webp", b"GI": ".gif", b"BM": ".bmp"}
     return known.get(content[:2], ".tif" if content[:2] in {b"II", b"MM"} else "")
 

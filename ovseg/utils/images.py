@@ -53,7 +53,7 @@ def open_image(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
     path = Path(path)
     if path.exists() and not path.is_file() and not path.is_dir():
         # reading a pipe or a terminal would wait for whoever writes to it
-        raise UserError(f"input {str(path)!r} is no regular file; give a picture's file")
+        raise UserError(f"input {str(path)!r} is no regular file; give an image's file")
     if _is_heic(path):
         _register_heic(path)
     # Pillow's own limit can only be set for all; it is looked at when a file is opened

@@ -57,7 +57,7 @@ class Code:
 
 
 def photo(folder: Path, name: str = "photo.png") -> Path:
-    """A sound picture."""
+    """A sound image."""
     path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.full((24, 32, 3), 90, np.uint8)).save(path)
@@ -72,7 +72,7 @@ def written(path: Path, content: bytes | str) -> Path:
 
 
 def segment(folder: Path, *more: Any, input: Any = None, words: list[str] | None = None) -> Command:
-    """`ovseg segment` of a picture."""
+    """`ovseg segment` of an image."""
     named = ["--class-names", *(words or ["grass", "water"])]
     given = photo(folder) if input is None else input
     return ["segment", "--input", given, "--output", folder / "out", *named, *more]
@@ -83,39 +83,39 @@ def deep(opening: str, closing: str, depth: int = 100_000) -> str:
     return opening * depth + closing * depth
 
 
-# ------------------------------------------------------------------------------------- pictures
+# ------------------------------------------------------------------------------------- images
 
 
 @case
-def picture_missing(folder: Path) -> Command:
+def image_missing(folder: Path) -> Command:
     return segment(folder, input=folder / "photo.jpg")
 
 
 @case
-def picture_empty(folder: Path) -> Command:
+def image_empty(folder: Path) -> Command:
     return segment(folder, input=written(folder / "photo.jpg", b""))
 
 
 @case
-def picture_of_text(folder: Path) -> Command:
-    return segment(folder, input=written(folder / "photo.jpg", "no picture"))
+def image_of_text(folder: Path) -> Command:
+    return segment(folder, input=written(folder / "photo.jpg", "no image"))
 
 
 @case
-def picture_cut_off(folder: Path) -> Command:
+def image_cut_off(folder: Path) -> Command:
     path = folder / "photo.jpg"
     Image.effect_noise((300, 200), 90).save(path)
     return segment(folder, input=written(path, path.read_bytes()[:3000]))
 
 
 @case
-def picture_is_folder(folder: Path) -> Command:
+def image_is_folder(folder: Path) -> Command:
     (folder / "photos").mkdir()
     return segment(folder, input=folder / "photos")
 
 
 @case
-def picture_pattern_without_match(folder: Path) -> Command:
+def image_pattern_without_match(folder: Path) -> Command:
     return segment(folder, input=folder / "*.jpg")
 
 
@@ -130,43 +130,43 @@ def _png(width: int, height: int, *chunks: bytes) -> bytes:
 
 
 @case
-def picture_bomb(folder: Path) -> Command:
+def image_bomb(folder: Path) -> Command:
     data = _chunk(b"IDAT", zlib.compress(bytes(10_000_000), 9))
     return segment(folder, input=written(folder / "photo.png", _png(60_000, 60_000, data)))
 
 
 @case
-def picture_text_bomb(folder: Path) -> Command:
+def image_text_bomb(folder: Path) -> Command:
     text = _chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(200_000_000), 9))
     data = _chunk(b"IDAT", zlib.compress(bytes(4 * (1 + 3 * 4))))
     return segment(folder, input=written(folder / "photo.png", _png(4, 4, text, data)))
 
 
 @case
-def picture_without_pixels(folder: Path) -> Command:
+def image_without_pixels(folder: Path) -> Command:
     return segment(folder, input=written(folder / "photo.png", _png(0, 4)))
 
 
 @case
-def picture_svg(folder: Path) -> Command:
+def image_svg(folder: Path) -> Command:
     return segment(folder, input=written(folder / "photo.svg", "<svg xmlns='x'><a/></svg>"))
 
 
 @case
-def picture_named_pipe(folder: Path) -> Command:
+def image_named_pipe(folder: Path) -> Command:
     os.mkfifo(folder / "photo.jpg")
     return segment(folder, input=folder / "photo.jpg")
 
 
 @case
-def picture_one_of_several(folder: Path) -> Command:
+def image_one_of_several(folder: Path) -> Command:
     photo(folder, "photos/a.png")
-    written(folder / "photos" / "b.png", b"no picture")
+    written(folder / "photos" / "b.png", b"no image")
     return segment(folder, input=folder / "photos")
 
 
 @case
-def picture_limit_is_no_number(folder: Path) -> Command:
+def image_limit_is_no_number(folder: Path) -> Command:
     def run() -> None:
         from ovseg.cli import main
 
@@ -185,7 +185,7 @@ def output_is_a_file(folder: Path) -> Command:
 
 
 @case
-def output_would_overwrite_the_picture(folder: Path) -> Command:
+def output_would_overwrite_the_image(folder: Path) -> Command:
     return segment(folder, "--output", photo(folder))
 
 
@@ -706,7 +706,7 @@ def proposals_with_nan(folder: Path) -> Command:
 
 
 @case
-def proposals_of_another_picture(folder: Path) -> Command:
+def proposals_of_another_image(folder: Path) -> Command:
     return _proposals(folder, masks=np.ones((1, 300, 32), bool))
 
 
@@ -921,8 +921,8 @@ def _sound() -> bytes:
 
 
 @case
-def upload_no_picture(folder: Path) -> Command:
-    return _upload(folder, b"no picture")
+def upload_no_image(folder: Path) -> Command:
+    return _upload(folder, b"no image")
 
 
 @case

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from bad_inputs import CASES, RAN
 from conftest import ROOT
-from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from ovseg.cli import main
 
@@ -44,15 +42,7 @@ def test_table_and_cases_are_the_same() -> None:
     assert len(CASES) >= 60
 
 
-@pytest.fixture(autouse=True)
-def _forget_data_sets() -> Iterator[None]:
-    known = set(DatasetCatalog.list())
-    yield
-    for name in set(DatasetCatalog.list()) - known:
-        DatasetCatalog.remove(name)
-        MetadataCatalog.remove(name)
-
-
+@pytest.mark.usefixtures("forget_data_sets")
 @pytest.mark.parametrize("name", CASES)
 def test_row(name: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     code, said = rows()[name]

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""`ovseg label` on many small pictures: images a second by workers, and memory over a long run.
+"""`ovseg label` on many small images: images a second by workers, and memory over a long run.
 
     python tools/benchmark/labelling.py
     python tools/benchmark/labelling.py --memory 5000
 
-The embedded model on pictures of 64 x 48 pixels, resized to 32. Each worker has one
+The embedded model on images of 64 x 48 pixels, resized to 32. Each worker has one
 core. The time does not count until the first shard is done: loading models and starting Ray.
 """
 
@@ -30,7 +30,7 @@ WORDS = ["grass", "brick wall", "water"]
 
 
 def write_pictures(folder: Path, count: int) -> None:
-    """Pictures of noise, each another."""
+    """Images of noise, each another."""
     rng = np.random.default_rng(0)
     for number in range(count):
         pixels = rng.integers(0, 256, (48, 64, 3), np.uint8)

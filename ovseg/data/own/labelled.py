@@ -101,19 +101,19 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             f"labelled {str(folder)!r} has no manifest.json; give the --output of ovseg label, "
             "after it has come to its end"
         )
-    manifest: dict[str, Any] = read_json(file, dict, "label the pictures again")
+    manifest: dict[str, Any] = read_json(file, dict, "label the images again")
     if not manifest.get("classes") or not isinstance(manifest.get("shards"), list):
-        raise UserError(f"{file} is no manifest of ovseg label; label the pictures again")
+        raise UserError(f"{file} is no manifest of ovseg label; label the images again")
     return manifest
 
 
 def labelled_examples(
     folder: Path, min_score: float, ignore_label: int, described_in: str
 ) -> list[dict[str, Any]]:
-    """Dataset dicts of all pictures that have labels.
+    """Dataset dicts of all images that have labels.
 
     Raises:
-        UserError: a shard is missing or broken, or pictures are no files of this machine.
+        UserError: a shard is missing or broken, or images are no files of this machine.
     """
     found = []
     shards = read_manifest(folder)["shards"]
@@ -131,7 +131,7 @@ def labelled_examples(
             )  # fmt: skip
             found.append({"file_name": _image_file(folder, row), "truth": truth})
     if errors:
-        logger.warning("%s: %d pictures have no labels and are left out", folder, errors)
+        logger.warning("%s: %d images have no labels and are left out", folder, errors)
     return found
 
 
@@ -143,6 +143,6 @@ def _image_file(folder: Path, row: Mapping[str, Any]) -> str:
         return str(image)
     if "::" in row["source"] or "://" in row["source"]:
         raise UserError(
-            f"picture {row['source']!r} is no file of this machine; label again with --copy-images"
+            f"image {row['source']!r} is no file of this machine; label again with --copy-images"
         )
     return str(row["source"])
