@@ -176,7 +176,7 @@ def test_a_picture_that_does_not_fit_the_memory_is_a_row(
     monkeypatch.setattr(type(predictor), "encode_batch", short)
     run(*arguments(tmp_path, photos, options=("--batch-size", "3")))
     errors = [row["error"] for row in rows_of(tmp_path)]
-    assert errors[1] == "a picture of 56 x 40 pixels cannot be segmented (out of memory)"
+    assert errors[1] == "an image of 56 x 40 pixels cannot be segmented (out of memory)"
     assert [error is None for error in errors] == [True, False, True, False, True, True]
 
 
