@@ -1,4 +1,4 @@
-"""The Python API: pictures and class names in, segmentations out.
+"""The Python API: images and class names in, segmentations out.
 
     from ovseg import Predictor
 
@@ -6,7 +6,7 @@
     prediction = predictor("photo.jpg", ["dog", "grass", "blue sky"])
     prediction.overlay().save("overlay.png")
 
-Proposals and CLIP's features of their crops do not depend on the class names, so a picture can be
+Proposals and CLIP's features of their crops do not depend on the class names, so an image can be
 encoded once and segmented by ever other names, at a small part of the time::
 
     encoded = predictor.encode("photo.jpg")
@@ -41,7 +41,7 @@ from ovseg.utils.images import allow_megapixels
 
 
 class Predictor:
-    """A model with its weights, ready for pictures. It may be called from several threads."""
+    """A model with its weights, ready for images. It may be called from several threads."""
 
     def __init__(
         self, cfg: CfgNode, model: nn.Module | None = None, *, speed: str | None = None
@@ -131,20 +131,20 @@ class Predictor:
         bgr: bool = False,
         **wanted: Any,
     ) -> Any:
-        """Segment one picture, or several.
+        """Segment one image, or several.
 
         Args:
-            images: one picture (see :data:`Picture`), or a list or iterator of pictures.
+            images: one image (see :data:`Picture`), or a list or iterator of images.
             class_names: what to look for, see :func:`ovseg.data.vocabulary.read_vocabulary`: a list
                 of names, a mapping from names to synonyms, a file, or a built-in list's name.
             bgr: the channels of arrays and tensors are blue, green, red.
             wanted: options of :meth:`EncodedImage.segment`.
 
         Returns:
-            The prediction of one picture; of several a list, in their order.
+            The prediction of one image; of several a list, in their order.
 
         Raises:
-            UserError: class names that cannot be used, or a file that is no picture.
+            UserError: class names that cannot be used, or a file that is no image.
             ValueError: an array or a tensor of another shape or type.
         """
         if is_one_picture(images):
@@ -160,7 +160,7 @@ class Predictor:
 
         Args:
             image, bgr: see :meth:`__call__`.
-            proposals: for this picture, in place of MaskFormer's.
+            proposals: for this image, in place of MaskFormer's.
 
         Raises:
             UserError, ValueError: see :meth:`__call__`; or the proposals do not fit the model.
@@ -173,13 +173,13 @@ class Predictor:
         images: Sequence[np.ndarray],
         proposals: Sequence[GivenProposals | None] | None = None,
     ) -> list[EncodedImage]:
-        """Encode pictures that go through the model together.
+        """Encode images that go through the model together.
 
         They are padded to one size, which may change a result in its last digits.
 
         Args:
             images: uint8 (H, W, 3) each, RGB.
-            proposals: for each picture, in place of MaskFormer's; None for MaskFormer's.
+            proposals: for each image, in place of MaskFormer's; None for MaskFormer's.
 
         Raises:
             UserError: proposals do not fit the model.
@@ -203,18 +203,18 @@ class Predictor:
         on_error: Callable[[Picture, UserError], None] | None = None,
         **wanted: Any,
     ) -> Iterator[Prediction]:
-        """Segment pictures one after the other, reading ahead.
+        """Segment images one after the other, reading ahead.
 
         Args:
             images: as many as there are; no more of them are held than are worked on.
             class_names, bgr, wanted: see :meth:`__call__`.
-            batch_size: pictures that go through the model together. They are padded to one size,
+            batch_size: images that go through the model together. They are padded to one size,
                 which may change a result in its last digits.
-            on_error: called with a picture that cannot be used, and why; it is then passed over.
+            on_error: called with an image that cannot be used, and why; it is then passed over.
                 Without it the error is raised.
 
         Yields:
-            Predictions in the order of the pictures.
+            Predictions in the order of the images.
         """
         vocabulary = read_vocabulary(class_names)
         for encoded in self._encoded(images, bgr, batch_size, on_error):
@@ -227,7 +227,7 @@ class Predictor:
         batch_size: int = 1,
         on_error: Callable[[Picture, UserError], None] | None = None,
     ) -> Iterator[EncodedImage]:
-        """Pictures encoded in batches; arguments as for :meth:`stream`."""
+        """Images encoded in batches; arguments as for :meth:`stream`."""
         if batch_size < 1:
             raise ValueError(f"batch_size {batch_size} must be at least 1")
         batch: list[np.ndarray] = []

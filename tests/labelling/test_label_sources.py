@@ -131,7 +131,7 @@ def test_parquet_files(paths: list[Path], tmp_path: Path) -> None:
         assert [picture.source for picture in pictures] == [f"{file}::{n}" for n in range(5)]
     named = write_table(tmp_path / "named.parquet", "photo", contents)
     assert same(read(named, column="photo"), paths)
-    with pytest.raises(UserError, match=r"has the columns id, photo; name that of the pictures"):
+    with pytest.raises(UserError, match=r"has the columns id, photo; name that of the images"):
         read(named)
     holes = write_table(tmp_path / "holes.parquet", "image", [contents[0], None, b"x"])
     good, empty, broken = read(holes)
@@ -157,8 +157,8 @@ def test_shards_follow_the_row_groups(paths: list[Path], tmp_path: Path) -> None
     ("name", "content", "told"),
     [
         ("a.parquet", b"PAR1", "input '.*a.parquet' cannot be read as a Parquet file"),
-        ("a.txt", b"", "list of pictures '.*a.txt' is empty; write a path or URL a line"),
-        ("a.txt", b"\xff\xfe\x00", "list of pictures '.*a.txt' cannot be read"),
+        ("a.txt", b"", "list of images '.*a.txt' is empty; write a path or URL a line"),
+        ("a.txt", b"\xff\xfe\x00", "list of images '.*a.txt' cannot be read"),
     ],
 )
 def test_broken_sources(name: str, content: bytes, told: str, tmp_path: Path) -> None:

@@ -114,7 +114,7 @@ def read_description(file: Path) -> Description:
     ending = as_text(file, "image_ext", content.get("image_ext", "jpg")).lstrip(".")
     hint = f"correct images, labels, image_ext or label_ext in {file}"
     if form == "labelled":
-        hint = "label again, with --copy-images where the pictures do not stay where they are"
+        hint = "label again, with --copy-images where the images do not stay where they are"
     key = "labelled" if form == "labelled" else "images"
     images = ImageFiles(as_path(file, key, content[key]), ending, hint)
     label_ext = as_text(file, "label_ext", content.get("label_ext", "png")).lstrip(".")
@@ -158,7 +158,7 @@ def _check_keys(file: Path, content: Mapping[Any, Any]) -> str:
     form = next((key for key in [*_FORMS][:6] if key in content), None)
     form = form or ("classes" if "labels" in content else "images")
     required, optional = _FORMS[form]
-    # a picture's row says where it is
+    # an image's row says where it is
     always = ("name",) if form == "labelled" else _ALWAYS
     allowed = (*always, *required, *optional)
     for key in content:
