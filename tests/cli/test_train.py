@@ -180,7 +180,11 @@ def test_published_evaluations_are_documented() -> None:
         ),
         (["--eval-only"], {}, "MODEL.WEIGHTS: empty"),
         (["--eval-only"], {"MODEL__WEIGHTS": "gone.pth"}, "'gone.pth'"),
-        (["--eval-only"], {"DATASETS__TEST": "()"}, "DATASETS.TEST: empty"),
+        (
+            ["--eval-only"],
+            {"DATASETS__TEST": "()", "MODEL__WEIGHTS": "ovseg://tiny"},
+            "DATASETS.TEST: empty",
+        ),
         (
             [],
             {"DATASETS__TEST": "tiny_tset"},
