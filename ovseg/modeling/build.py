@@ -81,24 +81,7 @@ def build_parts(cfg: CfgNode) -> dict[str, Any]:
             expand_ratio=adapter.MASK_EXPAND_RATIO,
             matting=adapter.MASK_MATTING,
         ),
-        "shared_pass": None
-        if adapter.REGION_ENCODER == "crops"
-        else SharedPass(
-            clip_adapter,
-            resolution=adapter.SHARED_RESOLUTION,
-            first_block=adapter.SHARED_FIRST_BLOCK,
-            readout=adapter.SHARED_READOUT,
-            weights=adapter.SHARED_WEIGHTS,
-        ),
-        "crops_too": adapter.REGION_ENCODER != "shared",
-        "crop_choice": CropChoice(
-            visible_only=adapter.REGION_ENCODER == "both"
-            or (adapter.REGION_ENCODER, adapter.CROPS) == ("crops", "visible"),
-            tolerance=adapter.CROPS_TOLERANCE,
-            min_area=adapter.CROPS_MIN_AREA,
-            second_round=adapter.CROPS_SECOND_ROUND,
-            borrow_iou=adapter.CROPS_BORROW_IOU,
-        ),
+        **region_parts(adapter, clip_adapter),
         "clip_ensemble": adapter.CLIP_ENSEMBLE,
         "clip_ensemble_weight": adapter.CLIP_ENSEMBLE_WEIGHT,
         "segment_finder": SegmentFinder(
@@ -114,4 +97,37 @@ def build_parts(cfg: CfgNode) -> dict[str, Any]:
         "size_divisibility": former.SIZE_DIVISIBILITY,
         "precision": cfg.MODEL.PRECISION,
         "reject": cfg.TEST.REJECT,
+    }
+
+
+def region_parts(adapter: CfgNode, clip_adapter: ClipAdapter) -> dict[str, Any]:
+    """The arguments of :class:`OVSeg` that say what CLIP sees of the regions.
+
+    Args:
+        adapter: the config's ``MODEL.CLIP_ADAPTER``.
+        clip_adapter: the model's CLIP.
+
+    Raises:
+        UserError: this CLIP cannot see them so.
+    """
+    encoder = adapter.REGION_ENCODER
+    shared_pass = None
+    if encoder != "crops":
+        shared_pass = SharedPass(
+            clip_adapter,
+            resolution=adapter.SHARED_RESOLUTION,
+            first_block=adapter.SHARED_FIRST_BLOCK,
+            readout=adapter.SHARED_READOUT,
+            weights=adapter.SHARED_WEIGHTS,
+        )
+    return {
+        "shared_pass": shared_pass,
+        "crops_too": encoder != "shared",
+        "crop_choice": CropChoice(
+            visible_only=encoder == "both" or (encoder == "crops" and adapter.CROPS == "visible"),
+            tolerance=adapter.CROPS_TOLERANCE,
+            min_area=adapter.CROPS_MIN_AREA,
+            second_round=adapter.CROPS_SECOND_ROUND,
+            borrow_iou=adapter.CROPS_BORROW_IOU,
+        ),
     }

@@ -1,0 +1,327 @@
+#!/usr/bin/env python3
+"""What each faster mode costs in accuracy, and what it brings in speed.
+
+    python tools/benchmark/modes.py accuracy --dataset stickerscenes_dev --output accuracy.json
+    python tools/benchmark/modes.py speed --output speed.json
+    python tools/benchmark/modes.py chart --accuracy accuracy.json --speed speed.json --output a.png
+
+accuracy: the embedded model segments a data set in every mode. Printed are the share of crops, the
+mIoU over all, seen and unseen classes, and the share of pixels with the label of the exact mode.
+
+speed: R101c + ViT-B/16 with random weights on one image, in turns. Random weights propose nothing
+sensible, so the proposals are made up: of 100 as many can show as in "accuracy" on average.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import ovseg  # isort: skip  # noqa: F401  before detectron2, which lets fvcore warn
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode
+from detectron2.modeling import build_model
+from tabulate import tabulate
+from tqdm import tqdm
+
+from ovseg import OVSeg
+from ovseg.config import setup_cfg
+from ovseg.config.speed import SPEEDS
+from ovseg.data.class_lists import load_class_list
+from ovseg.data.datasets import class_groups, dataset_classes, ignore_label, load_dataset
+from ovseg.data.label_maps import read_truth
+from ovseg.data.mapper import EvaluationMapper
+from ovseg.engine.trainer import load_model
+from ovseg.errors import Parser, UserError, cli_errors
+from ovseg.evaluation import group_miou, new_confusion, scores, update_confusion
+from ovseg.modeling.build import region_parts
+from ovseg.structures import CropFeatures, Regions
+from ovseg.utils.io import atomic_path
+
+ADAPTER = "MODEL.CLIP_ADAPTER."
+EXACT = "exact"
+GROUPS = ("all", "seen", "unseen")
+
+
+def _crops(**keys: float) -> dict[str, object]:
+    return {"CROPS": "visible", **{f"CROPS_{key.upper()}": value for key, value in keys.items()}}
+
+
+def _preset(name: str) -> dict[str, object]:
+    return {key.removeprefix(ADAPTER): value for key, value in SPEEDS[name].items()}
+
+
+#: keys of MODEL.CLIP_ADAPTER by the name of a mode
+MODES: dict[str, dict[str, object]] = {
+    EXACT: {},
+    "fast": _preset("fast"),
+    "fastest": _preset("fastest"),
+    "visible, 0.7 of the largest": _crops(tolerance=0.7),
+    "visible, 0.9 of the largest": _crops(tolerance=0.9),
+    "visible, second round": _crops(min_area=0.005, second_round=0.05),
+    "visible, lent from IoU 0.5": _crops(borrow_iou=0.5),
+    "visible, area 0.2 %": _crops(min_area=0.002),
+    "visible, area 0.5 %": _crops(min_area=0.005),
+    "visible, area 0.5 %, lent from IoU 0.5": _crops(min_area=0.005, borrow_iou=0.5),
+    "visible, area 1 %, lent from IoU 0.5": _crops(min_area=0.01, borrow_iou=0.5),
+    "visible, area 2 %": _crops(min_area=0.02),
+}
+
+
+@dataclass
+class Count:
+    """What was counted of a mode."""
+
+    confusion: np.ndarray
+    crops: int = 0
+    valid: int = 0
+    pixels: int = 0
+    same: int = 0
+    row: dict[str, float] = field(default_factory=dict)
+
+
+def use(model: OVSeg, cfg: CfgNode, keys: Mapping[str, object]) -> None:
+    """Let a model show CLIP its regions as ``keys`` of ``MODEL.CLIP_ADAPTER`` say."""
+    adapter = cfg.MODEL.CLIP_ADAPTER.clone()
+    adapter.defrost()
+    for key, value in keys.items():
+        adapter[key] = value
+    for name, part in region_parts(adapter, model.clip_adapter).items():
+        setattr(model, name, part)
+
+
+def with_features(model: OVSeg, regions: Regions, exact: CropFeatures) -> Regions:
+    """Encoded regions whose crops need not be encoded again."""
+    if model.shared_pass is not None and not model.crops_too:
+        return model.encode_regions(regions)
+    rows = exact.features.new_zeros((len(exact.valid), exact.features.shape[1]))
+    rows[exact.valid] = exact.features
+    crops = exact
+    if model.crop_choice.visible_only:
+        crops = CropFeatures.on_demand(exact.valid, rows[:0], lambda places: rows[places])
+    found = replace(regions, crops=crops)
+    if model.shared_pass is None:
+        return found
+    return replace(found, shared=model._encode_together(model.shared_pass, regions, None))
+
+
+@torch.inference_mode()
+def accuracy(args: argparse.Namespace) -> dict[str, Any]:
+    """Measure every mode on a data set."""
+    cfg = setup_cfg(args.config_file, ["MODEL.WEIGHTS", args.weights, *args.opts])
+    model = load_model(cfg)
+    mapper = EvaluationMapper(cfg, args.dataset)
+    classes, ignored = dataset_classes([args.dataset]), ignore_label(args.dataset)
+    modes = chosen_modes(args)
+    counts = {name: Count(new_confusion(len(classes))) for name in modes}
+    examples = load_dataset(args.dataset)[: args.images]
+    for example in tqdm(examples, desc=args.dataset, disable=None):
+        inputs = {**mapper(example), "output": "labels"}
+        use(model, cfg, {})
+        text = model.text(model.vocabulary(inputs))
+        regions = model.propose([inputs])[0]
+        exact, truth, labels = model.encode_crops(regions), read_truth(example), {}
+        for name, keys in modes.items():
+            use(model, cfg, keys)
+            encoded = with_features(model, regions, exact)
+            classified = model.classify(encoded, text)
+            labels[name] = model.label_maps(inputs, regions, [classified])[0].cpu().numpy()
+            count = counts[name]
+            update_confusion(count.confusion, labels[name], truth, ignored)
+            if model.shared_pass is None or model.crops_too:
+                assert encoded.crops is not None
+                count.crops += int(encoded.crops.encoded.sum())
+            count.valid += int(exact.valid.sum())
+            count.same += int((labels[name] == labels[EXACT]).sum())
+            count.pixels += truth.size
+    groups = class_groups(args.dataset)
+    for count in counts.values():
+        result = scores(count.confusion)
+        miou = {"all": result.miou, **group_miou(result, groups)}
+        count.row = {
+            "crops": 100 * count.crops / count.valid,
+            **{name: 100 * float(miou[name]) for name in GROUPS if name in miou},
+            "same labels": 100 * count.same / count.pixels,
+        }
+    rows = {name: count.row for name, count in counts.items()}
+    header = ["mode", *rows[EXACT]]
+    body = [[name, *row.values()] for name, row in rows.items()]
+    print(tabulate(body, header, tablefmt="pipe", floatfmt=".2f"))
+    print(f"{args.dataset}, {len(examples)} images; all in percent")
+    return {"dataset": args.dataset, "images": len(examples), "modes": rows}
+
+
+def chosen_modes(args: argparse.Namespace) -> dict[str, dict[str, object]]:
+    """All modes, and one more with the keys of the command line.
+
+    Raises:
+        UserError: a key that is none.
+    """
+    modes = dict(MODES) if not args.only else {EXACT: {}}
+    for number, text in enumerate(args.mode):
+        keys: dict[str, object] = {}
+        for pair in text.split(","):
+            key, _, value = pair.partition("=")
+            if not value:
+                raise UserError(f"--mode {text!r}: give KEY=VALUE,KEY=VALUE")
+            keys[key] = CfgNode._decode_cfg_value(value)
+        modes[args.name[number] if number < len(args.name) else text] = keys
+    return modes
+
+
+def made_up(regions: Regions, visible: int, seed: int = 0) -> Regions:
+    """Regions of which ``visible`` can show: soft cells that fill the image, and weaker copies."""
+    generator = torch.Generator().manual_seed(seed)
+    count, (height, width) = len(regions.masks), regions.masks.shape[1:]
+    rows = torch.rand(visible, generator=generator)[:, None, None] * height
+    columns = torch.rand(visible, generator=generator)[:, None, None] * width
+    y, x = torch.arange(height)[:, None], torch.arange(width)
+    distance = ((y - rows) ** 2 + (x - columns) ** 2).sqrt()
+    cells = (-distance / 20).softmax(dim=0)
+    copies = torch.arange(count) % visible
+    strength = torch.where(torch.arange(count) < visible, 1.0, 0.9)
+    return replace(regions, masks=(cells[copies] * strength[:, None, None]).contiguous())
+
+
+@torch.inference_mode()
+def speed(args: argparse.Namespace) -> dict[str, Any]:
+    """Time every mode on one image, in turns."""
+    shares = json.loads(Path(args.accuracy).read_text())["modes"] if args.accuracy else {}
+    untrained = ["MODEL.WEIGHTS", "", f"{ADAPTER}CLIP_PRETRAINED", ""]
+    cfg = setup_cfg(args.config_file, [*untrained, *args.opts])
+    model: Any = build_model(cfg).eval()
+    words = list(load_class_list("ade20k_full_847").names)[: args.classes]
+    image = torch.randint(0, 256, (3, *args.size)).to(torch.uint8)
+    inputs = {"image": image, "class_names": words, "output": "labels"}
+    model.text(model.vocabulary(inputs))  # known words
+    modes = chosen_modes(args)
+    seconds: dict[str, dict[str, list[float]]] = {}
+    for turn in range(args.repeat + 1):  # the first allocates
+        for name, keys in modes.items():
+            use(model, cfg, keys)
+            visible = max(1, round(shares.get(name, {}).get("crops", 50.0)))
+            parts = one_image(model, inputs, visible)
+            if turn:
+                for part, value in parts.items():
+                    seconds.setdefault(name, {}).setdefault(part, []).append(value)
+    rows: dict[str, dict[str, float]] = {}
+    for name, of_mode in seconds.items():
+        rows[name] = {part: statistics.median(values) for part, values in of_mode.items()}
+        rows[name]["whole image"] = sum(rows[name].values())
+    whole = rows[EXACT]["whole image"]
+    for row in rows.values():
+        row["times as fast"] = whole / row["whole image"]
+    header = ["mode", *rows[EXACT]]
+    body = [[name, *row.values()] for name, row in rows.items()]
+    print(tabulate(body, header, tablefmt="pipe", floatfmt=".2f"))
+    print(f"seconds; {hardware()}; image {args.size[0]} x {args.size[1]}, {args.classes} classes")
+    return {"hardware": hardware(), "size": list(args.size), "modes": rows}
+
+
+def one_image(model: OVSeg, inputs: dict[str, Any], visible: int) -> dict[str, float]:
+    """The seconds of each part of an image."""
+    began = [time.perf_counter()]
+    regions = model.propose([inputs])[0]
+    began.append(time.perf_counter())
+    regions = made_up(regions, visible)
+    prepared = time.perf_counter() - began[-1]  # takes no part
+    regions = model.encode_regions(regions)
+    text = model.text(model.vocabulary(inputs))
+    classified = model.classify(regions, text)
+    began.append(time.perf_counter())
+    part = model.partial_scores(regions, classified, text.vocabulary)
+    model.assemble(inputs, [part], regions.image.shape[-2:])
+    began.append(time.perf_counter())
+    return {
+        "proposals": began[1] - began[0],
+        "CLIP": began[2] - began[1] - prepared,
+        "assembly": began[3] - began[2],
+    }
+
+
+def hardware() -> str:
+    """What the figures were taken on."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    threads = f"{torch.get_num_threads()} threads of {os.cpu_count()} cores"
+    return f"{platform.machine()}, {threads}, torch {torch.__version__}"
+
+
+def chart(accuracy_file: Path, speed_file: Path, output: Path) -> None:
+    """Draw speed against mIoU."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    measured = json.loads(accuracy_file.read_text())
+    timed = json.loads(speed_file.read_text())["modes"]
+    figure = Figure(figsize=(7, 3.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    for name, row in measured["modes"].items():
+        if name in timed:
+            at = timed[name]["times as fast"], row["all"]
+            axes.scatter(*at, s=30, color="tab:red" if name in SPEEDS else "tab:blue")
+            axes.annotate(name, at, xytext=(5, 4), textcoords="offset points", fontsize=8)
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g} x")
+    axes.set_xlabel("speed of a whole image (R101c + ViT-B/16, CPU)")
+    axes.set_ylabel("mIoU in percent")
+    axes.set_title(f"embedded model, {measured['dataset']}, {measured['images']} images", size=9)
+    axes.margins(x=0.2, y=0.15)
+    axes.grid(alpha=0.3)
+    with atomic_path(output) as temporary:
+        figure.savefig(temporary, dpi=110)
+
+
+def build_parser() -> Parser:
+    """The command line."""
+    parser = Parser(__doc__)
+    parser.add_argument("part", choices=("accuracy", "speed", "chart"))
+    parser.add_argument("--config-file", help="default: the embedded model's, or R101c + ViT-B/16")
+    parser.add_argument("--weights", default="ovseg://ovseg_tiny.pth")
+    parser.add_argument("--dataset", default="stickerscenes_frozen")
+    parser.add_argument("--images", type=int, default=500, help="the first so many (default: 500)")
+    parser.add_argument("--mode", action="append", default=[], metavar="KEY=VALUE,...",
+        help="a further mode, of keys of MODEL.CLIP_ADAPTER")  # fmt: skip
+    parser.add_argument("--name", action="append", default=[], help="of each --mode")
+    parser.add_argument("--only", action="store_true", help="of the modes only exact and --mode")
+    parser.add_argument("--size", type=int, nargs=2, default=(512, 672), metavar=("H", "W"))
+    parser.add_argument("--classes", type=int, default=150)
+    parser.add_argument("--repeat", type=int, default=1, help="turns of each (default: 1)")
+    parser.add_argument("--accuracy", help="of speed and chart: the file that accuracy wrote")
+    parser.add_argument("--speed", help="of chart: the file that speed wrote")
+    parser.add_argument("--output", help="a JSON file, or the chart's picture")
+    parser.add_argument("--opts", nargs=argparse.REMAINDER, default=[], help="config overrides")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure, or draw what was measured."""
+    with cli_errors():
+        args = build_parser().parse_args(arguments)
+        if args.part == "chart":
+            if not (args.accuracy and args.speed and args.output):
+                raise UserError("chart needs --accuracy, --speed and --output")
+            chart(Path(args.accuracy), Path(args.speed), Path(args.output))
+            return
+        large = "ovseg_R101c_vitB_bs32_120k.yaml"
+        own = "ovseg_tiny.yaml" if args.part == "accuracy" else large
+        args.config_file = args.config_file or f"configs/{own}"
+        result = accuracy(args) if args.part == "accuracy" else speed(args)
+        if args.output:
+            with atomic_path(Path(args.output)) as path:
+                path.write_text(json.dumps(result, indent=1), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
