@@ -9,6 +9,13 @@ The text tower and the temperature stay as they are. Of a batch, crops of the sa
 other's negatives (--plain-loss: they are, as published). The loss is over the whole batch however
 many processes and passes (--accumulate) share it, and gives the same curve.
 
+--regions shared adapts to one pass of the whole image for all of its regions instead, on a data set
+with ground truth. Of --train mask-queries or mask-bias --output is then a small file for
+MODEL.CLIP_ADAPTER.SHARED_WEIGHTS:
+
+    python open_clip_training/train.py --regions shared --train mask-queries --clip ViT-B/16 \\
+        --train-data coco_2017_train_stuff_sem_seg --resolution 336 --output output/queries.pt
+
 Beside --output are written: <name>_resume.pt (for --resume), <name>_history.json (losses,
 accuracies, counts) and <name>_tensorboard. The result is a checkpoint of open_clip's form, which
 MODEL.CLIP_ADAPTER.CLIP_MODEL_NAME and CLIP_PRETRAINED take, as does --clip.
@@ -31,6 +38,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parse_arguments(arguments, __doc__)
     check_inputs(options)
     # only now: torch and open_clip take seconds, and --help need not wait for them
+    if options.regions == "shared":
+        from open_clip_training.regions.loop import adapt_to_regions
+
+        adapt_to_regions(options)
+        return
     from open_clip_training.adaptation.loop import adapt
 
     adapt(options)

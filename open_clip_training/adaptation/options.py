@@ -13,10 +13,17 @@ from ovseg.errors import Parser, UserError
 
 #: endings by which a name is known for a file
 CLIP_FILES = frozenset({".pt", ".pth", ".bin", ".safetensors"})
+#: what can be trained for each way of showing CLIP a region
+TRAINED = {
+    "crops": ("visual", "mask-prompts", "both"),
+    "shared": ("visual", "mask-queries", "mask-bias"),
+}
 RANGES: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("epochs", "steps", "accumulate"), (1, math.inf)),
     **dict.fromkeys(("mask_prompt_depth", "warmup", "workers", "eval_images"), (0, math.inf)),
-    **dict.fromkeys(("lr", "weight_decay", "prompt_lr"), (0, math.inf)),
+    **dict.fromkeys(("lr", "weight_decay", "prompt_lr", "region_lr"), (0, math.inf)),
+    **dict.fromkeys(("resolution",), (1, math.inf)),
+    **dict.fromkeys(("first_block",), (0, math.inf)),
     "batch_size": (2, math.inf),
     "fill_tolerance": (0, 255),
     "seed": SEEDS,
@@ -44,8 +51,17 @@ def parse_arguments(
     add("--fill-tolerance", type=int, default=0, help="of crops without mask files: by how much a "
         "channel of the background may differ from (124, 116, 103), for JPEG")  # fmt: skip
     add("--output", type=Path, required=True, help="the checkpoint to write")
-    add("--train", choices=("visual", "mask-prompts", "both"), default="visual",
-        help="fine-tuning, mask prompt tuning, both at once")  # fmt: skip
+    add("--regions", choices=tuple(TRAINED), default="crops",
+        help="what CLIP is adapted to: crops of regions, or a shared pass of the whole image "
+        "(docs/speed.md); --train-data is then a data set with ground truth")  # fmt: skip
+    add("--train", choices=sorted({kind for kinds in TRAINED.values() for kind in kinds}),
+        default="visual", help="visual: fine-tuning. Of crops: mask-prompts, or both at once. Of a "
+        "shared pass: mask-queries or mask-bias, the regions' own")  # fmt: skip
+    add("--resolution", type=int, help="of a shared pass: shorter side of the image in pixels; "
+        "default: CLIP's input size")  # fmt: skip
+    add("--first-block", type=int, default=0, help="of a shared pass: block from which regions "
+        "take part; default: 0, all")  # fmt: skip
+    add("--region-lr", type=float, default=1e-3, help="of mask queries and mask bias")
     add("--mask-prompt-depth", type=int, help="default: the CLIP's own; 3 for new mask prompts")
     add("--crops", choices=("masked", "unmasked"), default="masked",
         help="fill the background of crops, or leave it (the control)")  # fmt: skip
@@ -74,6 +90,12 @@ def parse_arguments(
     add("--resume", action="store_true", help="continue a stopped run")
     options = parser.parse_args(arguments)
     check_ranges(options, RANGES)
+    allowed = TRAINED[options.regions]
+    if options.train not in allowed:
+        raise UserError(
+            f"--train {options.train} is not for --regions {options.regions}; choose from "
+            f"{', '.join(allowed)}"
+        )
     return options
 
 
@@ -83,7 +105,9 @@ def check_inputs(options: argparse.Namespace) -> None:
     Raises:
         UserError: one is not.
     """
-    if "*" not in options.train_data and not options.train_data.endswith(".tar"):
+    if options.regions == "shared":
+        check_dataset("--train-data", options.train_data)
+    elif "*" not in options.train_data and not options.train_data.endswith(".tar"):
         check_there(options, {"train_data": "collect_pairs.py makes it"})
     if Path(options.clip).suffix in CLIP_FILES:
         check_there(options, {"clip": "give the path of a CLIP, or a name such as ViT-B/16"})

@@ -1,0 +1,120 @@
+"""Images with their true regions, as a shared pass sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from open_clip_training.common.regions import MIN_PIXELS, region_sizes
+from ovseg.data.datasets import dataset_classes, load_dataset
+from ovseg.data.label_maps import matching_truth
+from ovseg.data.own.registration import register_custom
+from ovseg.modeling.clip.shared_pass import covered_patches
+from ovseg.utils.images import read_image
+
+#: of the shorter side, what a square cut out of an image measures at least
+LEAST_SHARE = 0.6
+
+
+@dataclass
+class RegionBatch:
+    """Images and their regions, of which the images have up to R.
+
+    Attributes:
+        images: uint8 (B, 3, S, S), RGB.
+        covered: bool (B, R, P), the patches of each region; rows beyond an image's regions cover
+            the first patch.
+        labels: int64 (B, R), the regions' classes; -1 beyond an image's regions.
+    """
+
+    images: Tensor
+    covered: Tensor
+    labels: Tensor
+
+
+class RegionImages(Dataset[RegionBatch]):
+    """A registered data set, indexed by lists of (image, seed)."""
+
+    def __init__(self, name: str, size: int, patch: int, augment: bool) -> None:
+        """
+        Args:
+            name: a registered data set, or the yaml file of one's own.
+            size: side in pixels that images are seen at, a multiple of ``patch``.
+            patch: side of CLIP's patches.
+            augment: cut out a random square and mirror half of them; False: the middle square.
+
+        Raises:
+            UserError: there is no such data set, or its files are missing.
+        """
+        if name.endswith((".yaml", ".yml")):
+            name = register_custom([name])[0]
+        self.records: list[dict[str, Any]] = load_dataset(name)
+        self.names = dataset_classes([name])
+        self.size, self.grid, self.augment = size, (size // patch, size // patch), augment
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, wanted: Sequence[tuple[int, int]]) -> RegionBatch:
+        """The images of a batch, each with the seed of its cut."""
+        parts = [self._read(index, np.random.default_rng(seed)) for index, seed in wanted]
+        most = max(1, *(len(labels) for _, _, labels in parts))
+        places = self.grid[0] * self.grid[1]
+        covered = torch.zeros(len(parts), most, places, dtype=torch.bool)
+        covered[:, :, 0] = True
+        labels = torch.full((len(parts), most), -1)
+        for row, (_, of_image, named) in enumerate(parts):
+            covered[row, : len(named)], labels[row, : len(named)] = of_image, named
+        return RegionBatch(torch.stack([image for image, _, _ in parts]), covered, labels)
+
+    def _read(self, index: int, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        record = self.records[index]
+        image = read_image(record["file_name"])
+        truth = matching_truth(record, image.shape[:2]).astype(np.int32)
+        top, left, side = self._square(truth.shape, rng)
+        window = np.s_[top : top + side, left : left + side]
+        image, truth = image[window], truth[window]
+        if self.augment and rng.random() < 0.5:
+            image, truth = image[:, ::-1], truth[:, ::-1]
+        size = (self.size, self.size)
+        image = cv2.resize(np.ascontiguousarray(image), size, interpolation=cv2.INTER_AREA)
+        sizes = region_sizes(truth)
+        chosen = [
+            label
+            for label, pixels in sizes.items()
+            if 0 <= label < len(self.names) and pixels >= MIN_PIXELS
+        ]
+        masks = torch.from_numpy(truth == np.array(chosen, np.int32)[:, None, None])
+        covered = covered_patches(masks, self.grid)
+        return torch.from_numpy(image).permute(2, 0, 1), covered, torch.tensor(chosen).long()
+
+    def _square(self, shape: Sequence[int], rng: np.random.Generator) -> tuple[int, int, int]:
+        """Top, left and side of what is cut out."""
+        side = min(shape)
+        if not self.augment:
+            return (shape[0] - side) // 2, (shape[1] - side) // 2, side
+        side = max(1, round(side * rng.uniform(LEAST_SHARE, 1)))
+        return int(rng.integers(shape[0] - side + 1)), int(rng.integers(shape[1] - side + 1)), side
+
+
+def batches(
+    images: int, batch: int, steps: int, seed: int, first_step: int = 0
+) -> Iterator[list[tuple[int, int]]]:
+    """The batches from ``first_step`` on: which images, and the seed of each cut.
+
+    Every epoch is a permutation of its own; what does not fill its last batch is dropped. They
+    depend on the seed alone, so a resumed run has those that it would have had.
+    """
+    per_epoch = images // batch
+    for step in range(first_step, steps):
+        epoch, place = divmod(step, per_epoch)
+        order = np.random.default_rng((seed, epoch)).permutation(images)
+        chosen = order[place * batch : (place + 1) * batch].tolist()
+        yield [(index, hash((seed, step, row)) % 2**32) for row, index in enumerate(chosen)]

@@ -1,0 +1,158 @@
+"""Adapting CLIP to a shared pass: what trains, what is written, and that it can be continued."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from tiny_world import tiny_world
+
+from open_clip_training.adaptation.options import parse_arguments
+from open_clip_training.regions.images import RegionImages, batches
+from open_clip_training.regions.loop import adapt_to_regions
+from open_clip_training.regions.run import region_loss
+from ovseg import UserError
+from ovseg.modeling.clip import read_clip_file
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    """The CLIP of a world whose data set ``regions_train`` has five images."""
+    with tiny_world(tmp_path_factory.mktemp("world"), prefix="regions") as clip:
+        yield clip
+
+
+def train(clip: Path, output: Path, *more: str) -> dict:
+    given = [
+        "--regions", "shared", "--clip", str(clip), "--train-data", "regions_train", "--device",
+        "cpu", "--steps", "6", "--warmup", "1", "--batch-size", "2", "--workers", "0",
+        "--output", str(output),
+    ]  # fmt: skip
+    adapt_to_regions(parse_arguments([*given, *more]))
+    return json.loads(output.with_name(f"{output.stem}_history.json").read_text())
+
+
+def test_own_queries_train_and_nothing_else(clip, tmp_path: Path) -> None:
+    output = tmp_path / "queries.pt"
+    history = train(
+        clip, output, "--train", "mask-queries", "--eval-data", "regions_dev", "--first-block", "1"
+    )
+    assert len(history["losses"]) == 6
+    assert [check["step"] for check in history["checks"]] == [0, 6]
+    weights, _ = read_clip_file(str(clip))
+    found = torch.load(output, weights_only=True)
+    assert set(found) == {"queries", "query_bias"}
+    start = torch.stack(
+        [weights[f"visual.transformer.resblocks.{block}.attn.in_proj_weight"][:32]
+         for block in (1, 2, 3)]
+    )  # fmt: skip
+    assert found["queries"].shape == start.shape
+    change = (found["queries"].float() - start).abs()
+    assert 1e-3 < change.max() < 0.1
+
+
+def test_the_bias_trains_from_its_published_start(clip, tmp_path: Path) -> None:
+    output = tmp_path / "bias.pt"
+    train(clip, output, "--train", "mask-bias")
+    found = torch.load(output, weights_only=True)
+    assert set(found) == {"inside"}
+    assert found["inside"].shape == (4, 2)
+    change = (found["inside"].float() + 5).abs()
+    assert 1e-3 < change.max() < 0.1
+
+
+def test_fine_tuning_writes_a_clip(clip, tmp_path: Path) -> None:
+    output = tmp_path / "visual.pt"
+    train(clip, output, "--train", "visual", "--lr", "1e-3")
+    before, _ = read_clip_file(str(clip))
+    after, _ = read_clip_file(str(output))
+    changed = {name for name in before if not torch.equal(before[name].half(), after[name].half())}
+    assert "visual.conv1.weight" in changed
+    assert all(name.startswith("visual.") for name in changed)
+
+
+def test_a_stopped_run_goes_on_as_if_it_had_not_been(clip, tmp_path: Path, monkeypatch) -> None:
+    whole, parts = tmp_path / "whole.pt", tmp_path / "parts.pt"
+    expected = train(clip, whole, "--train", "mask-queries")
+
+    class Stopped(Exception):
+        pass
+
+    from open_clip_training.regions.run import RegionRun
+
+    advance = RegionRun.advance
+
+    def stop_after_three(run: RegionRun, batch) -> float:
+        if run.step == 3:
+            run.save(parts)
+            raise Stopped
+        return advance(run, batch)
+
+    monkeypatch.setattr(RegionRun, "advance", stop_after_three)
+    with pytest.raises(Stopped):
+        train(clip, parts, "--train", "mask-queries")
+    monkeypatch.undo()
+    found = train(clip, parts, "--train", "mask-queries", "--resume")
+    assert found["losses"] == expected["losses"]
+    assert torch.equal(torch.load(parts)["queries"], torch.load(whole)["queries"])
+    with pytest.raises(UserError, match="resolution"):
+        train(clip, parts, "--train", "mask-queries", "--resolution", "40", "--resume")
+
+
+def test_regions_are_the_patches_of_the_classes(clip) -> None:
+    images = RegionImages("regions_train", 32, 8, augment=False)
+    batch = images[[(0, 0), (1, 0)]]
+    from PIL import Image
+
+    for row, record in enumerate(images.records[:2]):
+        truth = np.asarray(Image.open(record["sem_seg_file_name"]))
+        side = min(truth.shape)
+        left = (truth.shape[1] - side) // 2
+        truth = truth[:side, left : left + side]
+        classes = [c for c in np.unique(truth) if c != 255 and (truth == c).sum() >= 64]
+        known = batch.labels[row] >= 0
+        assert batch.labels[row][known].tolist() == classes
+        for region, label in enumerate(classes):
+            for patch in range(16):
+                top, at = patch // 4 * side // 4, patch % 4 * side // 4
+                part = truth[top : top + side // 4, at : at + side // 4]
+                assert bool(batch.covered[row, region, patch]) == (part == label).any()
+
+
+def test_every_image_counts_the_same() -> None:
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(2, 3, 8, generator=generator)
+    text = F.normalize(torch.randn(5, 8, generator=generator), dim=-1)
+    labels = torch.tensor([[2, -1, -1], [0, 4, 1]])
+    expected = 0.0
+    for image in range(2):
+        regions = [region for region in range(3) if labels[image, region] >= 0]
+        for region in regions:
+            unit = features[image, region] / features[image, region].norm()
+            probs = (100 * text @ unit).softmax(dim=0)
+            expected -= float(probs[labels[image, region]].log()) / len(regions) / 2
+    assert float(region_loss(features, text, labels)) == pytest.approx(expected, rel=1e-4)
+
+
+def test_an_epoch_has_every_image_once_and_a_resumed_run_the_same_batches() -> None:
+    every = list(batches(6, 2, 6, seed=1))
+    assert sorted(index for batch in every[:3] for index, _ in batch) == list(range(6))
+    assert list(batches(6, 2, 6, seed=1, first_step=2)) == every[2:]
+    assert list(batches(6, 2, 6, seed=2)) != every
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--regions", "shared", "--train", "mask-prompts"], "mask-prompts is not for --regions"),
+        (["--train", "mask-queries"], "mask-queries is not for --regions crops"),
+    ],
+)
+def test_what_does_not_go_together_is_named(options: list[str], message: str) -> None:
+    given = ["--clip", "ViT-B/16", "--train-data", "x", "--output", "y.pt"]
+    with pytest.raises(UserError, match=message):
+        parse_arguments([*given, *options])
