@@ -13,7 +13,7 @@ needs no copies at all.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -23,6 +23,7 @@ from torch import Tensor
 from ovseg.errors import UserError
 
 from .adapter import ClipAdapter
+from .attention import finish_block, split_heads
 from .region_tokens import RegionTokens, read_region_tokens
 from .visual import MaskPromptedViT
 
@@ -114,7 +115,7 @@ def _block(
     """A block for tokens (B, T, D) and the copies (B, Q, D) that see some of them."""
     attn = block.attn
     weight, bias, width = attn.in_proj_weight, attn.in_proj_bias, x.shape[-1]
-    split = _heads(attn.num_heads)
+    split = split_heads(attn.num_heads)
     normed, normed_copies = block.ln_1(x), block.ln_1(copies)
     keys, values = F.linear(normed, weight[width:], bias[width:]).chunk(2, dim=-1)
     own_keys, own_values = F.linear(normed_copies, weight[width:], bias[width:]).chunk(2, dim=-1)
@@ -128,22 +129,11 @@ def _block(
         split(torch.cat([values, own_values], dim=1)),
         attn_mask=_attention_mask(seen, tokens, place, x.dtype),
     )
-    copies = _finish(block, copies, attended)
+    copies = finish_block(block, copies, attended)
     if not last:
         attended = F.scaled_dot_product_attention(split(queries), split(keys), split(values))
-        x = _finish(block, x, attended)
+        x = finish_block(block, x, attended)
     return x, copies
-
-
-def _heads(heads: int) -> Callable[[Tensor], Tensor]:
-    return lambda x: x.unflatten(-1, (heads, -1)).transpose(1, 2)
-
-
-def _finish(block: Any, x: Tensor, attended: Tensor) -> Tensor:
-    """What follows the attention, of (B, heads, T, D / heads)."""
-    x = x + block.ls_1(block.attn.out_proj(attended.transpose(1, 2).flatten(2)))
-    finished: Tensor = x + block.ls_2(block.mlp(block.ln_2(x)))
-    return finished
 
 
 def _attention_mask(

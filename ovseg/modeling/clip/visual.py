@@ -44,7 +44,7 @@ class MaskPromptedViT(VisionTransformer):
             Image features (B, embed_dim), not normalised.
         """
         x = self.conv1(x).flatten(2).transpose(1, 2)
-        background = None if mask is None else self._background_patches(mask)
+        background = None if mask is None else self.background_patches(mask)
         x = self._prompt(x, background, 0)
         class_token = self.class_embedding.to(x.dtype).expand(len(x), 1, -1)
         x = torch.cat([class_token, x], dim=1) + self.positional_embedding.to(x.dtype)
@@ -57,7 +57,7 @@ class MaskPromptedViT(VisionTransformer):
                 x = torch.cat([x[:, :1], patches], dim=1)
         return self.ln_post(self._class_token_of_last_block(x))[:, 0] @ self.proj
 
-    def _background_patches(self, mask: Tensor) -> Tensor:
+    def background_patches(self, mask: Tensor) -> Tensor:
         """True for patches without a mask pixel: bool (B, patches, 1)."""
         foreground = F.max_pool2d(mask.float(), self.patch_size, stride=self.patch_size) > 0
         return ~foreground.flatten(1)[..., None]
