@@ -73,7 +73,7 @@ def _adapt_in(processes: Processes, options: argparse.Namespace) -> None:
         prompts_train=options.train != "visual",
     )
     choose_trained(model, options.train)
-    with_masks = model.visual.mask_prompt_depth > 0
+    with_masks = model.visual.mask_prompt_depth > 0 or options.background == "drop"
     pairs = read_pairs(
         options.train_data,
         masked=options.crops == "masked",
@@ -94,6 +94,8 @@ def _adapt_in(processes: Processes, options: argparse.Namespace) -> None:
     if options.resume:
         run.resume(options.output)
     check = eval_data_check(options)
+    if check is not None:
+        check.drop_background = options.background == "drop"
     if options.fill_tolerance and not (
         isinstance(pairs[0].mask, FilledBackground) or isinstance(check, ClassFolderCheck)
     ):

@@ -65,6 +65,9 @@ def parse_arguments(
     add("--mask-prompt-depth", type=int, help="default: the CLIP's own; 3 for new mask prompts")
     add("--crops", choices=("masked", "unmasked"), default="masked",
         help="fill the background of crops, or leave it (the control)")  # fmt: skip
+    add("--background", choices=("fill", "drop"), default="fill",
+        help="what CLIP sees of a crop's background: the colour or mask prompts, or nothing: its "
+        "patches are left out (MODEL.CLIP_ADAPTER.BACKGROUND drop)")  # fmt: skip
     add("--plain-loss", action="store_true", help="crops of one noun are each other's negatives")
     add("--templates", help="vild (default) or imagenet, a random one for each noun and step; or a "
         "text with {}")  # fmt: skip
@@ -95,6 +98,11 @@ def parse_arguments(
         raise UserError(
             f"--train {options.train} is not for --regions {options.regions}; choose from "
             f"{', '.join(allowed)}"
+        )
+    if options.background == "drop" and (options.train != "visual" or options.regions != "crops"):
+        raise UserError(
+            "--background drop is for --regions crops --train visual; with --train "
+            f"{options.train} leave it out"
         )
     return options
 

@@ -35,7 +35,7 @@ from open_clip_training.common.run_state import (
     write_resume,
 )
 from ovseg.errors import UserError
-from ovseg.modeling.clip import encode_texts, pixels_of
+from ovseg.modeling.clip import encode_texts, foreground_features, pixels_of
 from ovseg.utils.digests import digest
 from ovseg.utils.finite import check_weights_finite, loss_error
 from ovseg.utils.io import write_json
@@ -82,7 +82,8 @@ class AdaptationRun:
         self.autocast = get_autocast(settings.precision, device_type=device.type)
         # without "amp" it passes everything through
         self.scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "amp")
-        self.uses_masks = self.model.visual.mask_prompt_depth > 0
+        self.drops = settings.background == "drop"
+        self.uses_masks = self.drops or self.model.visual.mask_prompt_depth > 0
 
     def advance(self, batch: Batch, indices: Tensor) -> float:
         """Do one step.
@@ -154,10 +155,16 @@ class AdaptationRun:
         mask_parts = [None] * math.ceil(len(images) / size) if masks is None else masks.split(size)
         with self.autocast():
             features = [
-                self.model.visual(image, mask)
+                self._encode(image, mask)
                 for image, mask in zip(images.split(size), mask_parts, strict=True)
             ]
         return torch.cat(features).float()
+
+    def _encode(self, images: Tensor, masks: Tensor | None) -> Tensor:
+        if self.drops and masks is not None:
+            return foreground_features(self.model.visual, images, masks)
+        features: Tensor = self.model.visual(images, masks)
+        return features
 
     def _backward(
         self, inputs: list[tuple[Tensor, Tensor | None]], valid: Tensor, indices: Tensor,

@@ -31,6 +31,8 @@ class AdaptationSettings:
     seed: int
     #: of released pairs' background, where it is not 0
     fill_tolerance: int | None = None
+    #: "drop", where background patches are left out
+    background: str | None = None
 
 
 def choose_settings(
@@ -78,6 +80,7 @@ def choose_settings(
         precision=options.precision,
         seed=options.seed,
         fill_tolerance=options.fill_tolerance or None,
+        background=None if options.background == "fill" else options.background,
     )
 
 

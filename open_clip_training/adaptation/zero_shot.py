@@ -20,6 +20,7 @@ from ovseg.errors import UserError
 from ovseg.modeling.clip import (
     ClipEncoder,
     encoder_of,
+    foreground_features,
     pixels_of,
     text_templates,
     word_features,
@@ -62,6 +63,8 @@ class ZeroShotCheck(Generic[Record]):
             groups: the labels of each group of classes that counts by itself, maybe none.
         """
         self.name, self.records, self.names, self.groups = name, records, list(names), groups
+        #: leave background patches out
+        self.drop_background = False
 
     @abstractmethod
     def read(self, record: Record, encoder: ClipEncoder) -> Sample:
@@ -95,10 +98,20 @@ class ZeroShotCheck(Generic[Record]):
             left_out += sample.left_out
             if len(sample.labels) == 0:
                 continue
-            hits = _hits(model, text, sample, processes.device)
+            hits = self._hits(model, text, sample, processes.device)
             both = torch.stack([torch.ones_like(sample.labels), hits.long()])
             counts.index_add_(1, sample.labels.to(counts.device), both.to(counts.device))
         return self._result(processes.add_up(counts).cpu(), int(processes.add_up(left_out)))
+
+    def _hits(self, model: CLIP, text: Tensor, sample: Sample, device: torch.device) -> Tensor:
+        """Which crops get their own class: bool ``(N,)``."""
+        images, masks = normalise(sample.images.to(device), *pixels_of(model)), sample.masks
+        if self.drop_background:
+            features = foreground_features(model.visual, images, masks.to(device))
+        else:
+            prompted = model.visual.mask_prompt_depth > 0
+            features = model.visual(images, masks.to(device) if prompted else None)
+        return (F.normalize(features, dim=-1) @ text.T).argmax(dim=-1).cpu() == sample.labels
 
     def _result(self, counts: Tensor, left_out: int) -> dict[str, float]:
         regions, hits = counts
@@ -115,11 +128,3 @@ class ZeroShotCheck(Generic[Record]):
                     hits[members].sum() / regions[members].sum(), 2
                 )
         return {**result, "regions": int(regions.sum()), "left_out": left_out}
-
-
-def _hits(model: CLIP, text: Tensor, sample: Sample, device: torch.device) -> Tensor:
-    """Which crops get their own class: bool ``(N,)``."""
-    masks = sample.masks.to(device) if model.visual.mask_prompt_depth else None
-    images = normalise(sample.images.to(device), *pixels_of(model))
-    features = model.visual(images, masks)
-    return (F.normalize(features, dim=-1) @ text.T).argmax(dim=-1).cpu() == sample.labels

@@ -72,8 +72,14 @@ def check_config(cfg: CN) -> None:
     for key, choices in (
         ("REGION_ENCODER", ("crops", "shared", "both")),
         ("SHARED_READOUT", ("tokens", "values")),
+        ("BACKGROUND", ("keep", "drop")),
     ):
         _check_choice(f"MODEL.CLIP_ADAPTER.{key}", adapter[key], choices)
+    if adapter.BACKGROUND == "drop" and adapter.MASK_PROMPT_FWD and adapter.MASK_PROMPT_DEPTH:
+        raise UserError(
+            "MODEL.CLIP_ADAPTER.BACKGROUND drop leaves out the patches that mask prompts replace: "
+            "set MODEL.CLIP_ADAPTER.MASK_PROMPT_FWD False"
+        )
     _check_choice("INPUT.RANDOM_FLIP", cfg.INPUT.RANDOM_FLIP, ("none", "horizontal", "vertical"))
     _check_choice("INPUT.FORMAT", cfg.INPUT.FORMAT, ("RGB", "BGR"))
     _check_choice("SOLVER.OPTIMIZER", cfg.SOLVER.OPTIMIZER, ("ADAMW", "SGD"))

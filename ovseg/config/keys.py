@@ -174,6 +174,9 @@ def _add_clip(cfg: CN) -> None:
     adapter.SHARED_READOUT = "tokens"
     # file of what was trained for the copies (train.py --regions shared); "": CLIP as it is
     adapter.SHARED_WEIGHTS = ""
+    # background patches of a crop: "keep", as published, or "drop": they are left out
+    # (clip/foreground.py)
+    adapter.BACKGROUND = "keep"
     # which proposals CLIP sees: "all", or "visible": those that can show (crop_choice.py)
     adapter.CROPS = "all"
     # of "visible": a proposal can show where mask * strength is at least this times the largest

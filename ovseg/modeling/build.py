@@ -61,6 +61,7 @@ def build_parts(cfg: CfgNode) -> dict[str, Any]:
         text_templates(adapter.TEXT_TEMPLATES, adapter.PREDEFINED_PROMPT_TEMPLATES),
         mask_prompts=adapter.MASK_PROMPT_FWD,
         text_store=TextStore(home() / TEXT_STORE) if adapter.TEXT_CACHE else None,
+        drop_background=adapter.BACKGROUND == "drop",
     )
     return {
         "backbone": backbone,

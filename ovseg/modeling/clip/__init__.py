@@ -8,6 +8,7 @@ from .adapter import ClipAdapter
 from .architecture import architecture_of_file, architecture_of_name
 from .construction import build_untrained_clip
 from .encoder import ClipEncoder, encode_texts, encoder_of, word_features
+from .foreground import foreground_features
 from .pixels import pixels_of
 from .region_tokens import RegionTokens
 from .shared_pass import SharedPass, region_features
@@ -38,6 +39,7 @@ __all__ = [
     "encode_tokens",
     "encoder_of",
     "find_pretrained",
+    "foreground_features",
     "is_clip_file",
     "load_clip_weights",
     "pixels_of",

@@ -8,11 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ovseg.errors import UserError
 from ovseg.structures import Crops
 
 from .encoder import ClipEncoder, encoder_of, warn_of_long_words, word_features
+from .foreground import foreground_features
 from .text_cache import TextCache
 from .text_store import TextStore, text_encoder_digest
+from .visual import MaskPromptedViT
 
 
 class ClipAdapter(nn.Module):
@@ -28,6 +31,7 @@ class ClipAdapter(nn.Module):
         *,
         mask_prompts: bool,
         text_store: TextStore | None = None,
+        drop_background: bool = False,
     ) -> None:
         """
         Args:
@@ -35,11 +39,21 @@ class ClipAdapter(nn.Module):
             templates: of the texts; see :func:`text_templates`.
             mask_prompts: replace background patches by mask prompts.
             text_store: keeps text features for later processes.
+            drop_background: leave background patches out, see :func:`foreground_features`.
+
+        Raises:
+            UserError: this CLIP's image tower cannot leave them out.
         """
         super().__init__()
         self.clip_model = clip_model.requires_grad_(False).eval()
         self.templates = tuple(templates)
         self.mask_prompts = mask_prompts
+        self.drop_background = drop_background
+        if drop_background and not isinstance(clip_model.visual, MaskPromptedViT):
+            raise UserError(
+                "MODEL.CLIP_ADAPTER.BACKGROUND drop needs open_clip's own vision transformer with "
+                "a class token; set it to keep for this CLIP"
+            )
         encoder = self.encoder
         self.non_object_embedding = nn.Parameter(torch.empty(1, encoder.width))
         nn.init.normal_(self.non_object_embedding, std=encoder.text_width**-0.5)
@@ -128,6 +142,10 @@ class ClipAdapter(nn.Module):
         if len(crops.images) == 0:
             return self.no_features()
         images = (crops.images - self.pixel_mean) / self.pixel_std
+        if self.drop_background:
+            visual = self.clip_model.visual
+            assert isinstance(visual, MaskPromptedViT)
+            return foreground_features(visual, images, crops.masks)
         encoder = self.encoder
         prompted = self.mask_prompts and encoder.mask_prompt_depth > 0
         return encoder.image_features(images, crops.masks if prompted else None)

@@ -37,6 +37,26 @@ def test_training_lowers_the_loss(world, tmp_path):
     assert losses[-1] < 0.8 * losses[0]
 
 
+def test_crops_may_be_without_their_background(world, tmp_path, monkeypatch):
+    import open_clip_training.adaptation.run as run
+
+    seen = []
+    encode = run.foreground_features
+
+    def watched(visual, images, masks):
+        seen.append(masks.flatten(1).mean(dim=1))
+        return encode(visual, images, masks)
+
+    monkeypatch.setattr(run, "foreground_features", watched)
+    for background in ("fill", "drop"):
+        main(command(world, tmp_path / f"{background}.pt", "--background", background))
+    fill, drop = (history(tmp_path / f"{name}.pt") for name in ("fill", "drop"))
+    assert len(seen) == len(drop["losses"]) == 3
+    assert all(((shares > 0) & (shares < 1)).all() for shares in seen)
+    assert drop["settings"]["background"] == "drop"
+    assert fill["losses"][0] != pytest.approx(drop["losses"][0], rel=1e-3)
+
+
 @pytest.mark.parametrize("loss", [(), ("--plain-loss", None)])
 def test_passes_of_a_batch_change_nothing(world, tmp_path, loss):
     for name, passes in (("whole", 1), ("parts", 3)):
