@@ -52,7 +52,9 @@ def test_crops_may_be_without_their_background(world, tmp_path, monkeypatch):
         main(command(world, tmp_path / f"{background}.pt", "--background", background))
     fill, drop = (history(tmp_path / f"{name}.pt") for name in ("fill", "drop"))
     assert len(seen) == len(drop["losses"]) == 3
-    assert all(((shares > 0) & (shares < 1)).all() for shares in seen)
+    shares = torch.cat(seen)
+    assert (shares > 0).all()
+    assert (shares < 1).any()
     assert drop["settings"]["background"] == "drop"
     assert fill["losses"][0] != pytest.approx(drop["losses"][0], rel=1e-3)
 
