@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 from ovseg.cli.options import check_command, evaluation_config, evaluation_parser
 from ovseg.config.first_look import check_output_folder
 from ovseg.errors import Parser, UserError, cli_errors
+from ovseg.utils.counting import counted
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
@@ -63,7 +64,8 @@ def run(cfg: CfgNode, args: argparse.Namespace) -> None:
     for name in cfg.DATASETS.TEST:
         shutil.rmtree(output / name / "unfinished")
     if failed:
-        print(f"error: {failed} images were left out; analysis.json names them", file=sys.stderr)
+        said = counted(failed, "image", "was/were")
+        print(f"error: {said} left out; analysis.json says why", file=sys.stderr)
         raise SystemExit(1)
 
 

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
-from ovseg.config.first_look import check_proposals_folder, first_look
+from ovseg.config.first_look import first_look
 from ovseg.config.speed import SPEEDS, speed_opts
 from ovseg.errors import Parser
 
@@ -123,15 +123,18 @@ def check_command(
         UserError: something is wrong.
     """
     given = getattr(args, "dataset", None) or []
+    options: list[str] = []
+    for name in ("load_proposals", "save_proposals"):
+        folder = getattr(args, name, "")
+        options += [f"TEST.{name.upper()}", folder] if folder else []
     cfg = first_look(
         args.config_file,
-        args.opts,
+        [*options, *args.opts],
         datasets=[given] if isinstance(given, str) else given,
         keys=keys,
         weights=not getattr(args, "resume", False),  # a resumed run has weights of its own
         needed=needed,
     )
-    check_proposals_folder(getattr(args, "load_proposals", ""))
     return cfg
 
 

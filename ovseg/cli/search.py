@@ -26,6 +26,7 @@ from ovseg.cli.number_lists import MAX_POINTS, parse_values
 from ovseg.cli.options import check_command, evaluation_config, evaluation_parser
 from ovseg.config.first_look import check_output_folder
 from ovseg.errors import Parser, UserError, cli_errors
+from ovseg.utils.counting import counted
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
@@ -145,7 +146,8 @@ def run(cfg: CfgNode, args: argparse.Namespace) -> None:
     print(f"\n{search.text()}\nWritten: {', '.join(str(path) for path in paths)}")
     failed = sum(len(result.details["left out"]) for result in found)
     if failed:
-        print(f"error: {failed} images were left out; search.json names them", file=sys.stderr)
+        said = counted(failed, "image", "was/were")
+        print(f"error: {said} left out; search.json says why", file=sys.stderr)
         raise SystemExit(1)
 
 

@@ -31,6 +31,7 @@ from ovseg.config.first_look import check_output_folder
 from ovseg.config.overrides import NAME_LISTS
 from ovseg.config.speed import speed_opts
 from ovseg.errors import Parser, UserError, cli_errors
+from ovseg.utils.counting import counted
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
@@ -177,7 +178,8 @@ def evaluate(cfg: CfgNode, resume: bool) -> dict[str, Any]:
         counts = flatten_results_dict(results)
         failed = sum(counts[key] for key in counts if key.split("/")[-1] == "failed_images")
         if failed:
-            print(f"error: {failed} images were left out; the log names them", file=sys.stderr)
+            said = counted(failed, "image", "was/were")
+            print(f"error: {said} left out; the log says why", file=sys.stderr)
             raise SystemExit(1)
     return results
 

@@ -21,6 +21,7 @@ from ovseg.data.datasets import dataset_classes, ignore_label, load_dataset
 from ovseg.data.label_maps import (
     ColouredLabels,
     UnreadableTruth,
+    check_fit,
     read_truth,
     truth_place,
     way_out,
@@ -101,14 +102,9 @@ def _look(example: Mapping[str, Any], decode: bool) -> _Seen:
             truth.check_strict(seen.unnamed)
         else:
             labels = read_truth(example)
+        check_fit(example, labels, size, f"its image {example['file_name']}")
     except UserError as error:
         seen.fault = error
-        return seen
-    if labels.shape != tuple(size):
-        seen.fault = UserError(
-            f"{truth_place(example)} is {labels.shape[1]} x {labels.shape[0]} pixels, its image "
-            f"{example['file_name']} {size[1]} x {size[0]}; {way_out(example)}"
-        )
         return seen
     found, counts = np.unique(labels, return_counts=True)
     seen.values = Counter(dict(zip(found.tolist(), counts.tolist(), strict=True)))
@@ -151,7 +147,10 @@ def _advise(
     ]
     if not plain:
         return
+    report.way_out = f"correct them, or what {plain[0]['described_in']} says of them"
     if report.coloured:
-        report.advice = advice_for_colours(report.coloured[:10])
+        # of single ones among others nothing is said
+        if len(report.coloured) == len(report.wrong) == len(examples) - len(report.unreadable):
+            report.advice = advice_for_colours(report.coloured[:10], report.class_names)
     else:
         report.advice = advice_for_values(values, report.class_names, report.ignored)

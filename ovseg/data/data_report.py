@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from tabulate import tabulate
 
+from ovseg.utils.counting import counted
+
 # classes in a table
 _LINES = 40
 
@@ -30,6 +32,7 @@ class DataReport:
         wrong: a line for each image whose ground truth does not fit image or classes.
         coloured: the label maps that are colour masks.
         advice: how files of this form are read; "" where they are of no known other form.
+        way_out: what can be done where all is ignored.
     """
 
     dataset: str
@@ -45,6 +48,7 @@ class DataReport:
     wrong: list[str] = field(default_factory=list)
     coloured: list[str] = field(default_factory=list)
     advice: str = ""
+    way_out: str = "choose another one"
 
     def table(self) -> str:
         """The classes, their pixels and images; long lists are cut."""
@@ -89,9 +93,12 @@ class DataReport:
         elif self.advice and not self.wrong:
             lines.append(self.advice)
         if self.unreadable:
-            lines.append(f"{len(self.unreadable)} files cannot be read: {self.unreadable[0]}")
+            lines.append(
+                f"{counted(len(self.unreadable), 'file')} cannot be read: {self.unreadable[0]}"
+            )
         if self.wrong:
-            lines.append(f"{len(self.wrong)} label maps do not fit: {self._wrong()}")
+            fit = counted(len(self.wrong), "label map", "does/do")
+            lines.append(f"{fit} not fit: {self._wrong()}")
         return [f"data set {self.dataset}: {line}" for line in lines]
 
     def problem(self, training: bool, allowed: int = 0) -> str | None:
@@ -110,8 +117,9 @@ class DataReport:
             )
         if len(self.unreadable) > allowed and training:
             return (
-                f"{start}{len(self.unreadable)} files cannot be read, more than the {allowed} that "
-                f"may be left out (config key DATALOADER.MAX_LOST): {self.unreadable[0]}"
+                f"{start}{counted(len(self.unreadable), 'file')} cannot be read, more than the "
+                f"{allowed} that may be left out (config key DATALOADER.MAX_LOST): "
+                f"{self.unreadable[0]}"
             )
         if not usable:
             return (
@@ -121,7 +129,7 @@ class DataReport:
         if not self.pixels.any():
             return (
                 f"{start}there is no ground truth in its label maps, every pixel of "
-                f"{usable} images is ignored; {self.advice or 'choose another one'}"
+                f"{counted(usable, 'image')} is ignored; {self.advice or self.way_out}"
             )
         return None
 

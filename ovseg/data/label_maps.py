@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ovseg.errors import UserError
-from ovseg.utils.images import open_image, why_unreadable
+from ovseg.utils.images import is_turned, open_image, why_unreadable
 
 #: endings of files that lose what is written into them
 LOSSY = frozenset({"jpg", "jpeg", "jpe", "jfif", "webp", "jp2", "avif", "heic", "heif"})
@@ -88,12 +88,27 @@ def matching_truth(example: Mapping[str, Any], size: Sequence[int]) -> np.ndarra
         UserError: it is missing, broken or of another size.
     """
     truth = read_truth(example)
-    if truth.shape != tuple(size):
-        raise UserError(
-            f"{truth_place(example)} is {truth.shape[1]} x {truth.shape[0]} pixels, its image "
-            f"{size[1]} x {size[0]}; {way_out(example)}"
-        )
+    check_fit(example, truth, size)
     return truth
+
+
+def check_fit(
+    example: Mapping[str, Any], truth: np.ndarray, size: Sequence[int], image: str = "its image"
+) -> None:
+    """Refuse a label map (H, W) of another size than its image, which the message calls ``image``.
+
+    Raises:
+        UserError: it is; says so where the image is one that its file says to turn.
+    """
+    if truth.shape == tuple(size):
+        return
+    turned = ""
+    if truth.shape == tuple(reversed(size)) and is_turned(example["file_name"]):
+        turned = ", since its EXIF data say to turn it: turn the label map too, or"
+    raise UserError(
+        f"{truth_place(example)} is {truth.shape[1]} x {truth.shape[0]} pixels, {image} "
+        f"{size[1]} x {size[0]}{turned or ';'} {way_out(example)}"
+    )
 
 
 def truth_place(example: Mapping[str, Any]) -> str:

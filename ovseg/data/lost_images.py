@@ -34,7 +34,7 @@ class LostImages:
     def __init__(self, allowed: int, silent: bool = False) -> None:
         """Allow ``allowed`` losses, and log each unless ``silent``."""
         self.allowed = allowed
-        self._level = logging.DEBUG if silent else logging.WARNING
+        self._silent = silent
         self.reasons: dict[str, str] = {}
 
     def add(self, file: str, reason: str) -> None:
@@ -48,10 +48,10 @@ class LostImages:
         self.reasons[file] = reason
         if len(self.reasons) > self.allowed:
             raise UserError(self.too_many())
-        logger.log(
-            self._level,
-            "left out an image, %d of at most %d: %s", len(self.reasons), self.allowed, reason,
-        )  # fmt: skip
+        if not self._silent:
+            logger.warning(
+                "left out an image, %d of at most %d: %s", len(self.reasons), self.allowed, reason
+            )
 
     def too_many(self) -> str:
         """What is said when there are more than allowed."""

@@ -34,6 +34,7 @@ from ovseg.engine.writers import WandbWriter
 from ovseg.errors import UserError
 from ovseg.evaluation import SemSegEvaluator
 from ovseg.modeling import OVSeg
+from ovseg.utils.counting import counted
 from ovseg.utils.finite import loss_error
 
 logger = logging.getLogger(__name__)
@@ -84,8 +85,9 @@ class LostHook(HookBase):
         """Say how many there are."""
         if self._lost.reasons:
             logger.warning(
-                "%d images were left out, since they cannot be read: %s",
-                len(self._lost.reasons), ", ".join(sorted(self._lost.reasons)[:5]),
+                "%s left out, since they cannot be read: %s",
+                counted(len(self._lost.reasons), "image", "was/were"),
+                ", ".join(sorted(self._lost.reasons)[:5]),
             )  # fmt: skip
 
 

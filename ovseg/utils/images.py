@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ovseg.errors import UserError
 from ovseg.utils.deep_images import (
@@ -37,7 +37,7 @@ IMAGE_SUFFIXES = frozenset(
 MEGAPIXELS = "OVSEG_MAX_MEGAPIXELS"
 DEFAULT_MEGAPIXELS = 179.0  # where Pillow too suspects a small file that fills the memory
 
-_ORIENTATION = 0x0112
+_ORIENTATION, _ON_ITS_SIDE = 0x0112, frozenset({5, 6, 7, 8})
 _BAND = 1 << 24  # pixels that are copied at once
 _opening = threading.Lock()
 
@@ -164,7 +164,7 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
     """
     try:
         with open_image(path) as file:
-            turned = file.getexif().get(ExifTags.Base.Orientation) in {5, 6, 7, 8}
+            turned = file.getexif().get(_ORIENTATION) in _ON_ITS_SIDE
             return (file.width, file.height) if turned else (file.height, file.width)
     except UserError:
         raise
@@ -172,6 +172,15 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
         raise UserError(
             f"input {os.fspath(path)!r} cannot be read as an image ({why_unreadable(error, path)})"
         ) from error
+
+
+def is_turned(path: str | os.PathLike[str]) -> bool:
+    """Whether :func:`read_image` swaps width and height of a file, as its EXIF data say."""
+    try:
+        with open_image(path) as file:
+            return file.getexif().get(_ORIENTATION) in _ON_ITS_SIDE
+    except Exception:  # as in read_image
+        return False
 
 
 def rgb_array(image: Image.Image, path: Path | None = None) -> np.ndarray:

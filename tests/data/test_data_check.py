@@ -32,10 +32,12 @@ def look(tmp_path: Path) -> Look:
     for folder in ("photos", "maps"):
         (tmp_path / folder).mkdir()
 
-    def report(maps: list[Any], everything: bool = False, **keys: Any) -> DataReport:
+    def report(
+        maps: list[Any], everything: bool = False, kind: type = np.uint8, **keys: Any
+    ) -> DataReport:
         for index, pixels in enumerate(maps):
             Image.new("RGB", (4, 4)).save(tmp_path / f"photos/{index}.jpg")
-            Image.fromarray(np.array(pixels, np.uint8)).save(tmp_path / f"maps/{index}.png")
+            Image.fromarray(np.array(pixels, kind)).save(tmp_path / f"maps/{index}.png")
         description = {"name": "mine", "images": "photos", "labels": "maps", "classes": CLASSES}
         description.update(keys)
         kept = {key: value for key, value in description.items() if value is not None}
@@ -111,6 +113,57 @@ def test_colour_masks(look: Look) -> None:
     assert sorted(report.pixels.tolist()) == [12, 36]
 
 
+def test_grey_values_in_three_channels(look: Look) -> None:
+    grey = np.repeat(np.array(both(0, 1))[..., None], 3, axis=-1)
+    report = look([grey, grey])
+    said = report.problem(training=True)
+    assert said is not None
+    assert "colors: {'#000000': sky, '#010101': sea} in place of classes" in said
+    fixed = look([grey, grey], classes=None, colors={"#000000": "sky", "#010101": "sea"})
+    assert fixed.pixels.tolist() == [16, 16]
+
+
+def test_a_single_colour_mask_changes_nothing_for_the_others(look: Look, tmp_path: Path) -> None:
+    colour = np.zeros((4, 4, 3), np.uint8)
+    said = look([both(0, 1), colour]).problem(training=True)
+    assert said is not None
+    assert "1 of 2 label maps do not fit" in said
+    assert "1.png has 3 channels" in said
+    assert "its label maps are colour masks" not in said
+
+
+def test_the_largest_value_may_be_ignored(look: Look, tmp_path: Path) -> None:
+    maps = [np.array(both(0, 1, 65535), np.uint16)] * 2
+    said = look(maps, kind=np.uint16).problem(training=True)
+    assert said is not None
+    assert said.endswith("; if 65535 means ignored, write ignore_value: 65535")
+    report = look(maps, kind=np.uint16, ignore_value=65535)
+    assert report.problem(training=True) is None
+    assert (report.pixels.tolist(), report.ignored_pixels) == ([16, 8], 8)
+
+
+def test_more_than_255_classes_ignore_65535(look: Look) -> None:
+    names = [f"class {number}" for number in range(300)]
+    maps = [np.array(both(0, 255, 299, 65535), np.uint16)]
+    report = look(maps, kind=np.uint16, classes=names)
+    assert report.problem(training=True) is None
+    assert (report.pixels[[0, 255, 299]].tolist(), report.ignored_pixels) == ([4, 4, 4], 4)
+
+
+@pytest.mark.parametrize("side", [4, 6])
+def test_an_image_that_is_turned_and_a_label_map_that_is_not(
+    look: Look, tmp_path: Path, side: int
+) -> None:
+    look([both(0, 1)])
+    exif = Image.Exif()
+    exif[0x0112] = side  # 6: turned to its side, 4: upside down
+    Image.new("RGB", (8, 4)).save(tmp_path / "photos/0.jpg", exif=exif)
+    Image.fromarray(np.zeros((4, 8), np.uint8)).save(tmp_path / "maps/0.png")
+    said = check_data("mine").problem(training=True)
+    turned = "4 x 8, since its EXIF data say to turn it: turn the label map too, or correct it"
+    assert said is None if side == 4 else turned in str(said)
+
+
 def test_a_class_without_a_pixel(look: Look) -> None:
     (line,) = look([both(0, 1)], classes=["sky", "sea", "gull"]).warnings()
     assert line == "data set mine: 1 of 3 classes have not a single pixel: gull"
@@ -119,7 +172,7 @@ def test_a_class_without_a_pixel(look: Look) -> None:
 def test_everything_is_ignored(look: Look) -> None:
     said = look([both(255)] * 2).problem(training=False)
     assert said is not None
-    assert "every pixel of 2 images is ignored" in said
+    assert "every pixel of 2 images is ignored; correct them, or what " in said
 
 
 def test_values_without_a_class_are_counted(look: Look) -> None:
@@ -146,7 +199,7 @@ def test_sizes_that_differ(look: Look, tmp_path: Path) -> None:
     assert "mine.yaml" in said
     # an evaluation leaves one out, and ends with code 1
     assert report.problem(training=False) is None
-    assert "1 label maps do not fit" in report.warnings()[0]
+    assert "1 label map does not fit" in report.warnings()[0]
 
 
 def test_broken_files_of_many(look: Look, tmp_path: Path) -> None:

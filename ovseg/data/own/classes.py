@@ -48,7 +48,8 @@ class OwnClasses:
         count = len(self.words)
         self.ignore_label = 255 if count <= 255 else 65535
         if form in {"classes", "panoptic_json"}:
-            self.ignore_label = _ignore_value(file, content.get("ignore_value", 255), self.words)
+            value = content.get("ignore_value", self.ignore_label)
+            self.ignore_label = _ignore_value(file, value, self.words)
         elif form == "colors" and content.get("ignore_value") is not None:
             self._ignore(file, parse_colour(file, "ignore_value", content["ignore_value"]), content)
         elif form == "values" and ("ignore_value" in content or 255 not in self.label_of):
@@ -145,9 +146,10 @@ def _ignore_value(file: Path, value: Any, words: tuple[tuple[str, ...], ...]) ->
     if value < len(words):
         named = ", ".join(f"{number}: {names[0]}" for number, names in enumerate(words[:3], 1))
         more = ", ..." if len(words) > 3 else ""
+        other = 255 if len(words) <= 255 else 65535
         raise UserError(
             f"{file}: ignore_value {value} is the label of one of the {len(words)} classes, which "
-            "count from 0; give another, such as 255 or 65535, or name the values themselves: "
+            f"count from 0; give another, such as {other}, or name the values themselves: "
             f"values: {{{named}{more}}} in place of classes"
         )
     return value

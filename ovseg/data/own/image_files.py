@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 
 from ovseg.data.label_maps import LOSSY
 from ovseg.errors import UserError
+from ovseg.utils.counting import counted
 
 logger = logging.getLogger(__name__)
 
@@ -89,7 +90,7 @@ def files_by_stem(
     """
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
-        if path.suffix.lower() != f".{ending.lower()}" or path.name.startswith("."):
+        if _ending(path.suffix) != _ending(ending) or path.name.startswith("."):
             continue
         stem = normal(path.stem)
         if not stem.endswith(suffix):
@@ -104,11 +105,18 @@ def files_by_stem(
     return found
 
 
+def _ending(suffix: str) -> str:
+    """The ending that a file has by its suffix; some have two ways to write it."""
+    ending = suffix.lower().lstrip(".")
+    return {"jpeg": "jpg", "tiff": "tif"}.get(ending, ending)
+
+
 def _instead(folder: Path) -> str:
     """What lies in the folder, and the key that reads it."""
     endings = Counter(path.suffix.lower() for path in folder.iterdir() if path.is_file())
     if not endings:
-        return " (it is empty)"
+        folders = sum(path.is_dir() for path in folder.iterdir())
+        return f" (it holds {counted(folders, 'folder')} alone)" if folders else " (it is empty)"
     said = ", ".join(f"{count} {ending or 'without ending'}" for ending, count in
                      endings.most_common(3))  # fmt: skip
     reads = {
@@ -194,7 +202,8 @@ class LabelFiles:
         if not by_stem.keys() & found.keys():
             raise UserError(
                 f"no file in {self.source} has the name of one in {images.source}"
-                f"{self._seeming_suffix(by_stem)}; {images.hint}"
+                f"{self._seeming_suffix(by_stem)}; {images.hint}, or list both in text files, line "
+                "by line"
             )
         lacking = len(by_stem.keys() - found.keys())
         if lacking:

@@ -41,6 +41,9 @@ def advice_for_values(values: Mapping[int, int], class_names: Sequence[str], ign
             "if 0 means unlabelled and the classes count from 1, write "
             f"{_values(from_one, class_names)} and ignore_value: 0 in place of classes"
         )
+    highest = found[-1] if found else 0
+    if outside == [highest] and highest in {255, 65535} and not absent:
+        return f"if {highest} means ignored, write ignore_value: {highest}"
     if outside:
         coded = [value for value in found if value != ignored]
         names = class_names if len(coded) == count else ["..."] * len(coded)
@@ -48,8 +51,13 @@ def advice_for_values(values: Mapping[int, int], class_names: Sequence[str], ign
     return ""
 
 
-def advice_for_colours(paths: Iterable[str]) -> str:
-    """What to write for colour masks that were given as label maps."""
+def advice_for_colours(paths: Iterable[str], class_names: Sequence[str]) -> str:
+    """What to write for colour masks that were given as label maps.
+
+    Args:
+        paths: of some of them.
+        class_names: in the order of ``classes``; those of label maps with three equal channels.
+    """
     counts: dict[int, int] = {}
     for path in paths:
         red, green, blue = np.moveaxis(read_colours(path).astype(np.int32), -1, 0)
@@ -57,7 +65,13 @@ def advice_for_colours(paths: Iterable[str]) -> str:
         for colour, number in zip(found.tolist(), pixels.tolist(), strict=True):
             counts[colour] = counts.get(colour, 0) + number
     frequent = sorted(counts, key=lambda colour: -counts[colour])
-    named = ", ".join(f"'{hex_colour(colour)}': ..." for colour in frequent[:_NAMED])
+    grey = {0x010101 * label: name for label, name in enumerate(class_names)}
+    if set(frequent) <= grey.keys():
+        frequent.sort()
+    else:
+        grey = {}
+    named = ", ".join(f"'{hex_colour(colour)}': {grey.get(colour, '...')}"
+                      for colour in frequent[:_NAMED])  # fmt: skip
     more = f" ({len(frequent) - _NAMED} more occur)" if len(frequent) > _NAMED else ""
     return (
         "its label maps are colour masks, which are read by naming the colour of each class, "

@@ -435,6 +435,23 @@ def test_endings_in_capitals(folder: Path) -> None:
         load_dataset("mine")
 
 
+def test_jpeg_is_jpg_and_tiff_is_tif(folder: Path) -> None:
+    Image.new("RGB", (4, 4)).save(folder / "photos/b.JPEG")
+    write_map(folder, CORNER, "a.tif")
+    write_map(folder, CORNER, "b.Tiff")
+    for label_ext in ("tif", "tiff"):
+        keys = {"labels": "maps", "classes": ["ball", "chips"], "label_ext": label_ext}
+        examples = registered(folder, **keys)
+        assert [Path(x["file_name"]).name for x in examples] == ["a.jpg", "b.JPEG"]
+        assert all(read_truth(x).tolist() == CORNER for x in examples)
+
+
+def test_a_folder_of_folders_is_named(folder: Path) -> None:
+    (folder / "maps/inside").mkdir(parents=True)
+    refused(folder, r"no \.png files in .*maps \(it holds 1 folder alone\)",
+            labels="maps", classes=["ball"])  # fmt: skip
+
+
 def test_label_suffix(folder: Path) -> None:
     write_map(folder, CORNER, "a_mask.png")
     write_map(folder, CORNER, "a_depth.png")
