@@ -35,6 +35,8 @@ _DEFECTS = {
         (0.004733, 0.691367, 0.303900),
     ),
 }
+# of sRGB's primaries
+_XYZ = ((0.4124, 0.3576, 0.1805), (0.2126, 0.7152, 0.0722), (0.0193, 0.1192, 0.9505))
 PALETTES = ("default", "colorblind")
 
 
@@ -95,9 +97,7 @@ def as_seen(colours: np.ndarray, defect: str | None) -> np.ndarray:
     """
     if defect is None:
         return colours
-    encoded = colours / 255
-    linear = np.where(encoded <= 0.04045, encoded / 12.92, ((encoded + 0.055) / 1.055) ** 2.4)
-    seen = np.clip(linear @ np.array(_DEFECTS[defect]).T, 0, 1)
+    seen = np.clip(_linear(colours) @ np.array(_DEFECTS[defect]).T, 0, 1)
     seen = np.where(seen <= 0.0031308, 12.92 * seen, 1.055 * seen ** (1 / 2.4) - 0.055)
     return np.rint(255 * seen).astype(np.uint8)
 
@@ -117,7 +117,14 @@ def color_map(labels: np.ndarray, colours: np.ndarray) -> np.ndarray:
 
 
 def _to_lab(colours: np.ndarray) -> np.ndarray:
-    """uint8 RGB (N, 3) to CIELAB, float (N, 3)."""
-    import cv2  # not for command lines that only name a palette
+    """uint8 sRGB (N, 3) to CIELAB of daylight (D65), float (N, 3)."""
+    xyz = _linear(colours) @ np.array(_XYZ).T / np.sum(_XYZ, axis=1)
+    cube = np.where(xyz > (6 / 29) ** 3, np.cbrt(xyz), xyz * (29 / 6) ** 2 / 3 + 4 / 29)
+    x, y, z = cube.T
+    return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=1)
 
-    return cv2.cvtColor(colours[None].astype(np.float32) / 255, cv2.COLOR_RGB2LAB)[0]
+
+def _linear(colours: np.ndarray) -> np.ndarray:
+    """uint8 sRGB as linear RGB, 0..1."""
+    encoded = colours / 255
+    return np.where(encoded <= 0.04045, encoded / 12.92, ((encoded + 0.055) / 1.055) ** 2.4)

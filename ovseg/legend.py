@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw
 
-from ovseg.lettering import SMALLEST_WORD, WORD_FACTORS, short_word, text_font
+from ovseg.fonts import SMALLEST_WORD, WORD_FACTORS, short_word, text_font
 
 #: behind legends
 PAPER = (255, 255, 255)
@@ -49,6 +49,16 @@ def steady_rows(names: Sequence[str], colours: np.ndarray) -> list[_Row]:
 def _rgb(colour: np.ndarray) -> tuple[int, int, int]:
     red, green, blue = colour.tolist()
     return red, green, blue
+
+
+def beside(panel: Image.Image, rows: list[_Row], size: int) -> Image.Image:
+    """An image with the legend of ``rows`` on its right, in letters of ``size`` pixels."""
+    legend = draw_legend(rows, size, panel.height)
+    height = max(panel.height, legend.height)
+    canvas = Image.new("RGB", (panel.width + legend.width, height), PAPER)
+    canvas.paste(panel, (0, (height - panel.height) // 2))
+    canvas.paste(legend, (panel.width, (height - legend.height) // 2))
+    return canvas
 
 
 def draw_legend(rows: list[_Row], size: int, height: int) -> Image.Image:

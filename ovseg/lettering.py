@@ -2,46 +2,20 @@
 
 from __future__ import annotations
 
-import functools
-import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
+
+from ovseg.fonts import SMALLEST_WORD, WORD_FACTORS, short_word, text_font
 
 # words are placed by a label map of this size at most, which is exact enough and quick
 _PLACING_SIDE = 512
 _LABELS_PER_CLASS = 3
-_LONGEST_WORD = 36
-# words that do not fit are tried at these shares of their size, but not below so many pixels
-WORD_FACTORS = (0.8, 0.65)
-SMALLEST_WORD = 11
 # x and y of a centre, in pixels of the full image
 _Place = tuple[float, float]
-
-
-@functools.lru_cache(maxsize=16)
-def text_font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
-    """The font of all words in images; ``size`` in pixels."""
-    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
-    return ImageFont.truetype(str(_font_folder() / name), size)
-
-
-def _font_folder() -> Path:
-    # matplotlib brings a font that covers Latin, Greek and Cyrillic, so none has to be installed;
-    # it is found and not imported, which would take a quarter of a second
-    spec = importlib.util.find_spec("matplotlib")
-    assert spec is not None
-    assert spec.origin is not None
-    return Path(spec.origin).parent / "mpl-data" / "fonts" / "ttf"
-
-
-def font_size(image: np.ndarray) -> int:
-    """The size of words in an image (H, W, 3), in pixels."""
-    return max(13, round(max(image.shape[:2]) / 42))
 
 
 @dataclass(frozen=True)
@@ -170,8 +144,3 @@ def _beside(ground: np.ndarray, label: int, box: tuple[int, int], scale: float) 
         if (ground[_covered(place, box, scale)] == -1).all():
             return [place]
     return []
-
-
-def short_word(name: str) -> str:
-    """A name as it is written in images: long ones are cut."""
-    return name if len(name) <= _LONGEST_WORD else f"{name[: _LONGEST_WORD - 1].rstrip()}…"

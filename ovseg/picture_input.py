@@ -3,28 +3,34 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
-from typing import Any
+from itertools import islice
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor
 
 from ovseg.errors import UserError
 from ovseg.utils.ahead import run_ahead
 from ovseg.utils.images import read_image, rgb_array
 
-#: one picture: a path; a Pillow image; uint8 (H, W, 3), RGB; or a tensor (3, H, W), RGB, uint8 in
-#: 0..255 or float in 0..1
-Picture = str | os.PathLike[str] | Image.Image | np.ndarray | Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    #: one picture: a path; a Pillow image; uint8 (H, W, 3), RGB; or a tensor (3, H, W), RGB, uint8
+    #: in 0..255 or float in 0..1
+    Picture = str | os.PathLike[str] | Image.Image | np.ndarray | Tensor
+else:  # without PyTorch there are no tensors
+    Picture = Any
 
 
 def is_one_picture(images: Any) -> bool:
     """Whether something is one picture and not several."""
-    if isinstance(images, np.ndarray | Tensor):
-        return images.ndim <= 3
+    if isinstance(images, np.ndarray) or _is_tensor(images):
+        dimensions: int = images.ndim
+        return dimensions <= 3
     return isinstance(images, str | os.PathLike | Image.Image)
 
 
@@ -34,7 +40,7 @@ def picture_array(image: Picture, bgr: bool) -> np.ndarray:
         return read_image(image)
     if isinstance(image, Image.Image):
         return rgb_array(image)
-    if isinstance(image, Tensor):
+    if _is_tensor(image):
         image = _tensor_array(image)
     if not isinstance(image, np.ndarray):
         raise ValueError(
@@ -46,14 +52,19 @@ def picture_array(image: Picture, bgr: bool) -> np.ndarray:
     return np.ascontiguousarray(image[:, :, ::-1]) if bgr else image
 
 
-def _tensor_array(image: Tensor) -> np.ndarray:
+def _is_tensor(image: Any) -> bool:
+    torch = sys.modules.get("torch")  # who has a tensor has imported it
+    return torch is not None and isinstance(image, torch.Tensor)
+
+
+def _tensor_array(image: Any) -> np.ndarray:
     if image.ndim != 3 or image.shape[0] != 3:
         raise ValueError(f"a tensor must be (3, H, W), not {tuple(image.shape)}")
     image = image.detach().cpu()
     if image.is_floating_point():
         if not (image.numel() and float(image.min()) >= 0 and float(image.max()) <= 1):
             raise ValueError("a tensor of floats must have values in 0..1; or give uint8 in 0..255")
-        image = (255 * image).round().to(torch.uint8)
+        image = (255 * image).round().byte()
     return np.ascontiguousarray(image.permute(1, 2, 0).numpy())
 
 
@@ -74,3 +85,21 @@ def read_ahead(
                 on_error(image, error)
             else:
                 yield array
+
+
+def batches(
+    images: Iterable[Picture],
+    bgr: bool,
+    batch_size: int,
+    on_error: Callable[[Picture, UserError], None] | None,
+) -> Iterator[list[np.ndarray]]:
+    """Pictures as arrays, ``batch_size`` at a time, read ahead; see :func:`read_ahead`.
+
+    Raises:
+        ValueError: ``batch_size`` is below 1.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size {batch_size} must be at least 1")
+    arrays = read_ahead(images, bgr, on_error, 2 * batch_size)
+    while batch := list(islice(arrays, batch_size)):
+        yield batch

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -84,10 +85,8 @@ class Prediction:
             opacity: of the regions' colours, 0 (outlines alone) to 1 (no image under them).
             steady: with the same legend for every frame of a video.
         """
-        from ovseg.visualizer import draw_overlay  # OpenCV and a font, for images alone
-
         colours = self._colours
-        drawn = draw_overlay(
+        drawn = _drawing()(
             self.image, self.labels, self.class_names, opacity, colours, steady=steady
         )
         return Image.fromarray(drawn)
@@ -235,3 +234,14 @@ class Prediction:
         from ovseg.colours import palette
 
         return palette(len(self.class_names), self.palette)
+
+
+def _drawing() -> Callable[..., np.ndarray]:
+    """What draws overlays; imported when there is one to draw."""
+    try:
+        from ovseg.visualizer import draw_overlay
+    except ModuleNotFoundError as error:
+        if error.name != "cv2":
+            raise
+        from ovseg.plain_drawing import draw_overlay
+    return draw_overlay

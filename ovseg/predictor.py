@@ -34,7 +34,7 @@ from ovseg.encoded_image import EncodedImage
 from ovseg.engine.checkpoint import OVSegCheckpointer
 from ovseg.engine.test_time import for_inference, plain_model
 from ovseg.errors import UserError
-from ovseg.picture_input import Picture, is_one_picture, picture_array, read_ahead
+from ovseg.picture_input import Picture, batches, is_one_picture, picture_array
 from ovseg.prediction import Prediction
 from ovseg.structures import GivenProposals
 from ovseg.utils.images import allow_megapixels
@@ -228,15 +228,7 @@ class Predictor:
         on_error: Callable[[Picture, UserError], None] | None = None,
     ) -> Iterator[EncodedImage]:
         """Images encoded in batches; arguments as for :meth:`stream`."""
-        if batch_size < 1:
-            raise ValueError(f"batch_size {batch_size} must be at least 1")
-        batch: list[np.ndarray] = []
-        for array in read_ahead(images, bgr, on_error, 2 * batch_size):
-            batch.append(array)
-            if len(batch) == batch_size:
-                yield from self.encode_batch(batch)
-                batch = []
-        if batch:
+        for batch in batches(images, bgr, batch_size, on_error):
             yield from self.encode_batch(batch)
 
     def _model_input(self, image: np.ndarray) -> dict[str, Any]:

@@ -13,8 +13,9 @@ import numpy as np
 from PIL import Image
 
 from ovseg.colours import color_map, palette
-from ovseg.legend import PAPER, draw_legend, legend_rows, steady_rows
-from ovseg.lettering import draw_words, font_size, place_words
+from ovseg.fonts import font_size
+from ovseg.legend import beside, legend_rows, steady_rows
+from ovseg.lettering import draw_words, place_words
 
 #: an image's longer side in the overlay, at least; smaller images are enlarged
 MIN_OVERLAY_SIDE = 640
@@ -58,12 +59,7 @@ def draw_overlay(
     size = font_size(image)
     draw_words(panel, place_words(labels, names, size))
     rows = steady_rows(names, colours) if steady else legend_rows(names, shares, colours)
-    legend = draw_legend(rows, size, panel.height)
-    height = max(panel.height, legend.height)
-    canvas = Image.new("RGB", (panel.width + legend.width, height), PAPER)
-    canvas.paste(panel, (0, (height - panel.height) // 2))
-    canvas.paste(legend, (panel.width, (height - legend.height) // 2))
-    return np.asarray(canvas)
+    return np.asarray(beside(panel, rows, size))
 
 
 def draw_regions(

@@ -21,6 +21,7 @@ from tiny_world import SMALL_MODEL, as_pairs, write_clip
 
 from ovseg import OVSeg, Predictor, add_ovseg_config
 from ovseg.data.preparation.command import prepare as run_preparation
+from ovseg.engine.test_time import plain_model
 
 ROOT = Path(__file__).resolve().parent.parent
 PARITY = Path(__file__).parent / "data" / "parity"
@@ -119,6 +120,22 @@ def _own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+#: whose text features the exported model has in its folder
+EXPORTED_WORDS = ("teapot", "grass", "night sky")
+
+
+@pytest.fixture(scope="session")
+def exported(embedded: Predictor, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The embedded model, exported once for all tests; nobody changes it."""
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(package, reason=f"no {package}: pip install 'ovseg[export]'")
+    from ovseg.export.write import ExportOptions, export_model
+
+    options = ExportOptions(formats=("onnx", "pt2"), class_names=EXPORTED_WORDS)
+    folder = tmp_path_factory.mktemp("exported") / "tiny"
+    return export_model(embedded.cfg, plain_model(embedded.model), folder, options)
+
+
 @pytest.fixture(autouse=True)
 def _no_handlers_of_earlier_tests() -> None:
     """Logs that commands set up in earlier tests may write to streams that are closed by now."""
@@ -162,7 +179,9 @@ SLOW_FILES = frozenset(
         "engine/test_checkpoint.py", "engine/test_lost_images.py", "engine/test_test_time.py",
         "engine/test_trainer.py",
         "labelling/test_label_on_ray.py", "modeling/test_clip_kinds.py", "modeling/test_parity.py",
-        "open_clip_training/ablation/test_ablations.py",
+
+
+        "export/test_export.py", "open_clip_training/ablation/test_ablations.py",
         "open_clip_training/ablation/test_ablation_scoring.py",
         "open_clip_training/adaptation/test_adaptation_resume.py",
         "open_clip_training/adaptation/test_adaptation_run.py",
@@ -172,8 +191,9 @@ SLOW_FILES = frozenset(
         "open_clip_training/test_clip_scripts.py", "test_documented_python.py",
         "test_embedded.py", "test_notebook.py", "test_wheel.py", "tools/test_export_checkpoint.py",
         "tools/test_convert_tools.py", "tools/test_make_sample_archives.py",
-        "tools/test_swap_clip_weights.py",
-        "utils/test_downloads.py", "video/test_videos.py", "web/test_page.py",
+        "tools/test_swap_clip_weights.py", "runtime/test_exported_model.py",
+        "utils/test_downloads.py", "video/test_videos.py",
+        "web/test_page.py",
     }
 )  # fmt: skip
 

@@ -37,8 +37,9 @@ def needs_a_download(block: str) -> bool:
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exported: Path) -> Path:
     """A working folder with the files that the documents name."""
+    (tmp_path / "exported").symlink_to(exported)
     for name in ("configs", "resources"):
         (tmp_path / name).symlink_to(ROOT / name)
     for name, sample in (("photo", "ball"), ("photo2", "mouse")):

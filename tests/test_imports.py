@@ -27,6 +27,12 @@ FORBIDDEN = {
         "ovseg.predictor",
     ),
     "ovseg.engine": ("ovseg.predictor",),
+    # neither PyTorch nor what needs it
+    "ovseg.runtime": (
+        *("torch", "torchvision", "detectron2", "fvcore", "open_clip", "cv2", "matplotlib"),
+        *("ovseg.modeling", "ovseg.engine", "ovseg.evaluation", "ovseg.structures"),
+        *("ovseg.predictor", "ovseg.encoded_image", "ovseg.export"),
+    ),
     "ovseg": ("demo", "train_net", "tools", "datasets", "stickerscenes", "open_clip_training"),
     "open_clip_training": ("demo", "train_net", "tools", "datasets", "stickerscenes"),
 } | {
@@ -124,6 +130,21 @@ def test_missing_detectron2_is_answered() -> None:
     )
     last = done.stderr.splitlines()[-1]
     assert last == "ImportError: OVSeg needs detectron2: run ovseg install-detectron2"
+
+
+def test_the_runtime_and_its_command_import_no_pytorch() -> None:
+    modules = ", ".join(
+        module_of(path) for path in FILES if is_in(module_of(path), "ovseg.runtime")
+    )
+    asked = (
+        f"import sys, ovseg, {modules}, ovseg.cli.segment, ovseg.cli.segmenters\n"
+        "heavy = {'torch', 'torchvision', 'detectron2', 'fvcore', 'open_clip', 'cv2'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", asked], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
 
 
 def test_files_that_the_fast_tests_leave_out_are_there() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import importlib.util
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ COMMANDS = {
     "evaluate": "evaluate a checkpoint on data sets",
     "search": "find the ensemble's weight and mask threshold in one pass",
     "analyze": "find out where a model loses its score",
+    "export": "write a model for programs without PyTorch",
     "weights": "list, fetch, convert and swap weights",
     "info": "say what is installed, and what this machine can do",
     "install-detectron2": "install detectron2 without a compiler",
@@ -57,9 +59,24 @@ def main(argv: Sequence[str] | None = None) -> None:
         command = arguments.pop(0)
         if command not in COMMANDS:
             raise _unknown(command)
+        if command != "segment":
+            require_pytorch(f"ovseg {command}")
     module = importlib.import_module(f"ovseg.cli.{command.replace('-', '_')}")
     with _called(f"ovseg {command}"):
         module.main(arguments)
+
+
+def require_pytorch(what: str) -> None:
+    """Check that PyTorch is there, which the distribution ``ovseg-runtime`` does without.
+
+    Raises:
+        UserError: it is not; ``what`` needs it.
+    """
+    if importlib.util.find_spec("torch") is None:
+        raise UserError(
+            f"{what} needs PyTorch, and this is ovseg-runtime, which segments with --runtime "
+            "alone; install ovseg in an environment of its own"
+        )
 
 
 def _unknown(command: str) -> UserError:

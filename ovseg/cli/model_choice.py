@@ -27,19 +27,25 @@ if TYPE_CHECKING:
 EMBEDDED_CONFIG = config_path("ovseg_tiny_demo.yaml")
 
 
-def add_model(parser: Parser) -> None:
-    """``--model``, ``--config-file``, ``--class-names`` and ``--speed``."""
+def add_model(
+    parser: Parser,
+    words: str = "the words to look for. The embedded model without words looks for everything it "
+    "was made for",
+) -> None:
+    """``--model``, ``--config-file``, ``--class-names``, ``--vocabulary`` and ``--speed``.
+
+    ``words`` says what the words are for.
+    """
     add = parser.add_argument
     add("--model", metavar="NAME",
         help="tiny (the default, which comes with OVSeg), swinB-vitL14, R101c-vitB16, "
         "hf://owner/name, or the folder of a saved model; see: ovseg weights list")  # fmt: skip
     add("--config-file", metavar="FILE", help="model config, whose MODEL.WEIGHTS are --opts'")
-    words = parser.add_mutually_exclusive_group()
-    words.add_argument("--class-names", nargs="*", metavar="WORD",
-        help="the words to look for, each quoted if it has blanks; commas belong to a word; "
-        "'sofa|couch' is one class by two words. The embedded model without words looks for "
-        "everything it was made for")  # fmt: skip
-    words.add_argument("--vocabulary", metavar="FILE|NAME",
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("--class-names", nargs="*", metavar="WORD",
+        help=f"{words}. Each is quoted if it has blanks; commas belong to a word; 'sofa|couch' is "
+        "one class by two words")  # fmt: skip
+    group.add_argument("--vocabulary", metavar="FILE|NAME",
         help="the words as a text file with a class a line, or a JSON file with a list or with "
         f"synonyms by class; or a built-in list: {', '.join(BUILT_IN_NAMES)}")  # fmt: skip
     add_speed(parser)
@@ -53,21 +59,14 @@ def add_palette(parser: Parser) -> None:
     )  # fmt: skip
 
 
-def chosen_words(args: argparse.Namespace) -> Vocabulary:
-    """The words of a command line, and its model looked at as far as it can be at once.
+def check_model(args: argparse.Namespace) -> None:
+    """Look at the model of a command line as far as it can be at once.
 
     Raises:
-        UserError: two models, no such config file, or words that cannot be used.
+        UserError: two models, or no such config file.
     """
-    if args.model and args.config_file:
-        raise UserError("--model and --config-file are both given; give one of them")
-    embedded = args.config_file is None and args.model in {None, "tiny"}
-    if embedded:
+    if is_embedded(args):
         args.config_file = EMBEDDED_CONFIG
-    given = args.class_names if args.vocabulary is None else args.vocabulary
-    if embedded and given is None:
-        given = "stickerscenes"
-    vocabulary = read_vocabulary([] if given is None else given)
     if args.config_file:
         # the rest of the config is looked at when the other options have been
         first_look(args.config_file, args.opts, weights="MODEL.WEIGHTS" in args.opts)
@@ -76,7 +75,40 @@ def chosen_words(args: argparse.Namespace) -> Vocabulary:
         check_opts(args.opts)
         if not is_fetched(args.model):
             resolve(args.model)
-    return vocabulary
+
+
+def is_embedded(args: argparse.Namespace) -> bool:
+    """Whether a command line asks for the embedded model.
+
+    Raises:
+        UserError: it asks for two models.
+    """
+    if args.model and args.config_file:
+        raise UserError("--model and --config-file are both given; give one of them")
+    return args.config_file is None and args.model in {None, "tiny"}
+
+
+def given_words(args: argparse.Namespace, default: str | None = None) -> Vocabulary | None:
+    """The words of a command line, or ``default``, a vocabulary's name, where it gives none.
+
+    Raises:
+        UserError: words that cannot be used.
+    """
+    given = args.class_names if args.vocabulary is None else args.vocabulary
+    given = default if given is None else given
+    return None if given is None else read_vocabulary(given)
+
+
+def chosen_words(args: argparse.Namespace) -> Vocabulary:
+    """The words of a command line, and its model looked at as far as it can be at once.
+
+    Raises:
+        UserError: two models, no such config file, or words that cannot be used.
+    """
+    default = "stickerscenes" if is_embedded(args) else None
+    words = given_words(args, default) or read_vocabulary([])
+    check_model(args)
+    return words
 
 
 def chosen_things(args: argparse.Namespace, vocabulary: Vocabulary) -> Sequence[str] | None:

@@ -5,7 +5,7 @@
         --opts MODEL.WEIGHTS ovseg_swinbase_vitL14_ft_mpt.pth
 
 Without --model and --config-file the small model that comes with OVSeg runs. python demo.py is the
-same command.
+same command. With --runtime FOLDER an exported model runs, without PyTorch: see ovseg export.
 
 The results for NAME.jpg are NAME_overlay.jpg, NAME_labels.png (value = position among the class
 names, from 0; 255 = no class, or 65535 in the 16-bit map of more than 254 classes) and NAME.json.
@@ -23,16 +23,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from ovseg.cli.model_choice import (
-    about_model,
-    add_model,
-    add_palette,
-    chosen_config,
-    chosen_things,
-    chosen_words,
-)
+from ovseg.cli.model_choice import add_model, add_palette
 from ovseg.cli.options import add_opts, add_proposals
 from ovseg.cli.segment_run import SegmentRun, finish
+from ovseg.cli.segmenters import ExportedSegmenter, ModelSegmenter, Segmenter
 from ovseg.cli.windows import check_display
 from ovseg.errors import Parser, UserError, cli_errors
 from ovseg.found_images import FoundImages, find_images
@@ -46,6 +40,9 @@ def build_parser() -> Parser:
     parser = Parser(usage, epilog="\n\n".join(details))
     add = parser.add_argument
     add_model(parser)
+    add("--runtime", metavar="FOLDER",
+        help="a model that ovseg export wrote, in place of --model: runs on onnxruntime, without "
+        "PyTorch")  # fmt: skip
     add("--input", nargs="*", default=[], metavar="PATH",
         help="images: files, folders (the images directly in them) and quoted patterns"
         )  # fmt: skip
@@ -76,17 +73,6 @@ def build_parser() -> Parser:
     add_proposals(parser)
     add_opts(parser, "--opts")
     return parser
-
-
-def option_opts(args: argparse.Namespace) -> list[str]:
-    """The config overrides that --load-proposals, --save-proposals and --reject stand for."""
-    pairs = (
-        ("TEST.LOAD_PROPOSALS", args.load_proposals),
-        ("TEST.SAVE_PROPOSALS", args.save_proposals),
-        ("TEST.REJECT", args.reject),
-    )
-    given = [(key, str(value)) for key, value in pairs if value not in {None, ""}]
-    return [part for pair in given for part in pair]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -130,35 +116,26 @@ def _inputs(args: argparse.Namespace) -> FoundImages:
 def _segment(args: argparse.Namespace, inputs: Sequence[Path]) -> list[str]:
     """Segment images as a command line asks for; returns the errors of those that failed."""
     # what can be checked at once, before anything is imported or loaded
-    vocabulary = chosen_words(args)
-    things = chosen_things(args, vocabulary)
     formats = DEFAULT_FORMATS if args.save is None else read_formats(args.save)
     if args.batch_size < 1:
         raise UserError(f"--batch-size {args.batch_size} must be at least 1")
     if args.skip_existing and not args.output:
         raise UserError("--skip-existing needs --output, the folder of the earlier run")
+    if args.reject is not None and not 0 <= args.reject <= 1:
+        raise UserError(f"--reject {args.reject} must lie in 0..1; 0 rejects nothing")
+    segmenter: Segmenter = ExportedSegmenter(args) if args.runtime else ModelSegmenter(args)
     plan: dict[Path, ResultPaths | None] = dict.fromkeys(inputs)
     if args.output:
         plan.update(zip(inputs, plan_outputs(inputs, args.output), strict=True))
     else:
         check_display()
-    if args.reject is not None and not 0 <= args.reject <= 1:
-        raise UserError(f"--reject {args.reject} must lie in 0..1; 0 rejects nothing")
-    cfg = chosen_config(args, option_opts(args))
-    from ovseg.data.proposal_files import check_image_names, check_proposals
-    from ovseg.predictor import Predictor
-
-    if cfg.TEST.LOAD_PROPOSALS:
-        check_proposals(Path(cfg.TEST.LOAD_PROPOSALS), inputs)
-    if cfg.TEST.SAVE_PROPOSALS:
-        check_image_names(inputs)
-    model = about_model(cfg, args.config_file)
+    segmenter.prepare(inputs)
     there = [
         path
         for path, paths in plan.items()
         if args.skip_existing
         and paths
-        and is_done(paths, formats, vocabulary.names, str(path), model)
+        and is_done(paths, formats, segmenter.vocabulary.names, str(path), segmenter.about)
     ]
     if there:
         print(f"{len(there)} of {len(inputs)} images are there already")
@@ -166,9 +143,8 @@ def _segment(args: argparse.Namespace, inputs: Sequence[Path]) -> list[str]:
     if not left:
         _say_files(finish(plan, there, formats))
         return []
-    run = SegmentRun(
-        Predictor(cfg), vocabulary, left, formats, model, args.palette, args.batch_size, things
-    )
+    segmenter.load()
+    run = SegmentRun(segmenter, left, formats, args.palette, args.batch_size)
     start = time.perf_counter()
     try:
         run.run()

@@ -8,7 +8,6 @@ from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ovseg.data.own.description import read_description
 from ovseg.data.splits import check_dataset_names
 from ovseg.errors import UserError
 from ovseg.released import OVSEG_SCHEME, released_as
@@ -49,7 +48,7 @@ def first_look(
     files = [*datasets]
     given = {key for key in keys if not files or key in opts[::2]}
     custom = cfg.DATASETS.CUSTOM if cfg is not None else ()
-    own = {read_description(Path(file).expanduser()).name for file in (*files, *custom)}
+    own = {_own_name(file) for file in (*files, *custom)}
     if cfg is None:
         return None
     # where detectron2 is imported already, a program may have registered more
@@ -60,6 +59,12 @@ def first_look(
         _check_weights(cfg.MODEL.WEIGHTS, needed)
     check_proposals_folder(cfg.TEST.LOAD_PROPOSALS)
     return cfg
+
+
+def _own_name(file: str) -> str:
+    from ovseg.data.own.description import read_description  # not where there is no such file
+
+    return read_description(Path(file).expanduser()).name
 
 
 def _check_weights(path: str, needed: bool) -> None:

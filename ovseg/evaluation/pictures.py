@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 
 from ovseg.data.label_maps import read_truth
 from ovseg.evaluation.confusion import NO_CLASS
-from ovseg.lettering import text_font
+from ovseg.fonts import text_font
 from ovseg.utils.images import read_image
 from ovseg.utils.io import atomic_path
 from ovseg.visualizer import MIN_OVERLAY_SIDE, draw_overlay

@@ -5,13 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ovseg.background_words import background_words
 from ovseg.structures import Classified, ClipClasses, CropFeatures, Regions, TextEmbeddings
 from ovseg.vocabulary import Vocabulary
 
 from .clip import ClipAdapter
 from .crop_choice import CropChoice
 from .ensemble import combine
-from .reject import background_words, probabilities_with_background, weigh_background
+from .reject import probabilities_with_background, weigh_background
 
 
 class Classification:

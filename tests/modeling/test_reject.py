@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from ovseg import OVSeg, UserError
+from ovseg.background_words import background_words
 from ovseg.config import check_config
 from ovseg.engine.test_time import MultiViewSegmenter
 from ovseg.modeling.panoptic import SegmentFinder
 from ovseg.modeling.reject import (
     SOFTNESS,
-    background_words,
     probabilities_with_background,
     weigh_background,
 )

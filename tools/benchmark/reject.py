@@ -27,6 +27,7 @@ from detectron2.config import CfgNode
 from torch import Tensor
 from tqdm import tqdm
 
+from ovseg.background_words import background_words
 from ovseg.config import setup_cfg
 from ovseg.data.class_lists import load_class_list
 from ovseg.data.datasets import dataset_classes, load_dataset
@@ -43,7 +44,7 @@ from ovseg.evaluation.rejection import (
     threshold_of_recall,
 )  # fmt: skip
 from ovseg.modeling import OVSeg
-from ovseg.modeling.reject import background_words, probabilities_with_background
+from ovseg.modeling.reject import probabilities_with_background
 from ovseg.structures import Classified, ClipClasses, CropFeatures, Regions, TextEmbeddings
 from ovseg.utils.io import atomic_path
 from ovseg.vocabulary import OTHERS, Vocabulary

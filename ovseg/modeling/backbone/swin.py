@@ -8,6 +8,7 @@ names are those of the official checkpoints, so that these load after the conver
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -19,17 +20,23 @@ from torch.utils.checkpoint import checkpoint
 from torchvision.ops import StochasticDepth
 
 
-def to_windows(x: Tensor, size: int) -> Tensor:
-    """Cut maps (B, H, W, C) into windows (B * H/size * W/size, size * size, C)."""
-    b, h, w, c = x.shape
-    x = x.view(b, h // size, size, w // size, size, c)
-    return x.permute(0, 1, 3, 2, 4, 5).reshape(-1, size * size, c)
+def to_windows(x: Tensor, size: int, rows: int, columns: int) -> Tensor:
+    """Cut maps (B, rows * size, columns * size, C) into windows (B, rows * columns, size^2, C)."""
+    b, c = x.shape[0], x.shape[-1]
+    x = x.view(b, rows, size, columns, size, c).transpose(2, 3)
+    return x.reshape(b, rows * columns, size * size, c)
 
 
-def from_windows(windows: Tensor, size: int, height: int, width: int) -> Tensor:
-    """Undo :func:`to_windows`: (B * H/size * W/size, size * size, C) to (B, H, W, C)."""
-    x = windows.view(-1, height // size, width // size, size, size, windows.shape[-1])
-    return x.permute(0, 1, 3, 2, 4, 5).reshape(-1, height, width, windows.shape[-1])
+def from_windows(windows: Tensor, size: int, rows: int, columns: int) -> Tensor:
+    """Undo :func:`to_windows`."""
+    b, c = windows.shape[0], windows.shape[-1]
+    x = windows.view(b, rows, columns, size, size, c).transpose(2, 3)
+    return x.reshape(b, rows * size, columns * size, c)
+
+
+def window_counts(x: Tensor, size: int) -> tuple[int, int]:
+    """Rows and columns of windows that cover maps (B, H, W, C)."""
+    return (x.shape[1] + size - 1) // size, (x.shape[2] + size - 1) // size
 
 
 def position_pairs(size: int) -> Tensor:
@@ -41,18 +48,20 @@ def position_pairs(size: int) -> Tensor:
     return offset[0] * (2 * size - 1) + offset[1]
 
 
-def shift_mask(height: int, width: int, size: int, device: torch.device) -> Tensor:
-    """Additive mask that keeps apart what a cyclic shift brought together.
+def shift_mask(rows: int, columns: int, size: int, device: torch.device) -> Tensor:
+    """Additive mask that keeps apart what a cyclic shift of ``rows`` x ``columns`` windows brought
+    together.
 
     Returns float [windows, size^2, size^2]: 0 between places of one part of the map, else -100.
     """
 
-    def part(length: int) -> Tensor:
+    def part(windows: int) -> Tensor:
+        length = windows * size
         index = torch.arange(length, device=device)
         return (index >= length - size).int() + (index >= length - size // 2).int()
 
-    parts = (3 * part(height)[:, None] + part(width)[None, :]).float()
-    windows = to_windows(parts[None, :, :, None], size)[..., 0]
+    parts = (3 * part(rows)[:, None] + part(columns)[None, :]).float()
+    windows = to_windows(parts[None, :, :, None], size, rows, columns)[0, ..., 0]
     return (windows[:, None, :] != windows[:, :, None]).float() * -100.0
 
 
@@ -83,17 +92,17 @@ class WindowAttention(nn.Module):
         self.proj_drop = nn.Dropout(drop)
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """``x``: windows (B * W, N, C); ``mask``: (W, N, N), added to the attention logits."""
-        windows, n, c = x.shape
-        q, k, v = self.qkv(x).view(windows, n, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        """``x``: windows (B, W, N, C); ``mask``: (W, N, N), added to the attention logits."""
+        b, windows, n, c = x.shape
+        qkv = self.qkv(x).view(b, windows, n, 3, self.heads, c // self.heads)
+        q, k, v = qkv.permute(3, 0, 1, 4, 2, 5)
         bias = self.relative_position_bias_table[self.relative_position_index.view(-1)]
         bias = bias.view(n, n, self.heads).permute(2, 0, 1)
         attention = (q * self.scale) @ k.transpose(-2, -1) + bias
         if mask is not None:
-            grouped = attention.view(-1, len(mask), self.heads, n, n) + mask[:, None]
-            attention = grouped.view(windows, self.heads, n, n)
+            attention = attention + mask[:, None]
         attention = self.attn_drop(attention.softmax(dim=-1))
-        x = (attention.to(v.dtype) @ v).transpose(1, 2).reshape(windows, n, c)
+        x = (attention.to(v.dtype) @ v).transpose(2, 3).reshape(b, windows, n, c)
         return self.proj_drop(self.proj(x))
 
 
@@ -142,13 +151,14 @@ class SwinBlock(nn.Module):
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
     def _attend(self, x: Tensor, mask: Tensor) -> Tensor:
-        _, h, w, _ = x.shape
-        x = F.pad(x, (0, 0, 0, -w % self.window, 0, -h % self.window))
-        padded_h, padded_w = x.shape[1:3]
+        h, w = x.shape[1:3]
+        rows, columns = window_counts(x, self.window)
+        x = F.pad(x, (0, 0, 0, columns * self.window - w, 0, rows * self.window - h))
         if self.shift:
             x = x.roll((-self.shift, -self.shift), dims=(1, 2))
-        windows = self.attn(to_windows(x, self.window), mask if self.shift else None)
-        x = from_windows(windows, self.window, padded_h, padded_w)
+        windows = to_windows(x, self.window, rows, columns)
+        windows = self.attn(windows, mask if self.shift else None)
+        x = from_windows(windows, self.window, rows, columns)
         if self.shift:
             x = x.roll((self.shift, self.shift), dims=(1, 2))
         return x[:, :h, :w]
@@ -163,10 +173,11 @@ class PatchMerging(nn.Module):
         self.norm = nn.LayerNorm(4 * dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        _, h, w, _ = x.shape
-        x = F.pad(x, (0, 0, 0, w % 2, 0, h % 2))
-        corners = [x[:, i::2, j::2] for j in (0, 1) for i in (0, 1)]
-        return self.reduction(self.norm(torch.cat(corners, dim=-1)))
+        x = F.pad(x, (0, 0, 0, x.shape[2] % 2, 0, x.shape[1] % 2))
+        b, h, w, c = x.shape
+        # the neighbour below comes before the one on the right
+        corners = x.view(b, h // 2, 2, w // 2, 2, c).permute(0, 1, 3, 4, 2, 5)
+        return self.reduction(self.norm(corners.reshape(b, h // 2, w // 2, 4 * c)))
 
 
 class SwinStage(nn.Module):
@@ -179,8 +190,7 @@ class SwinStage(nn.Module):
         self.window = blocks[0].window
 
     def forward(self, x: Tensor, use_checkpoint: bool) -> Tensor:
-        h, w = (length + -length % self.window for length in x.shape[1:3])
-        mask = shift_mask(h, w, self.window, x.device)
+        mask = shift_mask(*window_counts(x, self.window), self.window, x.device)
         for block in self.blocks:
             if use_checkpoint and self.training:
                 x = checkpoint(block, x, mask, use_reentrant=False)
@@ -288,8 +298,8 @@ class D2SwinTransformer(Backbone):
             x = x + position.permute(0, 2, 3, 1)
         x = self.pos_drop(x)
         outputs = {}
-        for i, stage in enumerate(self.layers):
-            assert isinstance(stage, SwinStage)
+        for i, layer in enumerate(self.layers):
+            stage: Any = layer  # a SwinStage, or what stands in for it
             x = stage(x, self.use_checkpoint)
             name = f"res{i + 2}"
             if name in self._out_features:

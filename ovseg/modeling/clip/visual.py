@@ -46,7 +46,7 @@ class MaskPromptedViT(VisionTransformer):
         x = self.conv1(x).flatten(2).transpose(1, 2)
         background = None if mask is None else self.background_patches(mask)
         x = self._prompt(x, background, 0)
-        class_token = self.class_embedding.to(x.dtype).expand(len(x), 1, -1)
+        class_token = self.class_embedding.to(x.dtype).expand(x.shape[0], 1, -1)
         x = torch.cat([class_token, x], dim=1) + self.positional_embedding.to(x.dtype)
         x = self.ln_pre(self.patch_dropout(x))
         blocks = self.transformer.resblocks

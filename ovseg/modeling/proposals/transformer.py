@@ -154,7 +154,7 @@ class Transformer(nn.Module):
         """
         place = _flatten(position)
         memory = self.encoder(_flatten(x), place)
-        return self.decoder(memory, place, queries[None].expand(len(x), -1, -1))
+        return self.decoder(memory, place, queries[None].expand(x.shape[0], -1, -1))
 
 
 def _flatten(x: Tensor) -> Tensor:

@@ -1,0 +1,145 @@
+"""A picture that was encoded once, to be segmented by any class names."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ovseg.data.vocabulary import ClassNames, read_vocabulary
+from ovseg.errors import UserError
+from ovseg.prediction import Prediction, ProposalScores
+from ovseg.runtime.classify import (
+    Classified,
+    Regions,
+    best_of_words,
+    best_proposals,
+    check_share,
+    class_labels,
+    classify,
+    classify_crops,
+    classify_queries,
+    weigh_background,
+)
+from ovseg.runtime.segmentation import label_map, word_score_bands
+from ovseg.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from ovseg.runtime.predictor import Predictor
+
+# of a picture: the features of its crops at so many mask thresholds besides the model's own
+_THRESHOLDS_KEPT = 8
+
+
+class EncodedImage:
+    """A picture after all that needs no class names; made by :meth:`Predictor.encode`.
+
+    Attributes:
+        image: uint8 (H, W, 3), RGB, 0..255; the picture.
+        regions: its proposals.
+    """
+
+    def __init__(self, predictor: Predictor, image: np.ndarray, regions: Regions) -> None:
+        """
+        Args:
+            predictor: which encoded the picture.
+            image: the picture.
+            regions: what it made of it.
+        """
+        self.image = image
+        self.regions = regions
+        self._predictor = predictor
+        self._recropped = lru_cache(_THRESHOLDS_KEPT)(
+            lambda threshold: predictor.encode_crops(regions, threshold)
+        )
+
+    def segment(
+        self,
+        class_names: ClassNames,
+        *,
+        class_probs: bool = False,
+        proposals: bool = False,
+        reject: float | None = None,
+        ensemble_weight: float | None = None,
+        mask_threshold: float | None = None,
+    ) -> Prediction:
+        """Segment the picture by any class names.
+
+        Args and result are those of :meth:`ovseg.encoded_image.EncodedImage.segment`.
+
+        Raises:
+            UserError: class names that cannot be used, a number outside 0..1, or a weight for a
+                model without CLIP ensemble.
+        """
+        settings = self._predictor.folder.settings
+        check_share("ensemble_weight", ensemble_weight)
+        check_share("mask_threshold", mask_threshold)
+        check_share("reject", reject)
+        if ensemble_weight is not None and not settings.clip_ensemble:
+            raise UserError(
+                f"ensemble_weight {ensemble_weight}: the exported model's CLIP_ENSEMBLE is False; "
+                "leave the weight out"
+            )
+        vocabulary = read_vocabulary(class_names)
+        strength = settings.reject if reject is None else float(reject)
+        regions, threshold = self.regions, settings.mask_threshold
+        if mask_threshold is not None and mask_threshold != threshold:
+            threshold = mask_threshold
+            if settings.clip_ensemble:
+                regions = self._recropped(threshold)
+        weight = settings.ensemble_weight if ensemble_weight is None else ensemble_weight
+        competing = replace(vocabulary, reject=strength)
+        classified, masks = self._classified(regions, competing, weight, threshold)
+        size = self.image.shape[0], self.image.shape[1]
+        words, scores = label_map(classified.class_probs, masks, size)
+        labels = class_labels(words, competing)
+        return Prediction(
+            labels=labels,
+            scores=np.where(labels >= 0, scores, np.float32(0)),
+            class_names=list(vocabulary.names),
+            image=self.image,
+            class_probs=_class_probs(classified, masks, competing, size) if class_probs else None,
+            proposals=self._proposal_scores(regions, vocabulary) if proposals else None,
+        )
+
+    def _classified(
+        self, regions: Regions, vocabulary: Vocabulary, weight: float, threshold: float
+    ) -> tuple[Classified, np.ndarray]:
+        """The proposals that the segmentation is made of, and their masks."""
+        settings = self._predictor.folder.settings
+        text = self._predictor.text(vocabulary)
+        classified = classify(regions, text, settings.temperature, weight)
+        if vocabulary.reject:
+            classified = weigh_background(classified, vocabulary.reject)
+        masks = regions.masks
+        if settings.best_proposals_only:
+            masks = (masks > np.float32(threshold)).astype(np.float32)
+            classified = best_proposals(classified, masks, vocabulary)
+        return classified, masks[classified.queries]
+
+    def _proposal_scores(self, regions: Regions, vocabulary: Vocabulary) -> ProposalScores:
+        settings = self._predictor.folder.settings
+        text = self._predictor.text(vocabulary)
+        probs = classify_queries(regions, text, settings.temperature)
+        of_crops = None
+        if regions.features is not None:
+            clip = classify_crops(regions.features, text, settings.temperature)
+            of_crops = np.full((len(regions.masks), len(vocabulary)), np.nan, np.float32)
+            of_crops[regions.valid] = best_of_words(clip, vocabulary, axis=1)
+        of_queries = best_of_words(probs, vocabulary, axis=1)
+        return ProposalScores(regions.masks, of_queries, of_crops)
+
+
+def _class_probs(
+    classified: Classified, masks: np.ndarray, vocabulary: Vocabulary, size: tuple[int, int]
+) -> np.ndarray:
+    """float32 (C, H, W), see :attr:`Prediction.class_probs`."""
+    result = np.empty((len(vocabulary), *size), np.float32)
+    contested = vocabulary.class_of_word[-1] < 0
+    for rows, scores in word_score_bands(classified.class_probs, masks, size):
+        best = best_of_words(scores, vocabulary)
+        total = best.sum(axis=0) + (scores[-1] if contested else 0)
+        result[:, rows] = best / np.where(total > 0, total, 1)
+    return result

@@ -1,0 +1,236 @@
+"""Pictures and class names in, segmentations out, over onnxruntime."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import Any, cast
+
+import numpy as np
+
+from ovseg.background_words import background_words
+from ovseg.data.vocabulary import ClassNames, read_vocabulary
+from ovseg.errors import UserError
+from ovseg.picture_input import Picture, batches, is_one_picture, picture_array
+from ovseg.prediction import Prediction
+from ovseg.runtime.classify import Regions, Text
+from ovseg.runtime.crops import cut_crops
+from ovseg.runtime.encoded_image import EncodedImage
+from ovseg.runtime.folder import GRAPHS, ExportFolder
+from ovseg.runtime.resize import resize_short_side
+from ovseg.runtime.segmentation import image_masks
+from ovseg.runtime.text import TextEncoder
+from ovseg.vocabulary import Vocabulary
+
+# crops that go through CLIP together
+_CROPS = 32
+
+
+class Predictor:
+    """An exported model, ready for pictures; its methods are those of :class:`ovseg.Predictor`.
+
+    Attributes:
+        folder: the export and what its manifest says.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        providers: Sequence[str] = ("CPUExecutionProvider",),
+        threads: int = 0,
+        check: bool = True,
+    ) -> None:
+        """Read a folder of ``ovseg export``.
+
+        Args:
+            folder: its path.
+            providers: onnxruntime's execution providers, the preferred ones first.
+            threads: of each operation on the CPU; 0: as many as onnxruntime likes.
+            check: compare all files with the SHA-256 of the manifest.
+
+        Raises:
+            UserError: onnxruntime is not installed, or see :meth:`ExportFolder.read`.
+        """
+        self.folder = ExportFolder.read(folder, check)
+        self._providers = list(providers)
+        self._threads = threads
+        _onnxruntime()
+        self._text = TextEncoder(
+            self.folder, lambda tokens: self._text_graph({"tokens": tokens})[0]
+        )
+
+    @classmethod
+    def from_pretrained(cls, name: str | os.PathLike[str], **options: Any) -> Predictor:
+        """The same by the name that :class:`ovseg.Predictor` has for it; ``name`` is the folder."""
+        return cls(name, **options)
+
+    def __call__(
+        self,
+        images: Picture | Iterable[Picture],
+        class_names: ClassNames | None = None,
+        *,
+        bgr: bool = False,
+        **wanted: Any,
+    ) -> Any:
+        """Segment one picture, or several.
+
+        Args:
+            images: one picture: a path, a Pillow image, or an array uint8 (H, W, 3), RGB; or a list
+                or iterator of pictures.
+            class_names: what to look for, see :func:`ovseg.data.vocabulary.read_vocabulary`; None:
+                the class names of the export.
+            bgr: the channels of arrays are blue, green, red.
+            wanted: options of :meth:`EncodedImage.segment`.
+
+        Returns:
+            The prediction of one picture; of several a list, in their order.
+
+        Raises:
+            UserError: class names that cannot be used, or a file that is no picture.
+            ValueError: an array of another shape or type.
+        """
+        vocabulary = self.vocabulary(class_names)
+        if is_one_picture(images):
+            return self.encode(cast(Picture, images), bgr=bgr).segment(vocabulary, **wanted)
+        return list(self.stream(cast(Iterable[Picture], images), vocabulary, bgr=bgr, **wanted))
+
+    def vocabulary(self, class_names: ClassNames | None = None) -> Vocabulary:
+        """The vocabulary of class names; of the export's own without them.
+
+        Raises:
+            UserError: class names that cannot be used, or none.
+        """
+        own = self.folder.settings.class_names
+        return read_vocabulary(own if class_names is None else class_names)
+
+    def encode(self, image: Picture, *, bgr: bool = False) -> EncodedImage:
+        """Do what does not depend on class names: proposals, crops, CLIP's features.
+
+        Raises:
+            UserError, ValueError: see :meth:`__call__`.
+        """
+        return self.encode_batch([picture_array(image, bgr)])[0]
+
+    def encode_batch(self, images: Sequence[np.ndarray]) -> list[EncodedImage]:
+        """Encode pictures, uint8 (H, W, 3) each, RGB, that go through the model together."""
+        proposed = self._propose([self._model_input(image) for image in images])
+        return [
+            EncodedImage(self, image, self.encode_crops(regions))
+            for image, regions in zip(images, proposed, strict=True)
+        ]
+
+    def stream(
+        self,
+        images: Iterable[Picture],
+        class_names: ClassNames | None = None,
+        *,
+        batch_size: int = 1,
+        bgr: bool = False,
+        on_error: Callable[[Picture, UserError], None] | None = None,
+        **wanted: Any,
+    ) -> Iterator[Prediction]:
+        """Segment one picture after the other; see :meth:`ovseg.Predictor.stream`."""
+        vocabulary = self.vocabulary(class_names)
+        for batch in batches(images, bgr, batch_size, on_error):
+            for encoded in self.encode_batch(batch):
+                yield encoded.segment(vocabulary, **wanted)
+
+    def text(self, vocabulary: Vocabulary) -> Text:
+        """The text embeddings of a vocabulary; known words are not encoded again.
+
+        Raises:
+            UserError: see :meth:`TextEncoder.features`.
+        """
+        no_object = np.array([self.folder.settings.no_object], np.float32)
+        features = np.concatenate([self._text.features(vocabulary.words), no_object])
+        if not vocabulary.reject:
+            return Text(features)
+        return Text(features, self._text.features(background_words(vocabulary.words)))
+
+    def encode_crops(self, regions: Regions, mask_threshold: float | None = None) -> Regions:
+        """Regions with CLIP's features of their crops, where the model has a CLIP ensemble.
+
+        Args:
+            regions: of one image.
+            mask_threshold: in place of the model's own.
+        """
+        settings = self.folder.settings
+        if not settings.clip_ensemble:
+            return regions
+        crops = cut_crops(
+            regions.image,
+            regions.masks,
+            size=settings.crop_size,
+            threshold=settings.mask_threshold if mask_threshold is None else mask_threshold,
+            fill=settings.fill,
+            expand_ratio=settings.expand_ratio,
+            matting=settings.matting,
+        )
+        features = np.zeros((len(crops.images), len(settings.no_object)), np.float32)
+        for first in range(0, len(features), _CROPS):
+            part = slice(first, first + _CROPS)
+            inputs = {"crops": crops.images[part]}
+            if settings.mask_prompts:
+                inputs["masks"] = crops.masks[part]
+            features[part] = self._region_graph(inputs)[0]
+        return replace(regions, features=features, valid=crops.valid)
+
+    def _model_input(self, image: np.ndarray) -> np.ndarray:
+        """uint8 (3, H, W) as the model takes it."""
+        settings = self.folder.settings
+        resized = resize_short_side(image, settings.short_side, settings.longest_side)
+        if settings.channels == "BGR":
+            resized = resized[:, :, ::-1]
+        return resized.transpose(2, 0, 1)
+
+    def _propose(self, images: Sequence[np.ndarray]) -> list[Regions]:
+        settings = self.folder.settings
+        step = max(settings.size_divisibility, 1)
+        height, width = (
+            -(-max(image.shape[side] for image in images) // step) * step for side in (1, 2)
+        )
+        # the mean is 0 once it is normalised, as padding has to be
+        batch = np.empty((len(images), 3, height, width), np.float32)
+        batch[:] = np.array(settings.image_mean, np.float32).reshape(1, 3, 1, 1)
+        for place, image in enumerate(images):
+            batch[place, :, : image.shape[1], : image.shape[2]] = image
+        logits, embeddings = self._proposal_graph({"images": batch})
+        return [
+            Regions(image, image_masks(each, image.shape[1:], (height, width)), of_queries)
+            for image, each, of_queries in zip(images, logits, embeddings, strict=True)
+        ]
+
+    @cached_property
+    def _proposal_graph(self) -> Callable[[Mapping[str, np.ndarray]], list[np.ndarray]]:
+        return self._graph("proposals")
+
+    @cached_property
+    def _region_graph(self) -> Callable[[Mapping[str, np.ndarray]], list[np.ndarray]]:
+        return self._graph("regions")
+
+    @cached_property
+    def _text_graph(self) -> Callable[[Mapping[str, np.ndarray]], list[np.ndarray]]:
+        return self._graph("text")
+
+    def _graph(self, name: str) -> Callable[[Mapping[str, np.ndarray]], list[np.ndarray]]:
+        """What runs a graph; it is loaded here, when it is first needed."""
+        onnxruntime = _onnxruntime()
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = self._threads
+        options.log_severity_level = 3  # errors; they are raised too
+        path = str(self.folder.path / GRAPHS[name])
+        session = onnxruntime.InferenceSession(path, options, providers=self._providers)
+        return lambda inputs: session.run(None, dict(inputs))
+
+
+def _onnxruntime() -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise UserError(
+            "exported models need onnxruntime; install it with: pip install 'ovseg[runtime]'"
+        ) from error
+    return onnxruntime

@@ -1,0 +1,90 @@
+"""Features of words: from the manifest where they are there, else by the text graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from ovseg.errors import UserError
+from ovseg.runtime.classify import normalise
+from ovseg.runtime.folder import GRAPHS, MERGES, ExportFolder
+from ovseg.runtime.tokenizer import Tokenizer
+
+# texts that go through the encoder together
+_BATCH = 64
+# of a long word, the characters that a message shows
+_SHOWN = 40
+
+#: token ids int64 (N, L) -> features float32 (N, D), not normalised
+EncodeTokens = Callable[[np.ndarray], np.ndarray]
+
+
+class TextEncoder:
+    """Features of words, each encoded once."""
+
+    def __init__(self, folder: ExportFolder, encode: EncodeTokens) -> None:
+        """
+        Args:
+            folder: of the export.
+            encode: runs the text graph.
+        """
+        self._folder = folder
+        self._encode = encode
+        self._tokenizer: Tokenizer | None = None
+        self._known = dict(zip(folder.settings.words, folder.features(), strict=True))
+
+    def features(self, words: Sequence[str]) -> np.ndarray:
+        """Unit features float32 (W, D) of W words.
+
+        Raises:
+            UserError: a word is longer than the context, or the folder has no text graph for it.
+        """
+        new = [word for word in dict.fromkeys(words) if word not in self._known]
+        if new:
+            self._known.update(zip(new, self._word_features(new), strict=True))
+        if not words:
+            return np.zeros((0, len(self._folder.settings.no_object)), np.float32)
+        return np.stack([self._known[word] for word in words])
+
+    def _word_features(self, words: Sequence[str]) -> np.ndarray:
+        settings = self._folder.settings
+        if GRAPHS["text"] not in self._folder:
+            raise UserError(
+                f"class name {words[0]!r}: this export knows the words of its manifest alone, "
+                "since its CLIP has a tokenizer of its own; export it with this word among "
+                "--class-names"
+            )
+        if self._tokenizer is None:
+            self._tokenizer = Tokenizer(self._folder.path / MERGES)
+        self._check_lengths(words, self._tokenizer)
+        texts = [t.replace("{}", word) for word in words for t in settings.templates]
+        features = normalise(self._encode_texts(texts, self._tokenizer))
+        means = features.reshape(len(words), len(settings.templates), -1).mean(axis=1)
+        return normalise(means)
+
+    def _encode_texts(self, texts: Sequence[str], tokenizer: Tokenizer) -> np.ndarray:
+        """Short texts with short ones, each batch cut to its longest, which changes nothing."""
+        tokens = tokenizer(texts, self._folder.settings.context_length)
+        ends = tokens.argmax(axis=1)  # the end token has the largest id
+        features = np.empty((len(texts), len(self._folder.settings.no_object)), np.float32)
+        order = np.argsort(ends, kind="stable")
+        for first in range(0, len(texts), _BATCH):
+            batch = order[first : first + _BATCH]
+            features[batch] = self._encode(tokens[batch, : ends[batch].max() + 1])
+        return features
+
+    def _check_lengths(self, words: Sequence[str], tokenizer: Tokenizer) -> None:
+        settings = self._folder.settings
+        longest = max(settings.templates, key=len)
+        for word in words:
+            text = longest.replace("{}", word)
+            # a token is a byte at least, so most texts need not be looked at
+            if len(text.encode()) <= settings.context_length - 2:
+                continue
+            if tokenizer.length(text) > settings.context_length:
+                shown = word if len(word) <= _SHOWN else f"{word[:_SHOWN]}..."
+                raise UserError(
+                    f"class name {shown!r} ({len(word)} characters) is longer than CLIP reads, "
+                    f"{settings.context_length} tokens with its template; give a shorter name"
+                )
