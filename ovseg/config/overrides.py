@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 from ovseg.errors import UserError
+from ovseg.released import WEIGHTS_FILE
 
 #: keys that hold several names; on the command line one bare name or a comma-separated list will do
 NAME_LISTS = frozenset({"DATASETS.TRAIN", "DATASETS.TEST"})
@@ -39,6 +40,10 @@ def missing_weights(path: str) -> UserError:
         return UserError(
             "config key MODEL.WEIGHTS: empty; give the checkpoint at the end of the command, "
             "MODEL.WEIGHTS checkpoint.pth"
+        )
+    if os.path.isdir(path):
+        return UserError(
+            f"MODEL.WEIGHTS {path!r}: the folder holds no {WEIGHTS_FILE}; give the file in it"
         )
     return UserError(
         f"MODEL.WEIGHTS {path!r}: there is no such file; give the path of a checkpoint "

@@ -1,8 +1,9 @@
 """The one reader of checkpoint files: every form they come in, without running what they hold.
 
 Forms: what ``torch.save`` wrote, TorchScript archives (OpenAI's CLIPs), safetensors, detectron2's
-pickles of NumPy arrays. Layouts: the tensors by name at the top, or as the entry ``model``,
-``state_dict`` or ``model_state_dict``; with what DistributedDataParallel, FSDP, torch.compile and
+pickles of NumPy arrays, and several such files by their ``.index.json``. Layouts: the tensors by
+name at the top, or as the entry ``model``, ``state_dict`` or ``model_state_dict``, or as the only
+entry that holds some (``ema``); with what DistributedDataParallel, FSDP, torch.compile and
 Lightning put before the names.
 """
 
@@ -19,18 +20,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ovseg.errors import UserError
+from ovseg.utils.checkpoint_layouts import Unreadable, check_finite, shards, split_weights
 from ovseg.utils.pickles import ArrayUnpickler, torch_safe_globals
 from ovseg.utils.torchscript import read_torchscript
 
-Form = Literal["torch", "torchscript", "safetensors", "pickle"]
+Form = Literal["torch", "torchscript", "safetensors", "pickle", "index"]
 
-# entries that hold the weights of a training checkpoint
-_PLACES = ("model", "state_dict", "model_state_dict")
+# the file that names the parts of a checkpoint in several files, and such a part
+_INDEX = ".index.json"
+_PART = re.compile(r"(.+)-\d{5}-of-\d{5}(\.\w+)")
+# the first bytes of gzip, bzip2, xz, 7z
+_PACKED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"7z\xbc\xaf")
 _MOST_CODE = 1 << 24  # bytes, unpacked
 # what wrappers put between the names of modules
 _WRAPPERS = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
@@ -52,10 +56,6 @@ class Checkpoint:
     weights: dict[str, Tensor]
     entries: dict[str, Any]
     form: Form
-
-
-class _Unreadable(Exception):
-    """Why a file cannot be read."""
 
 
 def read_checkpoint(
@@ -81,27 +81,19 @@ def read_checkpoint(
     form: Form | None = None
     try:
         form = file_form(path)
-        weights, entries = _split(_content(path, form, mmap))
+        part = _PART.fullmatch(path.name)
+        index = path.with_name(f"{part[1]}{part[2]}{_INDEX}") if part else path
+        if index != path and index.is_file():
+            raise Unreadable(f"it is a part of a checkpoint; give {index.name} beside it")
+        weights, entries = split_weights(_content(path, form, mmap))
     except Exception as error:  # a damaged archive raises nearly anything
         if isinstance(error, OSError) and error.errno is not None:
             raise
         reason = _reason(error, form)
         raise UserError(f"{label} {str(path)!r} cannot be read: {reason}") from error
     if not mmap:
-        _check_finite(weights, f"{label} {str(path)!r}")
+        check_finite(weights, f"{label} {str(path)!r}")
     return Checkpoint(without_wrappers(weights), entries, form)
-
-
-def _check_finite(weights: Mapping[str, Tensor], what: str) -> None:
-    for name, value in weights.items():
-        # some attention masks are kept with the weights, and hold minus infinity by design
-        spoilt = value.isnan() if name.endswith("attn_mask") else ~value.isfinite()
-        if value.is_floating_point() and spoilt.any():
-            raise UserError(
-                f"{what} holds the weight {name}, of whose {value.numel()} numbers "
-                f"{int(spoilt.sum())} are not finite; its training went astray: give an earlier "
-                "checkpoint"
-            )
 
 
 def file_form(path: str | os.PathLike[str]) -> Form:
@@ -110,7 +102,15 @@ def file_form(path: str | os.PathLike[str]) -> Form:
     with path.open("rb") as file:
         head = file.read(64)
     if not head:
-        raise _Unreadable("it is empty; get it again")
+        raise Unreadable("it is empty; get it again")
+    if head.startswith(b"version https://git-lfs"):
+        raise Unreadable("it is Git LFS's note of where the file is; run git lfs pull")
+    if head.lstrip().lower().startswith((b"<!doctype", b"<html")):
+        raise Unreadable("it is a web page in place of the file; download it by a browser")
+    if head.startswith(_PACKED):
+        raise Unreadable("it is packed; unpack it and give the file in it")
+    if path.name.endswith(_INDEX):
+        return "index"
     if head.startswith(b"PK"):
         return _archive_form(path)
     if path.suffix == ".safetensors" or head[8:9] == b"{":
@@ -119,11 +119,7 @@ def file_form(path: str | os.PathLike[str]) -> Form:
         return "torch"
     if path.suffix == ".pkl" or head.startswith(b"\x80"):
         return "pickle"
-    if head.startswith(b"version https://git-lfs"):
-        raise _Unreadable("it is Git LFS's note of where the file is; run git lfs pull")
-    if head.lstrip().lower().startswith((b"<!doctype", b"<html")):
-        raise _Unreadable("it is a web page in place of the file; download it by a browser")
-    raise _Unreadable(
+    raise Unreadable(
         "it is no checkpoint of a form that can be read (torch.save, TorchScript, safetensors, "
         "detectron2's .pkl); give another file"
     )
@@ -136,21 +132,24 @@ def is_torchscript(path: str | os.PathLike[str]) -> bool:
 
 def _archive_form(path: Path) -> Form:
     if not zipfile.is_zipfile(path):
-        raise _Unreadable("it is truncated; get it again")
+        raise Unreadable("it is truncated; get it again")
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
         unpacked = sum(entry.file_size for entry in archive.infolist())
     # weights are not packed, and a script's code is small
     if unpacked > 2 * path.stat().st_size + _MOST_CODE:
-        raise _Unreadable(f"it is packed, with {unpacked} bytes in it; give it as it was saved")
+        raise Unreadable(f"it is packed, with {unpacked} bytes in it; give it as it was saved")
     if any("/code/" in name for name in names):
         return "torchscript"
     if any(name.endswith("data.pkl") for name in names):
         return "torch"
-    raise _Unreadable("it is an archive of other things than weights; give the file in it")
+    raise Unreadable("it is an archive of other things than weights; give the file in it")
 
 
 def _content(path: Path, form: Form, mmap: bool) -> Any:
+    if form == "index":
+        parts = [_content(part, file_form(part), mmap) for part in shards(path)]
+        return {name: value for part in parts for name, value in split_weights(part)[0].items()}
     if form == "torchscript":
         return read_torchscript(path)
     if form == "pickle":
@@ -181,35 +180,9 @@ def load_content(path: str | os.PathLike[str], *, mmap: bool = False) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
 
 
-def _split(content: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The weights, and everything else."""
-    held: list[str] = []
-    place = None
-    if isinstance(content, Mapping):
-        held = [key for key in _PLACES if key in content]
-        place = next((key for key in held if isinstance(content[key], Mapping)), None)
-    table = content if place is None else content[place]
-    weights = {}
-    if isinstance(table, Mapping):
-        weights = {
-            name: value if isinstance(value, Tensor) else torch.from_numpy(np.array(value))
-            for name, value in table.items()
-            if isinstance(name, str) and isinstance(value, Tensor | np.ndarray | np.generic)
-        }
-    if not weights:
-        wrong = content[held[0]] if held and place is None else table
-        name = type(wrong).__name__
-        kind = f"{'an' if name[0] in 'aeiou' else 'a'} {name} in place of a state dict, "
-        kind = "" if isinstance(wrong, Mapping) else kind
-        raise _Unreadable(f"it holds {kind}no table of names and tensors; give another file")
-    if place is None:
-        return weights, {k: v for k, v in content.items() if k not in weights}
-    return weights, {k: v for k, v in content.items() if k != place}
-
-
 def _reason(error: Exception, form: Form | None) -> str:
     text = str(error)
-    if isinstance(error, _Unreadable):
+    if isinstance(error, Unreadable):
         return text
     if isinstance(error, pickle.UnpicklingError):
         # PyTorch's own words would advise to run what the file holds

@@ -62,6 +62,7 @@ def test_weights_are_a_file_a_name_or_on_the_net(tmp_path: Path) -> None:
         checks.check_weights(path)
     for path, expected in (
         (str(tmp_path / "gone.pth"), r"gone\.pth': there is no such file"),
+        (str(tmp_path), r"the folder holds no model\.safetensors"),
         ("ovseg://gone.pth", r"ovseg://gone\.pth: there are no weights of that name"),
     ):
         assert not checks.weights_exist(path)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import gzip
+import json
 import os
 import pickle
 import zipfile
@@ -151,6 +153,36 @@ def test_weights_that_are_not_finite_are_named(
     )
 
 
+@pytest.mark.parametrize("place", ["ema", "ema_state_dict", "params", "net.module"])
+def test_the_only_table_of_weights_is_read(place: str, tmp_path: Path) -> None:
+    table: dict[str, Any] = WEIGHTS
+    for name in reversed(place.split(".")):
+        table = {name: table}
+    torch.save({**table, "epoch": 3, "optimizer": {"state": {0: {}}}}, tmp_path / "a.pth")
+    assert assert_read(tmp_path / "a.pth")["epoch"] == 3
+    # beside those of the model they are not meant
+    other = {name: value + 1 for name, value in WEIGHTS.items()}
+    torch.save({"model": WEIGHTS, "model_ema": other}, tmp_path / "a.pth")
+    assert_read(tmp_path / "a.pth")
+
+
+@pytest.mark.parametrize("ending", ["safetensors", "bin"])
+def test_several_files_are_read_by_their_index(ending: str, tmp_path: Path) -> None:
+    names = {name: f"model-{part:05}-of-00002.{ending}"
+             for part, name in enumerate(WEIGHTS, start=1)}  # fmt: skip
+    assert len(names) == 2
+    for name, file in names.items():
+        if ending == "bin":
+            torch.save({name: WEIGHTS[name]}, tmp_path / file)
+        else:
+            save_file({name: WEIGHTS[name]}, tmp_path / file)
+    index = tmp_path / f"model.{ending}.index.json"
+    index.write_text(json.dumps({"metadata": {}, "weight_map": names}))
+    assert_read(index)
+    with pytest.raises(UserError, match=rf"it is a part of a checkpoint; give {index.name} besid"):
+        read_checkpoint(tmp_path / names[next(iter(names))])
+
+
 class Evil:
     def __reduce__(self) -> tuple:
         return os.mkdir, ("evil-was-here",)
@@ -205,6 +237,41 @@ UNREADABLE: dict[str, tuple[str, Callable[[Path], object], str]] = {
         "a.pth",
         lambda path: path.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid 1\n"),
         "run git lfs pull",
+    ),
+    "a web page as safetensors": (
+        "a.safetensors",
+        lambda path: path.write_bytes(b"<!DOCTYPE html><html>Sign in</html>"),
+        "it is a web page",
+    ),
+    "Git LFS as a pickle": (
+        "a.pkl",
+        lambda path: path.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid 1\n"),
+        "run git lfs pull",
+    ),
+    "gzip": (
+        "a.pth.gz",
+        lambda path: path.write_bytes(gzip.compress(b"weights")),
+        "it is packed; unpack it",
+    ),
+    "several tables": (
+        "a.pth",
+        lambda path: torch.save({"ema": WEIGHTS, "net": {"module": WEIGHTS}}, path),
+        "it holds several tables of weights, ema, net.module; save the one that is meant as model",
+    ),
+    "an optimizer alone": (
+        "a.pth",
+        lambda path: torch.save({"optimizer": {"exp_avg": WEIGHTS}}, path),
+        "no table of names and tensors",
+    ),
+    "an index without its files": (
+        "a.safetensors.index.json",
+        lambda path: path.write_text('{"weight_map": {"a": "a-00001-of-00002.safetensors"}}'),
+        "it names a-00001-of-00002.safetensors, which is not beside it",
+    ),
+    "an index of nothing": (
+        "a.bin.index.json",
+        lambda path: path.write_text("{}"),
+        "it is no index of weights",
     ),
     "another archive": ("a.pth", archive_of_texts, "archive of other things"),
     "a list": ("a.pth", lambda path: torch.save([1], path), "it holds a list in place of"),

@@ -23,7 +23,8 @@ class _Loader(yaml.SafeLoader):
                 continue
             key = self.construct_object(key_node)  # 1 and 0x1 are one number
             if (type(key), key) in seen:
-                raise yaml.MarkedYAMLError(None, None, "a key is there twice", key_node.start_mark)
+                line = key_node.start_mark.line + 1
+                raise yaml.YAMLError(f"{key!r} is there twice, line {line}")
             seen.add((type(key), key))
         return super().construct_mapping(node, deep)
 

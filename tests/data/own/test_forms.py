@@ -143,7 +143,7 @@ def test_a_value_that_is_named_twice(folder: Path) -> None:
     file.write_text(
         "name: mine\nimages: photos\nlabels: maps\nvalues: {1: ball, 2: chips, 0x1: sky}\n"
     )
-    with pytest.raises(UserError, match=r"twice\.yaml: not valid yaml \(a key is there twice"):
+    with pytest.raises(UserError, match=r"twice\.yaml: not valid yaml \(1 is there twice, line"):
         register_custom([file])
 
 
