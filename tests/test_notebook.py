@@ -46,8 +46,12 @@ def test_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     data = [output.get("data", {}) for cell in code for output in cell.outputs]
-    assert sum("image/png" in shown for shown in data) == 3  # two overlays, proposals
+    assert sum("image/png" in shown for shown in data) == 4  # three overlays, proposals
     areas = text_of(code[1]).splitlines()
     assert [line[:12].strip() for line in areas] == NAMES
     assert all(int(line[12:].split()[0]) > 0 for line in areas)
+    (rejected,) = (text_of(cell).splitlines() for cell in code if "reject=" in cell.source)
+    without, with_it = (float(line.split()[2].rstrip("%")) for line in rejected)
+    assert without == 0
+    assert 5 < with_it < 25  # the teapot
     assert text_of(code[-2]).count("MaskFormer") >= 2
