@@ -105,13 +105,13 @@ def label(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     output = Output(place)
     cfg = chosen_config(args)
     from ovseg.labelling.run import label_collection, planned_shards
-    from ovseg.labelling.work import Job, weights_digest
+    from ovseg.labelling.work import LabelJob, checkpoint_digest
 
     settings = {
         "words": [list(words) for words in vocabulary.words_of_class],
         "names": list(vocabulary.names),
         "config": _portable(cfg),
-        "weights": weights_digest(cfg),
+        "weights": checkpoint_digest(cfg),
         **{
             name: getattr(args, name)
             for name in ("input", "recursive", "format", "shard_size", "batch_size",
@@ -125,7 +125,7 @@ def label(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
             find_sources(args.input, args.recursive), args.shard_size, args.image_column
         ),
     )
-    job = Job(
+    job = LabelJob(
         cfg, vocabulary, output, args.format, args.batch_size, args.image_column, args.score_maps,
         args.copy_images,
     )  # fmt: skip

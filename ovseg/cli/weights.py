@@ -177,7 +177,7 @@ def _put(args: argparse.Namespace) -> None:
 
     checkpoint = exchange.read_ovseg(args.ovseg)
     clip, model_cfg = read_clip_file(args.clip)
-    exchange.check_fit(checkpoint.weights, clip, str(args.clip))
+    exchange.check_clip_fits(checkpoint.weights, clip, str(args.clip))
     if not exchange.same_text(checkpoint.weights, clip):
         print("warning: the text tower is not the one that the OVSeg head was trained with")
     wanted = exchange.without_clip(checkpoint.weights)

@@ -54,7 +54,7 @@ def without_clip(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {key: value for key, value in weights.items() if not key.startswith(OVSEG_PREFIX)}
 
 
-def check_fit(weights: Mapping[str, Tensor], clip: Mapping[str, Tensor], source: str) -> None:
+def check_clip_fits(weights: Mapping[str, Tensor], clip: Mapping[str, Tensor], source: str) -> None:
     """Raise :class:`UserError` unless ``clip`` can take the place of an OVSeg's CLIP.
 
     Mask prompts may be there or not and of any depth; every other weight must have the shape of

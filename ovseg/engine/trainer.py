@@ -143,7 +143,7 @@ class Trainer(DefaultTrainer):
         except FloatingPointError as error:  # detectron2's, of the main process alone
             losses = {name: float(loss) for name, loss in self._losses.items()}
             rate = max(group["lr"] for group in self.optimizer.param_groups)
-            raise loss_error(losses, self.iter, rate, way_out(self.cfg)) from error
+            raise loss_error(losses, self.iter, rate, _way_out(self.cfg)) from error
 
     def state_dict(self) -> dict[str, Any]:
         """Iteration, hooks, settings and, which detectron2 0.6 forgets, the optimizer."""
@@ -238,7 +238,7 @@ class Trainer(DefaultTrainer):
         return super().test(cfg, SkipUnreadable(model), evaluators)
 
 
-def way_out(cfg: CfgNode) -> str:
+def _way_out(cfg: CfgNode) -> str:
     """What to try when a training has gone astray."""
     tries = ["a smaller SOLVER.BASE_LR", "a longer SOLVER.WARMUP_ITERS"]
     if cfg.SOLVER.AMP.ENABLED:

@@ -10,7 +10,7 @@ from typing import Any
 
 from ovseg.errors import UserError
 from ovseg.labelling.plan import Shard
-from ovseg.labelling.work import Job, Labeller
+from ovseg.labelling.work import LabelJob, Labeller
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class RayWorkers:
 
     def __call__(
         self,
-        job: Job,
+        job: LabelJob,
         shards: Sequence[Shard],
         finished: Callable[[Shard, dict[str, Any]], None],
     ) -> None:
@@ -92,7 +92,7 @@ def is_installed() -> bool:
 class _Worker:
     """An actor with a model of its own."""
 
-    def __init__(self, job: Job, cpus: int) -> None:
+    def __init__(self, job: LabelJob, cpus: int) -> None:
         import ray
         import torch
 

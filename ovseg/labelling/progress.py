@@ -14,7 +14,7 @@ from ovseg.labelling.plan import Shard
 _EVERY = 60.0  # seconds between lines
 
 
-class Progress:
+class LabelProgress:
     """Counts images. What shards of unknown size hold is guessed by those that are done."""
 
     def __init__(

@@ -10,13 +10,13 @@ import yaml
 
 from ovseg.labelling.output import MANIFEST, PLAN, SETTINGS, Output
 from ovseg.labelling.plan import Shard
-from ovseg.labelling.progress import Progress
-from ovseg.labelling.work import Job, Labeller
+from ovseg.labelling.progress import LabelProgress
+from ovseg.labelling.work import LabelJob, Labeller
 from ovseg.utils.settings import check_settings
 
 DESCRIPTION = "dataset.yaml"
 #: labels shards, and calls back with each that is done
-Distribute = Callable[[Job, Sequence[Shard], Callable[[Shard, dict[str, Any]], None]], None]
+Distribute = Callable[[LabelJob, Sequence[Shard], Callable[[Shard, dict[str, Any]], None]], None]
 
 
 def planned_shards(
@@ -50,7 +50,7 @@ def planned_shards(
 
 
 def label_collection(
-    job: Job, shards: list[Shard], distribute: Distribute | None = None
+    job: LabelJob, shards: list[Shard], distribute: Distribute | None = None
 ) -> dict[str, Any]:
     """Label all shards that are not done yet, and write the manifest.
 
@@ -67,7 +67,7 @@ def label_collection(
     """
     records = job.output.records(shards)
     left = [shard for shard in shards if shard.number not in records]
-    progress = Progress(shards, {number: record["rows"] for number, record in records.items()})
+    progress = LabelProgress(shards, {number: record["rows"] for number, record in records.items()})
 
     def finished(shard: Shard, record: dict[str, Any]) -> None:
         records[shard.number] = record
@@ -95,7 +95,7 @@ def label_collection(
 
 
 def _manifest(
-    job: Job, shards: Sequence[Shard], records: Mapping[int, dict[str, Any]]
+    job: LabelJob, shards: Sequence[Shard], records: Mapping[int, dict[str, Any]]
 ) -> dict[str, Any]:
     files = [records[shard.number] for shard in shards]
     return {

@@ -23,7 +23,7 @@ from ovseg.labelling.reading import SourcePicture, read_pictures
 from ovseg.prediction import Prediction
 from ovseg.predictor import Predictor
 from ovseg.results.coco import run_lengths
-from ovseg.utils.digests import digest
+from ovseg.utils.digests import file_digest
 from ovseg.vocabulary import Vocabulary
 
 # what a single image may fail with; everything else is a fault that all images have
@@ -31,7 +31,7 @@ _OF_ONE_PICTURE = (UserError, MemoryError, torch.OutOfMemoryError)
 
 
 @dataclass(frozen=True)
-class Job:
+class LabelJob:
     """What is to be done with every shard.
 
     Attributes:
@@ -58,7 +58,7 @@ class Job:
 class Labeller:
     """A model that labels shards."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: LabelJob) -> None:
         """Build the model and load its weights.
 
         Raises:
@@ -88,8 +88,7 @@ class Labeller:
                     record["rows"] += 1
                     record["errors"] += row["error"] is not None
             record["bytes"] = path.stat().st_size
-            with path.open("rb") as file:
-                record["sha256"] = digest(iter(lambda: file.read(1 << 20), b""))
+            record["sha256"] = file_digest(path)
         job.output.save_record(shard, record)
         return record
 
@@ -178,10 +177,7 @@ def _png(image: Image.Image) -> bytes:
     return stream.getvalue()
 
 
-def weights_digest(cfg: CfgNode) -> str:
+def checkpoint_digest(cfg: CfgNode) -> str:
     """What tells apart the weights of a model, whatever their path."""
     path = Path(cfg.MODEL.WEIGHTS)
-    if not path.is_file():
-        return str(cfg.MODEL.WEIGHTS)
-    with path.open("rb") as file:
-        return digest(iter(lambda: file.read(1 << 20), b""))[:16]
+    return file_digest(path)[:16] if path.is_file() else str(cfg.MODEL.WEIGHTS)

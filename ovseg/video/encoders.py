@@ -35,7 +35,7 @@ def opencv() -> Any:
     return cv2
 
 
-class Encoder(Protocol):
+class VideoEncoder(Protocol):
     """Writes frames of one size, uint8 (H, W, 3), RGB, with even sides."""
 
     def write(self, frame: np.ndarray) -> None: ...
@@ -43,7 +43,7 @@ class Encoder(Protocol):
     def close(self) -> None: ...
 
 
-def make_encoder(path: Path, rate: float, height: int, width: int) -> Encoder:
+def make_encoder(path: Path, rate: float, height: int, width: int) -> VideoEncoder:
     """What writes a file; its suffix is one of :data:`CODECS`.
 
     Raises:

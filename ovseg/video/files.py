@@ -11,7 +11,7 @@ import numpy as np
 from ovseg.errors import UserError
 from ovseg.utils.io import check_room
 
-from .encoders import CODECS, Encoder, make_encoder, opencv
+from .encoders import CODECS, VideoEncoder, make_encoder, opencv
 
 __all__ = ["CODECS", "VideoFile", "VideoSource"]
 
@@ -99,7 +99,7 @@ class VideoFile:
         self.path = path
         self.rate = rate
         self.count = 0
-        self._encoder: Encoder | None = None
+        self._encoder: VideoEncoder | None = None
         self._shape: tuple[int, ...] = ()
 
     def write(self, frame: np.ndarray) -> None:

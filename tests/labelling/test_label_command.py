@@ -20,7 +20,7 @@ from ovseg.cli import label
 from ovseg.data.label_shards import read_rows
 from ovseg.labelling import work
 from ovseg.labelling.plan import Shard
-from ovseg.labelling.progress import Progress
+from ovseg.labelling.progress import LabelProgress
 
 
 @pytest.fixture(scope="module")
@@ -199,8 +199,8 @@ def test_a_broken_shard_is_named(tmp_path: Path) -> None:
 
 def test_progress_tells_the_time_left() -> None:
     shards = [Shard(number, "tar", (f"{number}.tar",)) for number in range(4)]
-    assert Progress(shards, {}, io.StringIO()).total() is None
-    progress = Progress(shards, {0: 100}, io.StringIO())
+    assert LabelProgress(shards, {}, io.StringIO()).total() is None
+    progress = LabelProgress(shards, {0: 100}, io.StringIO())
     progress.seen(80)
     progress.finished(shards[1], 80)
     assert progress.total() == 360  # two more like these
