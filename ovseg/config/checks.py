@@ -45,6 +45,7 @@ _SHARES = (
     "MODEL.MASK_FORMER.TEST.OVERLAP_THRESHOLD",
     "TEST.REJECT",
 )
+_PRECISIONS = ("auto", "fp32", "tf32", "fp16", "bf16")
 
 
 def check_config(cfg: CN) -> None:
@@ -63,7 +64,8 @@ def check_config(cfg: CN) -> None:
         raise UserError("DATASETS.SAMPLE_PER_CLASS is not supported: set it to -1")
     if cfg.MODEL.CLIP_ADAPTER.PROMPT_CHECKPOINT:
         raise UserError("MODEL.CLIP_ADAPTER.PROMPT_CHECKPOINT is not supported: leave it empty")
-    _check_choice("MODEL.PRECISION", cfg.MODEL.PRECISION, ("fp32", "bf16"))
+    _check_choice("MODEL.PRECISION", cfg.MODEL.PRECISION, (*_PRECISIONS, "int8"))
+    _check_choice("MODEL.PRECISION_BACKBONE", cfg.MODEL.PRECISION_BACKBONE, _PRECISIONS)
     _check_choice(
         "MODEL.CLIP_ADAPTER.MASK_FILL", cfg.MODEL.CLIP_ADAPTER.MASK_FILL, ("mean", "zero")
     )

@@ -188,8 +188,13 @@ def _add_clip(cfg: CN) -> None:
     # those left out have the features of one that they overlap by this IoU; 1: they drop out
     adapter.CROPS_BORROW_IOU = 1.0
 
-    # "fp32", or "bf16": autocast for backbone and CLIP on hardware that has it
+    # what CLIP's image tower computes in: "fp32", "tf32", "fp16", "bf16", "int8" (on CPUs), or
+    # "auto": what the device has instructions for (docs/speed.md)
     cfg.MODEL.PRECISION = "fp32"
+    # the same for the backbone: "fp32", "tf32", "fp16", "bf16" or "auto"
+    cfg.MODEL.PRECISION_BACKBONE = "fp32"
+    # CLIP's image tower through torch.compile
+    cfg.MODEL.COMPILE = False
 
 
 def _add_solver(cfg: CN) -> None:

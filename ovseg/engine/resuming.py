@@ -53,6 +53,8 @@ MAY_CHANGE = (
     "MODEL.CLIP_ADAPTER.MASK_MATTING",
     "MODEL.CLIP_ADAPTER.MASK_PROMPT_FWD",
     "MODEL.CLIP_ADAPTER.TEXT_CACHE",
+    "MODEL.PRECISION",  # of crops, which training does not have
+    "MODEL.COMPILE",
     "MODEL.WEIGHTS",  # what it started from
     "MODEL.DEVICE",
     "DATALOADER",

@@ -62,6 +62,8 @@ def build_parts(cfg: CfgNode) -> dict[str, Any]:
         mask_prompts=adapter.MASK_PROMPT_FWD,
         text_store=TextStore(home() / TEXT_STORE) if adapter.TEXT_CACHE else None,
         drop_background=adapter.BACKGROUND == "drop",
+        precision=cfg.MODEL.PRECISION,
+        compiled=cfg.MODEL.COMPILE,
     )
     return {
         "backbone": backbone,
@@ -96,7 +98,7 @@ def build_parts(cfg: CfgNode) -> dict[str, Any]:
         "pixel_mean": cfg.MODEL.PIXEL_MEAN,
         "pixel_std": cfg.MODEL.PIXEL_STD,
         "size_divisibility": former.SIZE_DIVISIBILITY,
-        "precision": cfg.MODEL.PRECISION,
+        "backbone_precision": cfg.MODEL.PRECISION_BACKBONE,
         "reject": cfg.TEST.REJECT,
     }
 

@@ -24,6 +24,7 @@ from .criterion import SetCriterion, padded_targets
 from .crop_choice import CropChoice
 from .crop_encoder import CropEncoder
 from .panoptic import SegmentFinder
+from .precision import autocast, device_precision
 from .proposal_network import ProposalNetwork
 
 Inputs = dict[str, Any]
@@ -175,8 +176,7 @@ class OVSeg(Assembly, Classification, ProposalNetwork):
         valid = (regions.masks > threshold).flatten(1).any(dim=1)
 
         def encode(places: Tensor) -> Tensor:
-            with self._autocast():
-                return self.crop_encoder(replace(regions, masks=regions.masks[places]), threshold)
+            return self.crop_encoder(replace(regions, masks=regions.masks[places]), threshold)
 
         if self.crop_choice.visible_only:
             return CropFeatures.on_demand(valid, self.clip_adapter.no_features(), encode)
@@ -188,7 +188,8 @@ class OVSeg(Assembly, Classification, ProposalNetwork):
         threshold = self.mask_threshold if mask_threshold is None else mask_threshold
         masks = regions.masks > threshold
         valid = masks.flatten(1).any(dim=1)
-        with self._autocast():
+        precision = device_precision("MODEL.PRECISION", self.clip_adapter.precision, self.device)
+        with autocast(precision, self.device):
             return CropFeatures(shared_pass(regions.image, masks[valid]), valid)
 
     def recrop(self, regions: Regions, mask_threshold: float) -> Regions:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ovseg.structures import Proposals, Regions
 
 from .clip import ClipAdapter
+from .precision import autocast, device_precision
 from .proposals.masks import fit_given, image_masks
 
 
@@ -31,7 +32,7 @@ class ProposalNetwork(nn.Module):
         pixel_mean: Sequence[float],
         pixel_std: Sequence[float],
         size_divisibility: int,
-        precision: str,
+        backbone_precision: str = "fp32",
     ) -> None:
         """Arguments as those of :class:`ovseg.modeling.OVSeg`."""
         super().__init__()
@@ -39,7 +40,7 @@ class ProposalNetwork(nn.Module):
         self.sem_seg_head = sem_seg_head
         self.clip_adapter = clip_adapter
         self.size_divisibility = size_divisibility or backbone.size_divisibility
-        self.precision = precision
+        self.backbone_precision = backbone_precision
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), False)
 
@@ -66,12 +67,13 @@ class ProposalNetwork(nn.Module):
         return ImageList.from_tensors(normalised, self.size_divisibility)
 
     def _proposals(self, images: ImageList) -> Proposals:
-        with self._autocast():
-            features = self.backbone(images.tensor)
+        tensor = images.tensor
+        if tensor.is_cuda:  # the layout that its convolutions are fastest in
+            tensor = tensor.contiguous(memory_format=torch.channels_last)
+        key = "MODEL.PRECISION_BACKBONE"
+        with autocast(device_precision(key, self.backbone_precision, self.device), self.device):
+            features = self.backbone(tensor)
         return self.sem_seg_head({name: x.float() for name, x in features.items()})
-
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
 
     def _own_regions(self, batched_inputs: Sequence[Mapping[str, Any]]) -> list[Regions]:
         images = self._normalised(batched_inputs)

@@ -208,12 +208,16 @@ def test_words_come_from_the_input_or_from_its_dataset(model, image):
         run(model, {"image": image, "class_names": []})
 
 
-def test_bf16_agrees_on_labels(small_model, model, image):
+def test_lower_precision_agrees_on_labels(small_model, model, image):
     inputs = {"image": image, "class_names": WORDS, "output": "labels"}
-    half = small_model("MODEL.PRECISION", "bf16")
-    same = run(half, inputs)["labels"] == run(model, inputs)["labels"]
-    assert same.float().mean() > 0.95
-    assert not torch.equal(run(half, inputs)["scores"], run(model, inputs)["scores"])
+    full = run(model, inputs)
+    text = model.text(model.vocabulary(inputs)).features
+    for key in ("MODEL.PRECISION", "MODEL.PRECISION_BACKBONE"):
+        half = small_model(key, "bf16")
+        found = run(half, inputs)
+        assert (found["labels"] == full["labels"]).float().mean() > 0.95
+        assert not torch.equal(found["scores"], full["scores"])
+        torch.testing.assert_close(half.text(half.vocabulary(inputs)).features, text)
 
 
 def test_training_reaches_everything_but_clip(small_config, seeded):

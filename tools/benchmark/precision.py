@@ -1,11 +1,14 @@
 #!/usr/bin/env python3
-"""What ``MODEL.PRECISION bf16`` changes, and what it costs or saves, taken in one run.
+"""What each faster mode changes, and what it saves, taken in one run.
 
-    python tools/benchmark/precision.py
+    python tools/benchmark/precision.py --modes exact fast bf16 int8
 
-The embedded model segments the frozen sample of StickerScenes in both precisions. Printed are the
-share of pixels whose label stays the same, both mIoUs and the ratio of the times, fp32 over bf16:
-above 1 where bf16 is faster, below on processors that only emulate it.
+The embedded model segments the frozen sample of StickerScenes in each mode, image by image in
+turns. Printed are the share of pixels whose label is that of the first mode, the mIoU of all, seen
+and unseen classes, and how many times as fast as the first mode it is.
+
+A mode is a name of ``--speed``, a ``MODEL.PRECISION``, ``backbone-`` with a precision for the
+backbone too, or several of them: ``fast+int8``.
 """
 
 from __future__ import annotations
@@ -13,72 +16,106 @@ from __future__ import annotations
 import argparse
 import platform
 import time
+from collections.abc import Sequence
 
 import ovseg  # isort: skip  # noqa: F401  before detectron2, which lets fvcore warn
 
+import numpy as np
 import torch
-from torch.backends.mkldnn import is_available
+from detectron2.data import MetadataCatalog
+from tabulate import tabulate
+from tqdm import tqdm
 
 from ovseg.config import setup_cfg
+from ovseg.config.speed import SPEEDS, speed_opts
 from ovseg.data.datasets import dataset_classes, ignore_label, load_dataset
 from ovseg.data.label_maps import read_truth
 from ovseg.data.mapper import EvaluationMapper
 from ovseg.engine.trainer import load_model
 from ovseg.errors import Parser, cli_errors
 from ovseg.evaluation import new_confusion, scores, update_confusion
+from ovseg.evaluation.confusion import group_miou
+from ovseg.utils.hardware import processor
 
-PRECISIONS = ("fp32", "bf16")
+DEFAULT = ("exact", "bf16", "fp16", "int8", "backbone-bf16", "backbone-fp16")
+
+
+def mode_opts(mode: str) -> list[str]:
+    """The config overrides of a mode, see above."""
+    opts: list[str] = []
+    for part in mode.split("+"):
+        precision = part.removeprefix("backbone-")
+        if part in SPEEDS:
+            opts += speed_opts(part)
+        else:
+            opts += ["MODEL.PRECISION", precision]
+        if precision != part:
+            opts += ["MODEL.PRECISION_BACKBONE", precision]
+    return opts
 
 
 def hardware() -> str:
-    """What the figures were taken on."""
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    return f"{platform.machine()}, {torch.get_num_threads()} threads, oneDNN {is_available()}"
+    """What figures are taken on."""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else processor()[0]
+    return f"{device}, {platform.machine()}, {torch.get_num_threads()} threads"
+
+
+def mious(confusion: np.ndarray, dataset: str) -> list[float]:
+    """Percent of all, seen and unseen classes."""
+    found = scores(confusion)
+    groups = group_miou(found, getattr(MetadataCatalog.get(dataset), "class_groups", {}))
+    names = ("seen", "unseen")
+    return [100 * value for value in (found.miou, *(groups.get(name, np.nan) for name in names))]
 
 
 @torch.inference_mode()
-def run(args: argparse.Namespace) -> None:
+def compare(modes: Sequence[str], config: str, weights: str, dataset: str, images: int) -> None:
     """Print the comparison."""
-    cfg = setup_cfg(args.config_file, ["MODEL.WEIGHTS", args.weights])
-    model = load_model(cfg)
-    mapper = EvaluationMapper(cfg, args.dataset)
-    classes, ignored = dataset_classes([args.dataset]), ignore_label(args.dataset)
-    examples = load_dataset(args.dataset)[: args.images]
-    confusions = {name: new_confusion(len(classes)) for name in PRECISIONS}
-    labels: dict[str, list[torch.Tensor]] = {name: [] for name in PRECISIONS}
-    seconds = dict.fromkeys(PRECISIONS, 0.0)
-    for name in PRECISIONS:
-        model.precision = name
-        for place, example in enumerate(examples):
-            inputs = {**mapper(example), "output": "labels"}
+    models = {
+        mode: load_model(setup_cfg(config, ["MODEL.WEIGHTS", weights, *mode_opts(mode)]))
+        for mode in modes
+    }
+    mapper = EvaluationMapper(setup_cfg(config), dataset)
+    count, ignored = len(dataset_classes([dataset])), ignore_label(dataset)
+    examples = load_dataset(dataset)[:images]
+    confusions = {mode: new_confusion(count) for mode in modes}
+    seconds, same = dict.fromkeys(modes, 0.0), dict.fromkeys(modes, 0)
+    pixels = 0
+    for place, example in enumerate(tqdm(examples, unit="image", disable=None)):
+        inputs = {**mapper(example), "output": "labels"}
+        truth = read_truth(example)
+        pixels += truth.size
+        labels: dict[str, torch.Tensor] = {}
+        for mode, model in models.items():
             if place == 0:
-                model([inputs])  # encodes the words
+                model([inputs])  # encodes the words, and makes copies of CLIP
             began = time.perf_counter()
-            found = model([inputs])[0]["labels"].cpu()
-            seconds[name] += time.perf_counter() - began
-            labels[name].append(found)
-            truth = read_truth(example)
-            update_confusion(confusions[name], found.numpy(), truth, ignored)
-    pixels = sum(found.numel() for found in labels["fp32"])
-    pairs = zip(labels["fp32"], labels["bf16"], strict=True)
-    same = sum(int((full == half).sum()) for full, half in pairs)
-    print(f"{args.dataset}, {len(examples)} images; torch {torch.__version__}; {hardware()}")
-    print(f"same labels: {100 * same / pixels:.2f} % of the pixels")
-    for name in PRECISIONS:
-        print(f"{name}: mIoU {100 * scores(confusions[name]).miou:.2f}, {seconds[name]:.1f} s")
-    print(f"fp32 / bf16: {seconds['fp32'] / seconds['bf16']:.2f}")
+            labels[mode] = model([inputs])[0]["labels"].cpu()
+            seconds[mode] += time.perf_counter() - began
+            same[mode] += int((labels[mode] == labels[modes[0]]).sum())
+            update_confusion(confusions[mode], labels[mode].numpy(), truth, ignored)
+    rows = [
+        [mode, 100 * same[mode] / pixels, *mious(confusions[mode], dataset),
+         seconds[modes[0]] / seconds[mode]]
+        for mode in modes
+    ]  # fmt: skip
+    print(f"{dataset}, {len(examples)} images; torch {torch.__version__}; {hardware()}")
+    headers = ["mode", "same labels %", "mIoU", "seen", "unseen", "times as fast"]
+    print(tabulate(rows, headers=headers, floatfmt=".2f", tablefmt="pipe"))
 
 
 def main() -> None:
     """The command line."""
     parser = Parser(__doc__)
-    parser.add_argument("--config-file", default="configs/ovseg_tiny.yaml")
-    parser.add_argument("--weights", default="ovseg://ovseg_tiny.pth")
-    parser.add_argument("--dataset", default="stickerscenes_frozen")
-    parser.add_argument("--images", type=int, default=100, help="the first so many (default: 100)")
+    add = parser.add_argument
+    add("--modes", nargs="+", default=DEFAULT, help=f"default: {' '.join(DEFAULT)}")
+    add("--config-file", default="configs/ovseg_tiny.yaml")
+    add("--weights", default="ovseg://ovseg_tiny.pth")
+    add("--dataset", default="stickerscenes_frozen")
+    add("--images", type=int, default=100, help="the first so many (default: 100)")
     with cli_errors():
-        run(parser.parse_args())
+        args: argparse.Namespace = parser.parse_args()
+        compare(args.modes, args.config_file, args.weights, args.dataset, args.images)
 
 
 if __name__ == "__main__":

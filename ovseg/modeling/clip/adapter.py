@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ovseg.errors import UserError
+from ovseg.modeling.memory import in_parts
+from ovseg.modeling.precision import DTYPES, autocast, device_precision
 from ovseg.structures import Crops
 
 from .encoder import ClipEncoder, encoder_of, warn_of_long_words, word_features
 from .foreground import foreground_features
+from .lowered import LOWERED, LoweredTowers
 from .text_cache import TextCache
 from .text_store import TextStore, text_encoder_digest
 from .visual import MaskPromptedViT
+
+# crops that go through CLIP together on a CPU
+CPU_CROPS = 32
 
 
 class ClipAdapter(nn.Module):
@@ -32,6 +39,8 @@ class ClipAdapter(nn.Module):
         mask_prompts: bool,
         text_store: TextStore | None = None,
         drop_background: bool = False,
+        precision: str = "fp32",
+        compiled: bool = False,
     ) -> None:
         """
         Args:
@@ -40,9 +49,11 @@ class ClipAdapter(nn.Module):
             mask_prompts: replace background patches by mask prompts.
             text_store: keeps text features for later processes.
             drop_background: leave background patches out, see :func:`foreground_features`.
+            precision: of the image tower, see :func:`device_precision`. Texts are encoded in fp32.
+            compiled: the image tower goes through ``torch.compile``.
 
         Raises:
-            UserError: this CLIP's image tower cannot leave them out.
+            UserError: this CLIP's image tower, or a copy of it, cannot leave them out.
         """
         super().__init__()
         self.clip_model = clip_model.requires_grad_(False).eval()
@@ -54,6 +65,11 @@ class ClipAdapter(nn.Module):
                 "MODEL.CLIP_ADAPTER.BACKGROUND drop needs open_clip's own vision transformer with "
                 "a class token; set it to keep for this CLIP"
             )
+        if drop_background and (compiled or precision == "int8"):
+            raise UserError(
+                "MODEL.CLIP_ADAPTER.BACKGROUND drop goes with neither MODEL.PRECISION int8 nor "
+                "MODEL.COMPILE True; set it to keep, or leave these out"
+            )
         encoder = self.encoder
         self.non_object_embedding = nn.Parameter(torch.empty(1, encoder.width))
         nn.init.normal_(self.non_object_embedding, std=encoder.text_width**-0.5)
@@ -61,6 +77,10 @@ class ClipAdapter(nn.Module):
         self.register_buffer("pixel_std", 255 * torch.tensor(encoder.std).view(1, 3, 1, 1))
         self.text_cache = TextCache()
         self.text_store = text_store
+        self.precision = precision
+        self.compiled = compiled
+        self._towers = LoweredTowers()
+        self._crops_at_once: int | None = None
         self._digest: tuple[object, str] = (None, "")
 
     @property
@@ -138,14 +158,41 @@ class ClipAdapter(nn.Module):
         return self.pixel_mean.new_zeros((0, self.non_object_embedding.shape[1]))
 
     def encode_crops(self, crops: Crops) -> Tensor:
-        """CLIP's features (N, D) of N crops, not normalised."""
-        if len(crops.images) == 0:
+        """CLIP's features float32 (N, D) of N crops, not normalised.
+
+        Where they do not fit into memory at once, they are encoded in smaller parts.
+
+        Raises:
+            torch.OutOfMemoryError: not even one of them fits.
+        """
+        count = len(crops.images)
+        if count == 0:
             return self.no_features()
-        images = (crops.images - self.pixel_mean) / self.pixel_std
-        if self.drop_background:
-            visual = self.clip_model.visual
-            assert isinstance(visual, MaskPromptedViT)
-            return foreground_features(visual, images, crops.masks)
+
+        def encode(part: slice) -> Tensor:
+            return self.image_features(crops.images[part], crops.masks[part])
+
+        # more of them at once are no faster on a processor, and need more memory
+        at_once = self._crops_at_once or (CPU_CROPS if crops.images.device.type == "cpu" else count)
+        features, fitted = in_parts(encode, count, at_once)
+        if fitted < at_once:
+            self._crops_at_once = fitted
+        return features
+
+    def image_features(self, images: Tensor, masks: Tensor) -> Tensor:
+        """CLIP's features float32 (B, D) of crops (B, 3, S, S), RGB 0..255, and their masks."""
         encoder = self.encoder
         prompted = self.mask_prompts and encoder.mask_prompt_depth > 0
-        return encoder.image_features(images, crops.masks if prompted else None)
+        given = (masks,) if prompted else ()
+        images = (images - self.pixel_mean) / self.pixel_std
+        precision = device_precision("MODEL.PRECISION", self.precision, images.device)
+        if self.drop_background:
+            with autocast(precision, images.device):
+                visual: Any = self.clip_model.visual
+                return foreground_features(visual, images, masks).float()
+        # what surrounds the model may ask for another precision
+        with torch.autocast(images.device.type, enabled=False):
+            if precision not in LOWERED and not self.compiled:
+                return encoder.image_features(images, *given)
+            tower = self._towers.get(self.clip_model.visual, precision, self.compiled)
+            return tower(images.to(DTYPES.get(precision, torch.float32)), *given).float()
