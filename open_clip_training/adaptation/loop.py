@@ -133,28 +133,30 @@ def train(
     )
     writer = None
     if processes.rank == 0:
-        writer = SummaryWriter(
-            output.with_name(f"{output.stem}_tensorboard"), purge_step=run.step or None
-        )
+        folder = output.with_name(f"{output.stem}_tensorboard")
+        if not run.step:  # the curves of an earlier run would be mixed with those of this one
+            for file in folder.glob("events.out.tfevents.*"):
+                file.unlink()
+        writer = SummaryWriter(folder, purge_step=run.step or None)
     started, first = time.monotonic(), run.step
     if is_checked():
         # of a resumed run, it may be the check during which the run was stopped
         _check(run, check, writer, output if run.step else None)
     saved = time.monotonic()
     bar = tqdm(total=settings.steps, initial=run.step, unit="step", disable=processes.rank > 0)
-    for batch in loader:
-        loss = run.advance(batch, order.indices(run.step))
-        bar.update()
-        bar.set_postfix(loss=f"{loss:.3f}")
-        if writer:
-            writer.add_scalar("loss", loss, run.step)
-            writer.add_scalar("lr", run.optimizer.param_groups[0]["lr"], run.step)
-        if is_checked() or time.monotonic() - saved > SAVE_SECONDS:
-            run.save(output)
-            saved = time.monotonic()
-        if is_checked():
-            _check(run, check, writer, output)
-    bar.close()
+    with bar:  # an error is said on a line of its own
+        for batch in loader:
+            loss = run.advance(batch, order.indices(run.step))
+            bar.update()
+            bar.set_postfix(loss=f"{loss:.3f}")
+            if writer:
+                writer.add_scalar("loss", loss, run.step)
+                writer.add_scalar("lr", run.optimizer.param_groups[0]["lr"], run.step)
+            if is_checked() or time.monotonic() - saved > SAVE_SECONDS:
+                run.save(output)
+                saved = time.monotonic()
+            if is_checked():
+                _check(run, check, writer, output)
     if writer:
         writer.close()
     seconds = time.monotonic() - started

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from open_clip_training.common.options import check_dataset, check_ranges, check_there
 from open_clip_training.mining.nouns import SPACY_MODEL
-from ovseg.config.first_look import first_look
+from ovseg.config.first_look import first_look, own_names
 from ovseg.errors import Parser, UserError
 
 
@@ -27,7 +27,12 @@ def parse_arguments(
     add("--captions", type=Path, help="COCO captions (.json), or a CSV with image and caption")
     add("--images", type=Path, help="folder of the images (default: that of --captions)")
     add("--captions-per-image", type=int, default=1, help="1, or 5 for all of COCO's")
-    add("--ground-truth", metavar="DATASET", help="in place of captions: regions of its label maps")
+    add(
+        "--ground-truth",
+        metavar="DATASET",
+        help="in place of captions: regions of the label maps of a registered data set, or of the "
+        "yaml file of your own",
+    )
     add("--output", type=Path, required=True, help="folder of the pairs")
     add("--min-area", type=float, default=0.002, help="least share of the image")
     add("--min-score", type=float, default=0.0, help="least probability of the noun, by CLIP")
@@ -51,6 +56,11 @@ def parse_arguments(
     shares = ("min_area", "min_score", "min_objectness")
     check_ranges(options, dict.fromkeys(at_least_1, (1, math.inf)) | dict.fromkeys(shares, (0, 1)))
     check_there(options, dict.fromkeys(("captions", "images"), "check the path"))
-    check_dataset("--ground-truth", options.ground_truth)
-    first_look(options.config_file, options.opts)
+    given = Path(options.ground_truth or "")
+    if given.suffix in {".yaml", ".yml"} and given.exists():
+        options.opts = ["DATASETS.CUSTOM", options.ground_truth, *options.opts]
+        (options.ground_truth,) = own_names([options.ground_truth])
+    cfg = first_look(options.config_file, options.opts)
+    if cfg is None or options.ground_truth not in own_names(cfg.DATASETS.CUSTOM):
+        check_dataset("--ground-truth", options.ground_truth)
     return options

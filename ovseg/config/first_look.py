@@ -48,7 +48,7 @@ def first_look(
     files = [*datasets]
     given = {key for key in keys if not files or key in opts[::2]}
     custom = cfg.DATASETS.CUSTOM if cfg is not None else ()
-    own = {_own_name(file) for file in (*files, *custom)}
+    own = own_names([*files, *custom])
     if cfg is None:
         return None
     # where detectron2 is imported already, a program may have registered more
@@ -61,10 +61,18 @@ def first_look(
     return cfg
 
 
-def _own_name(file: str) -> str:
-    from ovseg.data.own.description import read_description  # not where there is no such file
+def own_names(files: Iterable[str]) -> set[str]:
+    """The names of the data sets that yaml files describe.
 
-    return read_description(Path(file).expanduser()).name
+    Raises:
+        UserError: a file is missing, or no such description.
+    """
+    names = set()
+    for file in files:
+        from ovseg.data.own.description import read_description  # not where there is no such file
+
+        names.add(read_description(Path(file).expanduser()).name)
+    return names
 
 
 def _check_weights(path: str, needed: bool) -> None:

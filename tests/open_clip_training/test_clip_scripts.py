@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
+from processes import run_process
 
 SCRIPTS = ("ablations", "collect_pairs", "pretrain", "train")
 FOLDER = ROOT / "open_clip_training"
@@ -88,3 +89,23 @@ def test_nothing_patches_the_path() -> None:
     files = sorted(FOLDER.rglob("*.py"))
     assert {FOLDER / f"{script}.py" for script in SCRIPTS} < set(files)
     assert not [file for file in files if "sys.path" in file.read_text(encoding="utf-8")]
+
+
+_OPTIONS = """
+import sys
+from open_clip_training.mining.options import parse_arguments
+options = parse_arguments(sys.argv[1:])
+print(options.ground_truth, *options.opts)
+assert "detectron2" not in sys.modules
+"""
+
+
+def test_ground_truth_of_ones_own_by_its_file_or_its_name(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("name: harbour\nimages: .\nlabels: .\nclasses: [sea]\n")
+    command = ["--config-file", "configs/ovseg_tiny.yaml", "--output", tmp_path / "out"]
+    custom = ["DATASETS.CUSTOM", file]
+    for given in (["--ground-truth", file], ["--ground-truth", "harbour", "--opts", *custom]):
+        done = run_process(sys.executable, "-c", _OPTIONS, *map(str, [*command, *given]))
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.split() == ["harbour", "DATASETS.CUSTOM", str(file)]
