@@ -50,7 +50,7 @@ def test_a_key_takes_precedence_over_the_preset() -> None:
 def test_python_knows_the_presets() -> None:
     predictor = Predictor.from_pretrained("tiny", device="cpu", speed="fastest")
     choice = predictor.model.crop_choice
-    assert (choice.visible_only, choice.min_area) == (True, 0.01)
+    assert (choice.visible_only, choice.min_area, choice.borrow_iou) == (True, 0.01, 0.9)
     again = Predictor(predictor.cfg, predictor.model, speed="exact")
     assert again.cfg.MODEL.CLIP_ADAPTER.CROPS == "all"
     assert predictor.cfg.MODEL.CLIP_ADAPTER.CROPS == "visible"
