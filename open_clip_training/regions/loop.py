@@ -88,7 +88,8 @@ def region_settings(options: argparse.Namespace, image_size: int, layers: int) -
 
 
 def train(run: RegionRun, images: RegionImages, options: argparse.Namespace) -> None:
-    """Take the run to its last step; check before and after, save every five minutes."""
+    """Take the run to its last step; check before and after, save every five minutes and when it is
+    interrupted."""
     settings, output = run.settings, options.output
     if run.step == 0:
         _check(run, options)
@@ -96,13 +97,17 @@ def train(run: RegionRun, images: RegionImages, options: argparse.Namespace) -> 
     loader = DataLoader(images, sampler=list(order), batch_size=None, num_workers=options.workers)
     saved = started = time.monotonic()
     bar = tqdm(total=settings.steps, initial=run.step, unit="step")
-    for batch in loader:
-        loss = run.advance(batch)
-        bar.update()
-        bar.set_postfix(loss=f"{loss:.3f}")
-        if time.monotonic() - saved > SAVE_SECONDS:
-            run.save(output)
-            saved = time.monotonic()
+    try:
+        for batch in loader:
+            loss = run.advance(batch)
+            bar.update()
+            bar.set_postfix(loss=f"{loss:.3f}")
+            if time.monotonic() - saved > SAVE_SECONDS:
+                run.save(output)
+                saved = time.monotonic()
+    except KeyboardInterrupt:  # what was done is kept for --resume
+        run.save(output)
+        raise
     bar.close()
     _check(run, options)
     run.save(output)
