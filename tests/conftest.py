@@ -189,7 +189,7 @@ SLOW_FILES = frozenset(
         "open_clip_training/mining/test_mined_for_open_clip.py",
         "open_clip_training/pretraining/test_pretraining.py",
         "open_clip_training/test_clip_scripts.py", "test_documented_python.py",
-        "test_embedded.py", "test_notebook.py", "test_wheel.py", "tools/test_export_checkpoint.py",
+        "test_embedded.py", "test_faster_modes.py", "test_notebook.py", "test_wheel.py", "tools/test_export_checkpoint.py",
         "tools/test_convert_tools.py", "tools/test_make_sample_archives.py",
         "tools/test_swap_clip_weights.py", "runtime/test_exported_model.py",
         "utils/test_downloads.py", "video/test_videos.py",
