@@ -28,7 +28,7 @@ define use_working_opencv
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev demo test test-fast test-browser docs ablations lint types format clean distclean
+.PHONY: help install install-dev demo test test-fast test-slow test-browser docs ablations lint types format clean distclean
 
 help:  ## say what the targets do
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +47,12 @@ test: lint types  ## lint, types and all tests but those in a browser
 # one thread: the models in these tests are too small to share
 test-fast: $(INSTALLED_DEV)  ## the quick tests, in a minute or two: nothing that trains or evaluates
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not slow and not browser' $(PYTEST_ARGS)
+
+# FUZZ_CASES: of each of some 23 properties
+FUZZ_CASES ?= 4400
+test-slow: $(INSTALLED_DEV) $(INSTALLED_WEB)  ## 100 000 made-up inputs, and the web page under eight clients for five minutes
+	OVSEG_FUZZ_CASES=$(FUZZ_CASES) $(BIN)/python -m pytest $(PYTEST_ARGS) tests/fuzz
+	$(BIN)/python tools/soak_web.py --clients 8 --minutes 5
 
 test-browser: $(INSTALLED_DEV) $(INSTALLED_WEB)  ## the web page, in Chromium or Chrome where one is installed
 	$(BIN)/python -m pytest -m browser $(PYTEST_ARGS) tests/web tests/results

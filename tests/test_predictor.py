@@ -273,11 +273,16 @@ def test_reject_leaves_pixels_without_a_class(real: Predictor, picture: np.ndarr
 
 
 def test_threads_get_the_same_answers(real: Predictor, picture: np.ndarray) -> None:
-    names = [["cat", "dog"], ["grass"], [["sea", "lake"], "sky"], ["cat", "sky", "tree"]] * 4
-    alone = [real(picture, words).labels for words in names]
+    words = [["cat", "dog"], ["grass"], [["sea", "lake"], "sky"], ["cat", "sky", "tree"]] * 4
+    # images of several sizes, and one that several threads segment at once
+    images = [picture[place % 3 :, place % 5 :].copy() for place in range(len(words))]
+    encoded = real.encode(picture)
+    alone = [real(*pair).labels for pair in zip(images, words, strict=True)]
+    alone += [encoded.segment(of_one).labels for of_one in words]
     real.model.clip_adapter.text_cache.clear()
-    with ThreadPoolExecutor(4) as threads:
-        together = list(threads.map(lambda words: real(picture, words).labels, names))
+    with ThreadPoolExecutor(8) as threads:
+        together = [prediction.labels for prediction in threads.map(real, images, words)]
+        together += [prediction.labels for prediction in threads.map(encoded.segment, words)]
     for expected, labels in zip(alone, together, strict=True):
         np.testing.assert_array_equal(labels, expected)
 

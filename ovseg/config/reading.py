@@ -97,6 +97,7 @@ def merge_file(cfg: CfgNode, path: Path, known: dict[str, Any]) -> None:
         with _published_sizes():
             # no arbitrary Python objects from a yaml file
             cfg.merge_from_file(str(path), allow_unsafe=False)
+        _refuse_none(cfg, known)
     except FileNotFoundError as error:
         raise UserError(
             f"{path}: its _BASE_ {error.filename!r} does not exist; correct the _BASE_ line"
@@ -117,6 +118,13 @@ def merge_file(cfg: CfgNode, path: Path, known: dict[str, Any]) -> None:
         # a group in place of a value would be printed with all that is in it
         reason = re.sub(r"with values \(.*\) for", "for", str(error), flags=re.DOTALL)
         raise UserError(f"{path}: {reason}; correct the value") from error
+
+
+def _refuse_none(cfg: CfgNode, known: dict[str, Any]) -> None:
+    """yacs takes None, yaml's null, for whatever type; no key of ours means something by it."""
+    for key, value in flatten(cfg):
+        if value is None and known.get(key) is not None:
+            raise ValueError(f"config key {key} has no value")
 
 
 def merge_opts(cfg: CfgNode, opts: Sequence[str], known: dict[str, Any]) -> None:
@@ -146,6 +154,7 @@ def merge_opts(cfg: CfgNode, opts: Sequence[str], known: dict[str, Any]) -> None
     for key, value in zip(opts[::2], opts[1::2], strict=True):
         try:
             cfg.merge_from_list([key, _readable(key, value, known[key])])
+            _refuse_none(cfg, {key: known[key]})
         except (ValueError, TypeError, AssertionError) as error:
             raise UserError(
                 f"config key {key}: {value!r} is no value for it; "

@@ -42,7 +42,8 @@ def decode_rle(code: dict[str, Any], height: int, width: int) -> np.ndarray:
             raise ValueError("its run lengths are no whole numbers")
         if sum(counts) != height * width:
             raise too_short
-        return coco_mask.decode(coco_mask.frPyObjects(code, height, width))
+        sized = {"size": [height, width], "counts": counts}
+        return coco_mask.decode(coco_mask.frPyObjects(sized, height, width))
     mask = coco_mask.decode({"size": [height, width], "counts": counts})
     if coco_mask.encode(mask)["counts"] != counts.encode():
         raise too_short

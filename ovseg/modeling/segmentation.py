@@ -10,6 +10,7 @@ classes are ruled out before any sum is taken: see :mod:`ovseg.modeling.best_cla
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -66,9 +67,15 @@ def word_scores(parts: Sequence[PartialScores], size: tuple[int, int]) -> Tensor
 def label_map(parts: Sequence[PartialScores], size: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """The best class of every pixel and its score; see :func:`word_score_bands`.
 
+    Probabilities and mask values that are no finite number count 0.
+
     Returns:
         Labels int64 (height, width), -1 where no class scores above 0, and scores (height, width).
     """
+    parts = [
+        replace(part, class_probs=_finite(part.class_probs), masks=_finite(part.masks))
+        for part in parts
+    ]
     masks = parts[0].masks
     labels = torch.empty(size, dtype=torch.int64, device=masks.device)
     best = masks.new_empty(size)
@@ -96,18 +103,27 @@ def label_maps(alternatives: Sequence[Classified], masks: Tensor, size: tuple[in
     Returns:
         int64 (N, height, width), -1 where no class scores above 0.
     """
+    masks = _finite(masks)
     # over the masks that any of them uses; no class is likely in a mask that one does not use
     used = torch.cat([classified.queries for classified in alternatives]).unique()
     class_probs = []
     for classified in alternatives:
         probs = masks.new_zeros((len(masks), classified.class_probs.shape[1]))
-        probs.index_copy_(0, classified.queries, classified.class_probs.to(masks.dtype))
+        probs.index_copy_(0, classified.queries, _finite(classified.class_probs).to(masks.dtype))
         class_probs.append(probs[used])
     labels = masks.new_empty((len(class_probs), *size), dtype=torch.int64)
     for rows, tiles in _tile_bands(masks[used], size, class_probs[0].shape[1]):
         for place, probs in enumerate(class_probs):
             labels[place, rows] = tiles.join(best_classes(probs, tiles))
     return labels
+
+
+def _finite(values: Tensor) -> Tensor:
+    """The values, 0 in place of those that are no finite number; mostly the tensor itself."""
+    # half precision overflows in a sum where its numbers do not
+    if values.sum(dtype=torch.float32).isfinite():
+        return values
+    return values.nan_to_num(0, 0, 0)
 
 
 def _tile_bands(

@@ -60,6 +60,17 @@ def test_ever_new_words_stay_within_the_bound() -> None:
         assert len(cache) <= 50
 
 
+def test_a_word_that_stays_does_not_keep_those_it_came_with() -> None:
+    cache = TextCache(max_words=5)
+    for start in range(0, 100, 10):
+        words = [f"{number} words" for number in range(start, start + 10)]
+        features = cache.features([*words, "cat"], Encoder(), 1)
+    kept = {feature.untyped_storage().data_ptr(): feature.untyped_storage().nbytes()
+            for feature in cache._features.values()}  # fmt: skip
+    assert len(cache) == 11
+    assert sum(kept.values()) == features.numel() * features.element_size()
+
+
 def test_threads_share_it() -> None:
     cache, encode = TextCache(max_words=30), Encoder()
 

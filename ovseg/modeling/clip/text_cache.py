@@ -56,7 +56,9 @@ class TextCache:
             wanted = dict.fromkeys(words)
             new = [word for word in wanted if word not in self._features]
             if new:
-                self._features.update(zip(new, encode(new), strict=True))
+                # rows of one tensor would keep all of it as long as one of them is kept
+                rows = (row.clone() for row in encode(new))
+                self._features.update(zip(new, rows, strict=True))
             for word in wanted:
                 self._features.move_to_end(word)
             result = torch.stack([self._features[word] for word in words])
