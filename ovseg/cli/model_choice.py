@@ -59,6 +59,25 @@ def add_palette(parser: Parser) -> None:
     )  # fmt: skip
 
 
+def add_reject(parser: Parser) -> None:
+    """``--reject``."""
+    parser.add_argument(
+        "--reject", type=float, metavar="STRENGTH",
+        help="leave pixels without a class that belong to none of the words, more of them with a "
+        "larger number in 0..1; 0, the default, leaves none, and 0.1 is a good start",
+    )  # fmt: skip
+
+
+def check_reject(args: argparse.Namespace) -> None:
+    """Refuse a ``--reject`` out of range.
+
+    Raises:
+        UserError: says the range.
+    """
+    if args.reject is not None and not 0 <= args.reject <= 1:
+        raise UserError(f"--reject {args.reject} must lie in 0..1; 0 rejects nothing")
+
+
 def check_model(args: argparse.Namespace) -> None:
     """Look at the model of a command line as far as it can be at once.
 

@@ -23,7 +23,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from ovseg.cli.model_choice import add_model, add_palette
+from ovseg.cli.model_choice import add_model, add_palette, add_reject, check_reject
 from ovseg.cli.options import add_opts, add_proposals
 from ovseg.cli.segment_run import SegmentRun, finish
 from ovseg.cli.segmenters import ExportedSegmenter, ModelSegmenter, Segmenter
@@ -67,9 +67,7 @@ def build_parser() -> Parser:
     add("--skip-existing", action="store_true",
         help="leave out images whose results an earlier run wrote to --output, in all formats, "
         "for the same words and model")  # fmt: skip
-    add("--reject", type=float, metavar="STRENGTH",
-        help="leave pixels without a class that belong to none of the words, more of them with a "
-        "larger number in 0..1; 0, the default, leaves none, and 0.1 is a good start")  # fmt: skip
+    add_reject(parser)
     add_proposals(parser)
     add_opts(parser, "--opts")
     return parser
@@ -121,8 +119,7 @@ def _segment(args: argparse.Namespace, inputs: Sequence[Path]) -> list[str]:
         raise UserError(f"--batch-size {args.batch_size} must be at least 1")
     if args.skip_existing and not args.output:
         raise UserError("--skip-existing needs --output, the folder of the earlier run")
-    if args.reject is not None and not 0 <= args.reject <= 1:
-        raise UserError(f"--reject {args.reject} must lie in 0..1; 0 rejects nothing")
+    check_reject(args)
     segmenter: Segmenter = ExportedSegmenter(args) if args.runtime else ModelSegmenter(args)
     plan: dict[Path, ResultPaths | None] = dict.fromkeys(inputs)
     if args.output:

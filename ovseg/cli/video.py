@@ -17,7 +17,14 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ovseg.cli.model_choice import add_model, add_palette, chosen_config, chosen_words
+from ovseg.cli.model_choice import (
+    add_model,
+    add_palette,
+    add_reject,
+    check_reject,
+    chosen_config,
+    chosen_words,
+)
 from ovseg.cli.options import add_opts
 from ovseg.cli.windows import check_display, show
 from ovseg.errors import Parser, UserError, cli_errors
@@ -48,6 +55,7 @@ def build_parser() -> Parser:
         "for itself) to less than 1")  # fmt: skip
     add("--max-frames", type=int, metavar="N", help="end after so many frames")
     add_palette(parser)
+    add_reject(parser)
     add_opts(parser, "--opts")
     return parser
 
@@ -81,6 +89,7 @@ class VideoRun:
     Attributes:
         interrupted: it was ended by Ctrl-C.
         stopped: it was ended before the video's end, as was asked for.
+        count: frames that are done.
         seconds: how long it took.
     """
 
@@ -95,6 +104,7 @@ class VideoRun:
         self._args = args
         self._smoother = Smoother(args.smooth) if args.smooth else None
         self.interrupted = self.stopped = False
+        self.count = 0
         self.seconds = 0.0
 
     def run(self, source: VideoSource, use: Callable[[Prediction], bool]) -> None:
@@ -114,6 +124,7 @@ class VideoRun:
                     with atomic_path(Path(self._args.save_labels, f"{index:06d}.png")) as path:
                         prediction.label_image().save(path)
                 self.stopped = not use(prediction) or index + 1 == limit
+                self.count += 1
                 if self.stopped:
                     break
         except KeyboardInterrupt:
@@ -130,6 +141,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise UserError(f"--smooth {args.smooth} must be at least 0 and less than 1")
         if args.max_frames is not None and args.max_frames < 1:
             raise UserError(f"--max-frames {args.max_frames} must be at least 1")
+        check_reject(args)
         source = VideoSource(args.input)
         target = plan_output(source, args.output) if args.output else None
         vocabulary = chosen_words(args)
@@ -137,7 +149,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             check_display()
         if args.save_labels:
             make_folder(args.save_labels, "--save-labels")
-        cfg = chosen_config(args)
+        opts = [] if args.reject is None else ["TEST.REJECT", str(args.reject)]
+        cfg = chosen_config(args, opts)
         from ovseg.predictor import Predictor
 
         run = VideoRun(Predictor(cfg), vocabulary, args)
@@ -166,9 +179,9 @@ def _write(run: VideoRun, source: VideoSource, target: Path) -> None:
 
 def _say(run: VideoRun, source: VideoSource, target: Path | None) -> None:
     where = f"; result in {target}" if target else ""
-    rate = source.count / max(run.seconds, 1e-9)
-    plural = "s" * (source.count != 1)
-    print(f"{source.count} frame{plural}, {rate:.2f} frames a second{where}")
+    rate = run.count / max(run.seconds, 1e-9)
+    plural = "s" * (run.count != 1)
+    print(f"{run.count} frame{plural}, {rate:.2f} frames a second{where}")
     if run.interrupted and not source.is_camera:
         print("interrupted", file=sys.stderr)
         raise SystemExit(130)

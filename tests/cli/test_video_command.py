@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -51,7 +52,7 @@ def test_a_video_in_and_out(
 ) -> None:
     labels = tmp_path / "labels"
     args = ["--input", clip, "--output", tmp_path / "pred", "--save-labels", labels]
-    assert run(*args, "--smooth", 0.6, *model) == 0
+    assert run(*args, "--smooth", 0.6, "--reject", 0.3, *model) == 0
     target = tmp_path / "pred" / "clip_overlay.avi"
     said = capsys.readouterr().out
     assert re.search(rf"6 frames, [\d.]+ frames a second; result in {re.escape(str(target))}", said)
@@ -65,10 +66,44 @@ def test_a_video_in_and_out(
     predictor, smoother = Predictor(setup_cfg(SWIN, model[1:])), Smoother(0.6)
     assert len(list(labels.iterdir())) == 6
     for index, frame in enumerate(VideoSource(str(clip))):
-        expected = predictor.encode(frame).segment(WORDS, smoother=smoother).labels
+        expected = predictor.encode(frame).segment(WORDS, smoother=smoother, reject=0.3).labels
         with Image.open(labels / f"{index:06d}.png") as file:
             found = np.asarray(file).astype(int)
         np.testing.assert_array_equal(np.where(found == 255, -1, found), expected)
+
+
+class Camera:
+    """What OpenCV gives for a camera that sees noise."""
+
+    def isOpened(self) -> bool:
+        return True
+
+    def get(self, _: int) -> float:
+        return -1.0  # as cameras that know neither rate nor number of frames
+
+    def read(self) -> tuple[bool, np.ndarray]:
+        return True, np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+
+    def release(self) -> None: ...
+
+
+def test_a_camera_is_ended_by_ctrl_c(
+    model: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    of_files = cv2.VideoCapture
+    monkeypatch.setattr(
+        cv2, "VideoCapture", lambda source: Camera() if source == 1 else of_files(source)
+    )
+    interrupt_call(monkeypatch, Predictor, "encode", 3)
+    assert run("--input", 1, "--output", tmp_path, *model) == 0  # the way to end it
+    out, err = capsys.readouterr()
+    assert "2 frames, " in out
+    assert "error" not in err
+    monkeypatch.undo()
+    written = VideoSource(str(tmp_path / "camera1_overlay.mp4"))
+    assert len(list(written)) == 2
+    assert written.rate == pytest.approx(25)
 
 
 def test_a_video_that_breaks_off_is_kept(
@@ -120,6 +155,7 @@ def test_so_many_frames_in_a_window(
     ("options", "message"),
     [
         (["--smooth", "1"], "--smooth 1.0 must be at least 0 and less than 1"),
+        (["--reject", "1.5"], "--reject 1.5 must lie in 0..1"),
         (["--max-frames", "0"], "--max-frames 0 must be at least 1"),
         (["--input", "none.mp4"], "'none.mp4' does not exist"),
         (["--input", __file__], "cannot be opened as a video"),
