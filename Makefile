@@ -59,6 +59,7 @@ test-browser: $(INSTALLED_DEV) $(INSTALLED_WEB)  ## the web page, in Chromium or
 
 # NO_MKDOCS_2_WARNING: the theme advertises its successor
 docs: $(INSTALLED_DOCS)  ## build the documentation into site/; broken links are errors
+	$(BIN)/python tools/build_live_demo.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 	@echo "Open site/index.html"
 

@@ -30,6 +30,9 @@ from ovseg.released import RELEASED
 
 if TYPE_CHECKING:
     from ovseg.predictor import Predictor
+    from ovseg.runtime import Predictor as ExportedPredictor
+
+    AnyPredictor = Predictor | ExportedPredictor
 
 EMBEDDED = "tiny"
 _MEBIBYTE = 2**20
@@ -43,6 +46,8 @@ def build_parser() -> Parser:
     add("--model", default="", metavar="NAME",
         help="the model to begin with: a name of ovseg weights list, a checkpoint, a folder, or "
         f"hf://owner/name; default: {EMBEDDED}")  # fmt: skip
+    add("--runtime", default="", metavar="FOLDER",
+        help="begin with a model that ovseg export wrote, on onnxruntime")  # fmt: skip
     add_config_file(parser, "its config; alone: with MODEL.WEIGHTS after --opts")
     add("--host", default="127.0.0.1", metavar="ADDRESS",
         help="where to listen; 0.0.0.0 opens the page to all who can reach this machine. Default: "
@@ -75,7 +80,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         if not is_loopback(args.host):
             _warn_of_visitors(args.host, with_password=auth is not None)
 
-        import_libraries()
+        if not args.runtime:
+            import_libraries()
         from ovseg.web.models import Models
         from ovseg.web.server import Limits, run
         from ovseg.web.tasks import Tasks
@@ -102,6 +108,11 @@ def check_arguments(args: argparse.Namespace) -> tuple[str, str] | None:
             raise UserError(f"{option} {value} must be above 0")
     if not 0 <= args.port <= 65535:
         raise UserError(f"--port {args.port} must be in 0..65535")
+    if args.runtime and (args.model or args.config_file or args.opts):
+        raise UserError(
+            "--runtime and --model, --config-file or --opts are both given; an exported model has "
+            "its settings in the folder: leave one of them out"
+        )
     if args.config_file:
         first_look(args.config_file, args.opts)
     else:
@@ -114,20 +125,35 @@ def check_arguments(args: argparse.Namespace) -> tuple[str, str] | None:
     return user, password
 
 
-def loaders(args: argparse.Namespace) -> dict[str, Callable[[], Predictor]]:
+def loaders(args: argparse.Namespace) -> dict[str, Callable[[], AnyPredictor]]:
     """What loads each model of the page, the one to begin with first.
 
     These are the model of the command line, the embedded one, and released ones whose weights are
     on this machine.
     """
-    first = _load_config if args.config_file and not args.model else _load_first
-    name = args.model or args.config_file or EMBEDDED
+    first: Callable[..., AnyPredictor] = _load_first
+    if args.runtime:
+        first = _load_exported
+    elif args.config_file and not args.model:
+        first = _load_config
+    name = args.runtime or args.model or args.config_file or EMBEDDED
     label = Path(name).stem if Path(name).exists() else name
-    found: dict[str, Callable[[], Predictor]] = {label: functools.partial(first, args)}
-    for released in RELEASED.values():
-        if released.path.is_file():
-            found.setdefault(released.name, functools.partial(_load, released.name, args))
-    return found
+    found: dict[str, Callable[[], AnyPredictor]] = {label: functools.partial(first, args)}
+    return found | {name: load for name, load in _released(args).items() if name != label}
+
+
+def _released(args: argparse.Namespace) -> dict[str, Callable[[], AnyPredictor]]:
+    return {
+        released.name: functools.partial(_load, released.name, args)
+        for released in RELEASED.values()
+        if released.path.is_file()
+    }
+
+
+def _load_exported(args: argparse.Namespace) -> ExportedPredictor:
+    from ovseg.runtime import Predictor
+
+    return Predictor(args.runtime)
 
 
 def _load(name: str, args: argparse.Namespace) -> Predictor:

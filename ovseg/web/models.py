@@ -5,9 +5,16 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ovseg.errors import UserError
-from ovseg.predictor import Predictor
+from ovseg.runtime.predictor import Predictor as Exported
+
+if TYPE_CHECKING:
+    from ovseg.predictor import Predictor
+    from ovseg.runtime import Predictor as ExportedPredictor
+
+    AnyPredictor = Predictor | ExportedPredictor
 
 
 @dataclass(frozen=True)
@@ -33,13 +40,13 @@ class OwnSettings:
 class Models:
     """Models by name. They are loaded when they are first asked for, and stay."""
 
-    def __init__(self, loaders: Mapping[str, Callable[[], Predictor]]) -> None:
+    def __init__(self, loaders: Mapping[str, Callable[[], AnyPredictor]]) -> None:
         """
         Args:
             loaders: what loads each of them; the first is the one to begin with.
         """
         self._loaders = dict(loaders)
-        self._loaded: dict[str, Predictor] = {}
+        self._loaded: dict[str, AnyPredictor] = {}
         self._loading = threading.Lock()
 
     @property
@@ -47,7 +54,7 @@ class Models:
         """Of all models, the first one first."""
         return list(self._loaders)
 
-    def get(self, name: str) -> Predictor:
+    def get(self, name: str) -> AnyPredictor:
         """A model, loaded if it is not yet.
 
         Raises:
@@ -61,8 +68,13 @@ class Models:
             return self._loaded[name]
 
     def own_settings(self, name: str) -> OwnSettings:
-        """The settings of a model's config; loads it. Errors as :meth:`get`."""
-        cfg = self.get(name).cfg
+        """The settings of a model's config or export; loads it. Errors as :meth:`get`."""
+        predictor = self.get(name)
+        if isinstance(predictor, Exported):
+            own = predictor.folder.settings
+            weight = own.ensemble_weight if own.clip_ensemble else None
+            return OwnSettings(weight, own.mask_threshold, own.reject)
+        cfg = predictor.cfg
         adapter = cfg.MODEL.CLIP_ADAPTER
         weight = adapter.CLIP_ENSEMBLE_WEIGHT if adapter.CLIP_ENSEMBLE else None
         return OwnSettings(weight, adapter.MASK_THR, cfg.TEST.REJECT)

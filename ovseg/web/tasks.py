@@ -7,17 +7,20 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
 from ovseg.data.vocabulary import SEPARATOR, read_vocabulary
-from ovseg.encoded_image import EncodedImage
 from ovseg.errors import UserError
 from ovseg.prediction import Prediction
 from ovseg.utils.images import read_image
 from ovseg.web.models import Models
+
+if TYPE_CHECKING:
+    from ovseg.encoded_image import EncodedImage
+    from ovseg.runtime import EncodedImage as ExportedImage
 
 #: the most words, synonyms among them, that one visitor may ask for at once
 MOST_WORDS = 1000
@@ -132,7 +135,7 @@ class Tasks:
         self._encoded = functools.lru_cache(self.keep_encoded)(self._encode)
         self._segmented = functools.lru_cache(_PREDICTIONS_KEPT)(self._segment)
 
-    def encode(self, image: Upload, model: str) -> EncodedImage:
+    def encode(self, image: Upload, model: str) -> EncodedImage | ExportedImage:
         """An image after all that does not depend on class names.
 
         Raises:
@@ -163,7 +166,7 @@ class Tasks:
         encoded = self.encode(task.image, task.model)
         return encoded.segment(task.class_names, **task.settings)
 
-    def _encode(self, image: Upload, model: str) -> EncodedImage:
+    def _encode(self, image: Upload, model: str) -> EncodedImage | ExportedImage:
         predictor = self.models.get(model)
         return predictor.encode(reduced(read_upload(image), self.max_side))
 

@@ -35,6 +35,10 @@ def models_of(*arguments: str):
         (["--keep-encoded", "0"], "--keep-encoded 0 must be above 0"),
         (["--port", "70000"], "--port 70000 must be in 0..65535"),
         (["--port", "web"], "invalid int value: 'web'; see --help"),
+        (
+            ["--runtime", "a", "--model", "tiny"],
+            "--runtime and --model, --config-file or --opts are",
+        ),
         (["--config-file", "gone.yaml"], "--config-file 'gone.yaml': no such"),
     ],
 )

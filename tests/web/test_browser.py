@@ -20,26 +20,13 @@ from urllib.parse import urlsplit
 import numpy as np
 import pytest
 from PIL import Image
-from web_samples import BALL, FLAMINGO, find_browser
+from web_samples import BALL, FLAGS, FLAMINGO, find_browser
 
 from ovseg.predictor import Predictor
 from ovseg.web.views import area_rows
 
 pytestmark = pytest.mark.browser
 
-FLAGS = [
-    # no talk with its maker
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--disable-quic",
-    # whatever machine it runs on, also as root
-    "--disable-gpu",
-    "--no-sandbox",
-    # what the page would ask of other servers fails, and is noticed
-    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
-]
 PATIENCE = 60_000  # milliseconds; a busy machine is slow
 NAMES = ["flamingo", "forest", "gravel", "water"]
 

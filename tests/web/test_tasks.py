@@ -15,6 +15,7 @@ from web_samples import BALL, FLAMINGO
 
 from ovseg.errors import UserError
 from ovseg.predictor import Predictor
+from ovseg.runtime import Predictor as Exported
 from ovseg.web.models import Models, OwnSettings
 from ovseg.web.tasks import (
     MOST_WORDS,
@@ -102,6 +103,18 @@ def test_own_settings_are_those_of_the_config(models: Models, embedded: Predicto
     without = Models({"a": lambda: SimpleNamespace(cfg=cfg)})  # type: ignore[dict-item,return-value]
     own = without.own_settings("a")
     assert (own.ensemble_weight, own.slider_weight) == (None, 0.0)
+
+
+def test_an_exported_model(exported: Path, models: Models) -> None:
+    both = Models({"exported": lambda: Exported(exported), "tiny": lambda: models.get("tiny")})
+    assert both.own_settings("exported") == both.own_settings("tiny")
+    tasks = Tasks(both)
+    found, expected = (
+        tasks.answer(Task(Upload(str(BALL), "ball.jpg"), name, WORDS, 0.5, 0.4), proposals=True)
+        for name in ("exported", "tiny")
+    )
+    assert (found.prediction.labels == expected.prediction.labels).mean() >= 0.999
+    assert found.prediction.proposals is not None
 
 
 def test_new_words_and_settings_reuse_the_encoded_picture(counting: Counting) -> None:

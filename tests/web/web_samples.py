@@ -12,6 +12,21 @@ SAMPLES = package_folder("resources") / "samples"
 FLAMINGO, BALL = SAMPLES / "flamingo.jpg", SAMPLES / "ball.jpg"
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
+#: of a browser in tests
+FLAGS = [
+    # no talk with its maker
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-quic",
+    # whatever machine it runs on, also as root
+    "--disable-gpu",
+    "--no-sandbox",
+    # what the page would ask of other servers fails, and is noticed
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+]
+
 
 def find_browser() -> str | None:
     """Chromium or its kin: $OVSEG_BROWSER, or what is on the path."""
