@@ -18,6 +18,7 @@ _LEAST = {
     "INPUT.MAX_MEGAPIXELS": 0,
     "SOLVER.BASE_LR": 0,
     "SOLVER.MAX_ITER": 1,
+    "SOLVER.WARMUP_FACTOR": 0,
     "SOLVER.WARMUP_ITERS": 0,
     "SOLVER.WEIGHT_DECAY": 0,
     "SOLVER.BACKBONE_MULTIPLIER": 0,
@@ -102,6 +103,13 @@ def check_config(cfg: CN) -> None:
         value = _value(cfg, key)
         if value < least:
             raise UserError(f"{key} {value} must be at least {least}")
+    crop = cfg.INPUT.CROP.SIZE if cfg.INPUT.CROP.TYPE.startswith("absolute") else ()
+    for key, sizes in (
+        ("INPUT.MIN_SIZE_TRAIN", cfg.INPUT.MIN_SIZE_TRAIN),
+        ("INPUT.CROP.SIZE", crop),
+    ):
+        if (key == "INPUT.MIN_SIZE_TRAIN" and not sizes) or any(size < 1 for size in sizes):
+            raise UserError(f"{key} {tuple(sizes)}: give lengths in pixels, each at least 1")
     if cfg.SEED >= 2**31:  # each process adds its number to it
         raise UserError(f"SEED {cfg.SEED} must be below {2**31}; -1 stands for a random one")
     if cfg.TEST.VISUALIZE < 0:

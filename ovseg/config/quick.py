@@ -96,6 +96,8 @@ def _value(node: ast.expr, group: type[CfgNode]) -> Any:
     try:
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "CN":
             return group(ast.literal_eval(node.args[0]) if node.args else {})
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):  # 1.0 / 1000
+            return ast.literal_eval(node.left) / ast.literal_eval(node.right)
         return ast.literal_eval(node)
     except ValueError:
         return None

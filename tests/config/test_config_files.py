@@ -184,6 +184,7 @@ def test_base_files_that_lead_nowhere(tmp_path: Path) -> None:
 @pytest.mark.parametrize("config", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
 def test_a_config_read_without_detectron2_is_the_same(config: Path) -> None:
     opts = ["SOLVER.BASE_LR", "1", "DATASETS.TEST", "one,two", "OUTPUT_DIR", "1234"]
+    opts += ["SOLVER.WARMUP_FACTOR", "1"]  # whose default is written as a quotient
     quick = quick_cfg(config, opts)
     assert quick is not None
     whole = dict(flatten(setup_cfg(config, opts)))
@@ -218,6 +219,9 @@ def test_a_file_that_only_detectron2_can_read_is_left_to_it(tmp_path: Path) -> N
         ("SOLVER.LR_SCHEDULER_NAME", "Poly", "choose from WarmupPolyLR, WarmupMultiStepLR"),
         ("SOLVER.OPTIMIZER", "adam", "is unknown; choose from ADAMW, SGD"),
         ("SEED", "4294967296", "must be below 2147483648"),
+        ("INPUT.MIN_SIZE_TRAIN", "()", "give lengths in pixels"),
+        ("INPUT.MIN_SIZE_TRAIN", "(64, 0)", "give lengths in pixels"),
+        ("INPUT.CROP.SIZE", "(0, 64)", "give lengths in pixels"),
     ],
 )
 def test_settings_that_no_training_can_have(key: str, value: str, wanted: str) -> None:
