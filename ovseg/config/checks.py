@@ -103,13 +103,12 @@ def check_config(cfg: CN) -> None:
         value = _value(cfg, key)
         if value < least:
             raise UserError(f"{key} {value} must be at least {least}")
-    crop = cfg.INPUT.CROP.SIZE if cfg.INPUT.CROP.TYPE.startswith("absolute") else ()
     for key, sizes in (
         ("INPUT.MIN_SIZE_TRAIN", cfg.INPUT.MIN_SIZE_TRAIN),
-        ("INPUT.CROP.SIZE", crop),
+        ("INPUT.CROP.SIZE", cfg.INPUT.CROP.SIZE),
     ):
-        if (key == "INPUT.MIN_SIZE_TRAIN" and not sizes) or any(size < 1 for size in sizes):
-            raise UserError(f"{key} {tuple(sizes)}: give lengths in pixels, each at least 1")
+        if not sizes or min(sizes) <= 0:
+            raise UserError(f"{key} {tuple(sizes)}: give lengths above 0")
     if cfg.SEED >= 2**31:  # each process adds its number to it
         raise UserError(f"SEED {cfg.SEED} must be below {2**31}; -1 stands for a random one")
     if cfg.TEST.VISUALIZE < 0:

@@ -219,9 +219,9 @@ def test_a_file_that_only_detectron2_can_read_is_left_to_it(tmp_path: Path) -> N
         ("SOLVER.LR_SCHEDULER_NAME", "Poly", "choose from WarmupPolyLR, WarmupMultiStepLR"),
         ("SOLVER.OPTIMIZER", "adam", "is unknown; choose from ADAMW, SGD"),
         ("SEED", "4294967296", "must be below 2147483648"),
-        ("INPUT.MIN_SIZE_TRAIN", "()", "give lengths in pixels"),
-        ("INPUT.MIN_SIZE_TRAIN", "(64, 0)", "give lengths in pixels"),
-        ("INPUT.CROP.SIZE", "(0, 64)", "give lengths in pixels"),
+        ("INPUT.MIN_SIZE_TRAIN", "()", "give lengths above 0"),
+        ("INPUT.MIN_SIZE_TRAIN", "(64, 0)", "give lengths above 0"),
+        ("INPUT.CROP.SIZE", "(0, 64)", "give lengths above 0"),
     ],
 )
 def test_settings_that_no_training_can_have(key: str, value: str, wanted: str) -> None:
