@@ -169,7 +169,7 @@ def said(capsys: pytest.CaptureFixture[str]) -> list[str]:
 #: them out
 SLOW_FILES = frozenset(
     {
-        "cli/test_analyze.py", "cli/test_install_detectron2.py", "cli/test_main.py",
+        "bad_input/test_bad_input.py", "labelling/test_label_command.py", "cli/test_analyze.py", "cli/test_install_detectron2.py", "cli/test_main.py",
         "cli/test_panoptic_commands.py", "cli/test_search.py", "cli/test_segment.py",
         "cli/test_train.py", "cli/test_train_again.py", "cli/test_video_command.py",
         "cli/test_web.py", "data/own/test_exports.py", "data/own/test_own_data.py",
