@@ -178,6 +178,9 @@ def _read_once(path: Path, changed: int, size: int) -> InstancesFile:
         raise UserError(
             f"coco_json {path} is no COCO instances file ({error!r}); export it again"
         ) from error
+    if not categories:
+        raise UserError(f"coco_json {path} has no categories, which are the classes; name them in "
+                        "your annotation tool and export it again")  # fmt: skip
     if len(categories) < len(content["categories"]) - len(groups):
         raise UserError(f"coco_json {path}: two categories have one id; give each its own")
     if len(images) < len(content["images"]):

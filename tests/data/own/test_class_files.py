@@ -144,6 +144,9 @@ def test_a_category_that_holds_the_others_is_no_class(folder: Path) -> None:
     (folder / "instances.json").write_text(json.dumps(document))
     expected = ([0, 0, NONE, NONE], (("ball",), ("person",)))
     assert truth(folder, coco_json="instances.json") == expected
+    (folder / "instances.json").write_text(json.dumps({**document, "categories": []}))
+    with pytest.raises(UserError, match="has no categories, which are the classes"):
+        truth(folder, coco_json="instances.json")
     document["annotations"][0]["category_id"] = 0
     (folder / "instances.json").write_text(json.dumps(document))
     words = (("snacks",), ("ball",), ("person",))

@@ -286,7 +286,7 @@ def test_odd_coco_masks_are_named(folder: Path, segmentation: Any, message: str)
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"categories": []}, "classes is no list of words or empty"),
+        ({"categories": []}, "has no categories, which are the classes"),
         ({"categories": [{"id": 3}]}, "is no COCO instances file"),
         ({"categories": [{"id": 3, "name": "a"}, {"id": 3, "name": "b"}]}, "categories have one"),
         ({"images": [{"id": 5, "file_name": "a.jpg"}]}, "is no COCO instances file"),
