@@ -175,7 +175,7 @@ class Predictor:
     ) -> list[EncodedImage]:
         """Encode images that go through the model together.
 
-        They are padded to one size, which may change a result in its last digits.
+        Results are those of each picture by itself, but for rounding.
 
         Args:
             images: uint8 (H, W, 3) each, RGB.
@@ -208,8 +208,8 @@ class Predictor:
         Args:
             images: as many as there are; no more of them are held than are worked on.
             class_names, bgr, wanted: see :meth:`__call__`.
-            batch_size: images that go through the model together. They are padded to one size,
-                which may change a result in its last digits.
+            batch_size: images that go through the model together. Results are those of each
+                image by itself, but for rounding.
             on_error: called with an image that cannot be used, and why; it is then passed over.
                 Without it the error is raised.
 

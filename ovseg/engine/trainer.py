@@ -32,7 +32,7 @@ from ovseg.engine.test_time import for_inference
 from ovseg.engine.unreadable import MarkUnreadable, SkipUnreadable
 from ovseg.engine.writers import WandbWriter
 from ovseg.errors import UserError
-from ovseg.evaluation import SemSegEvaluator
+from ovseg.evaluation import CountInBackground, SemSegEvaluator
 from ovseg.modeling import OVSeg
 from ovseg.utils.counting import counted
 from ovseg.utils.finite import loss_error
@@ -235,7 +235,10 @@ class Trainer(DefaultTrainer):
             # of one view, in one process or not trained here
             assert isinstance(model, OVSeg | DenseCrfSegmenter)
             model = SaveProposals(model, Path(cfg.TEST.SAVE_PROPOSALS))
-        return super().test(cfg, SkipUnreadable(model), evaluators)
+        if evaluators is None:
+            evaluators = [cls.build_evaluator(cfg, name) for name in cfg.DATASETS.TEST]
+        counting = [CountInBackground(evaluator) for evaluator in evaluators]
+        return super().test(cfg, SkipUnreadable(model), counting)
 
 
 def _way_out(cfg: CfgNode) -> str:

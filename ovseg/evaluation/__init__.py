@@ -1,5 +1,6 @@
 """Scores of a segmentation: pure functions on a confusion matrix, and detectron2's evaluator."""
 
+from ovseg.evaluation.background import CountInBackground
 from ovseg.evaluation.confusion import (
     Mistake,
     Scores,
@@ -13,6 +14,7 @@ from ovseg.evaluation.report import Report
 from ovseg.evaluation.sem_seg import SemSegEvaluator
 
 __all__ = [
+    "CountInBackground",
     "Mistake",
     "Report",
     "Scores",

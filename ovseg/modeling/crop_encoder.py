@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor
 
-from ovseg.structures import Regions
+from ovseg.structures import Crops, Regions
 
 from .clip import ClipAdapter
 from .crops import cut_crops
@@ -35,15 +38,30 @@ class CropEncoder:
         colour: list[float] = self.clip_adapter.pixel_mean.flatten().tolist()
         return colour
 
-    def __call__(self, regions: Regions, threshold: float) -> Tensor:
-        """CLIP's features float32 (V, D) of the crops of an image's V valid regions.
+    def __call__(self, several: Sequence[Regions], threshold: float) -> list[Tensor]:
+        """CLIP's features of the crops of several images, which it sees together.
 
         Args:
-            regions: of one image.
+            several: the regions of each image.
             threshold: a pixel belongs to a region when its mask's probability exceeds this; those
                 without such a pixel are not valid.
+
+        Returns:
+            For each image float32 (V, D), of its V valid regions.
         """
-        crops = cut_crops(
+        if not several:
+            return []
+        crops = [self._crops(regions, threshold) for regions in several]
+        together = Crops(
+            torch.cat([each.images for each in crops]),
+            torch.cat([each.masks for each in crops]),
+            torch.cat([each.valid for each in crops]),
+        )
+        features = self.clip_adapter.encode_crops(together)
+        return list(features.split([len(each.images) for each in crops]))
+
+    def _crops(self, regions: Regions, threshold: float) -> Crops:
+        return cut_crops(
             regions.image,
             regions.masks,
             size=self.clip_adapter.input_size,
@@ -52,4 +70,3 @@ class CropEncoder:
             expand_ratio=self.expand_ratio,
             matting=self.matting,
         )
-        return self.clip_adapter.encode_crops(crops).float()

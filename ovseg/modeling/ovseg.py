@@ -127,7 +127,12 @@ class OVSeg(Assembly, Classification, ProposalNetwork):
         proposed = self.propose(batched_inputs)
         if not self.clip_ensemble:
             return proposed
-        return [self.encode_regions(regions) for regions in proposed]
+        if self.shared_pass is not None or self.crop_choice.visible_only:
+            return [self.encode_regions(regions) for regions in proposed]
+        valid = [_valid(regions, self.mask_threshold) for regions in proposed]
+        features = self.crop_encoder(proposed, self.mask_threshold)
+        crops = [CropFeatures(*each) for each in zip(features, valid, strict=True)]
+        return [replace(regions, crops=each) for regions, each in zip(proposed, crops, strict=True)]
 
     def segment(
         self,
@@ -173,10 +178,11 @@ class OVSeg(Assembly, Classification, ProposalNetwork):
             mask_threshold: in place of the model's own.
         """
         threshold = self.mask_threshold if mask_threshold is None else mask_threshold
-        valid = (regions.masks > threshold).flatten(1).any(dim=1)
+        valid = _valid(regions, threshold)
 
         def encode(places: Tensor) -> Tensor:
-            return self.crop_encoder(replace(regions, masks=regions.masks[places]), threshold)
+            chosen = replace(regions, masks=regions.masks[places])
+            return self.crop_encoder([chosen], threshold)[0]
 
         if self.crop_choice.visible_only:
             return CropFeatures.on_demand(valid, self.clip_adapter.no_features(), encode)
@@ -208,6 +214,11 @@ class OVSeg(Assembly, Classification, ProposalNetwork):
         ]
         truth = [inputs["instances"].to(self.device) for inputs in batched_inputs]
         return self.criterion(layers, padded_targets(truth, images.tensor.shape[-2:]))
+
+
+def _valid(regions: Regions, threshold: float) -> Tensor:
+    """Which masks have a pixel above the threshold, bool (Q,)."""
+    return (regions.masks > threshold).flatten(1).any(dim=1)
 
 
 @META_ARCH_REGISTRY.register()

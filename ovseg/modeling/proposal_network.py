@@ -76,6 +76,23 @@ class ProposalNetwork(nn.Module):
         return self.sem_seg_head({name: x.float() for name, x in features.items()})
 
     def _own_regions(self, batched_inputs: Sequence[Mapping[str, Any]]) -> list[Regions]:
+        """Those of images that are padded to the same size go through the network together."""
+        found: dict[int, Regions] = {}
+        for places in self._by_padded_size(batched_inputs):
+            group = [batched_inputs[place] for place in places]
+            found.update(zip(places, self._regions_of_one_size(group), strict=True))
+        return [found[place] for place in range(len(batched_inputs))]
+
+    def _by_padded_size(self, batched_inputs: Sequence[Mapping[str, Any]]) -> list[list[int]]:
+        # padded further than alone an image would have other proposals: the network sees padding
+        groups: dict[tuple[int, ...], list[int]] = {}
+        step = max(self.size_divisibility, 1)
+        for place, inputs in enumerate(batched_inputs):
+            padded = tuple(-(-side // step) for side in inputs["image"].shape[-2:])
+            groups.setdefault(padded, []).append(place)
+        return list(groups.values())
+
+    def _regions_of_one_size(self, batched_inputs: Sequence[Mapping[str, Any]]) -> list[Regions]:
         images = self._normalised(batched_inputs)
         proposals = self._proposals(images)
         each = zip(

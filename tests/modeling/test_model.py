@@ -172,22 +172,29 @@ def test_weight_zero_is_clip_alone_and_ensemble_off_is_maskformer_alone():
     torch.testing.assert_close(both.class_probs, torch.tensor(expected))
 
 
-def test_batch_of_several_sizes_equals_one_by_one(model, seeded):
-    # the same padded size, so that padding is equal too
+def test_batch_of_several_sizes_equals_one_by_one(model, seeded, monkeypatch):
+    # images of 45 x 60 and 40 x 64 are padded to the same size
+    sizes = ((45, 60), (96, 64), (40, 64), (45, 60))
     batch = [
-        {"image": seeded.image(64, 96, 1), "class_names": WORDS, "height": 50, "width": 70},
-        {"image": seeded.image(80, 112, 2), "class_names": WORDS},
-        {"image": seeded.image(96, 128, 3), "class_names": WORDS},
+        {"image": seeded.image(*size, seed), "class_names": WORDS}
+        for seed, size in enumerate(sizes)
     ]
-    with torch.inference_mode():
+    alone = [run(model, inputs)["sem_seg"] for inputs in batch]
+    seen, whole = [], model.clip_adapter.encode_crops
+
+    def counted(crops):
+        seen.append(len(crops.images))
+        return whole(crops)
+
+    monkeypatch.setattr(model.clip_adapter, "encode_crops", counted)
+    with torch.no_grad():
         together = model(batch)
-        last = model(batch[2:])
-    assert [tuple(r["sem_seg"].shape) for r in together] == [
-        (3, 50, 70),
-        (3, 80, 112),
-        (3, 96, 128),
-    ]
-    torch.testing.assert_close(together[2]["sem_seg"], last[0]["sem_seg"], rtol=1e-4, atol=1e-5)
+        assert model([]) == []
+    assert len(seen) == 1  # the crops of all images went through CLIP at once
+    assert seen[0] > 6
+    for found, expected, size in zip(together, alone, sizes, strict=True):
+        assert found["sem_seg"].shape[1:] == size
+        torch.testing.assert_close(found["sem_seg"], expected, atol=1e-5, rtol=1e-4)
 
 
 def test_labels_are_the_argmax_of_the_scores(model, image):

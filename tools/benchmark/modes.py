@@ -20,7 +20,7 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -61,12 +61,17 @@ def _preset(name: str) -> dict[str, object]:
     return {key.removeprefix(ADAPTER): value for key, value in SPEEDS[name].items()}
 
 
-#: keys of MODEL.CLIP_ADAPTER by the name of a mode
+#: a key of MODEL besides those of MODEL.CLIP_ADAPTER
+PRECISION = "PRECISION"
+#: keys of MODEL.CLIP_ADAPTER, and MODEL.PRECISION, by the name of a mode
 MODES: dict[str, dict[str, object]] = {
     EXACT: {},
     "fast": _preset("fast"),
     "fastest": _preset("fastest"),
     "visible": _crops(),
+    "bf16": {PRECISION: "bf16"},
+    "int8": {PRECISION: "int8"},
+    "fast, int8": {**_preset("fast"), PRECISION: "int8"},
     "visible, 0.7 of the largest": _crops(tolerance=0.7),
     "visible, 0.9 of the largest": _crops(tolerance=0.9),
     "visible, second round": _crops(min_area=0.005, second_round=0.05),
@@ -95,14 +100,17 @@ def use(model: OVSeg, cfg: CfgNode, keys: Mapping[str, object]) -> None:
     adapter = cfg.MODEL.CLIP_ADAPTER.clone()
     adapter.defrost()
     for key, value in keys.items():
-        adapter[key] = value
+        if key != PRECISION:
+            adapter[key] = value
+    model.clip_adapter.precision = str(keys.get(PRECISION, cfg.MODEL.PRECISION))
     for name, part in region_parts(adapter, model.clip_adapter).items():
         setattr(model, name, part)
 
 
 def with_features(model: OVSeg, regions: Regions, exact: CropFeatures) -> Regions:
     """Encoded regions whose crops need not be encoded again."""
-    if model.shared_pass is not None and not model.crops_too:
+    lowered = model.clip_adapter.precision != "fp32"
+    if lowered or (model.shared_pass is not None and not model.crops_too):
         return model.encode_regions(regions)
     rows = exact.features.new_zeros((len(exact.valid), exact.features.shape[1]))
     rows[exact.valid] = exact.features
@@ -168,6 +176,11 @@ def chosen_modes(args: argparse.Namespace) -> dict[str, dict[str, object]]:
         UserError: a key that is none.
     """
     modes = {name: MODES[name] for name in (SPEEDS if args.only else MODES)}
+    if args.pick:
+        unknown = [name for name in args.pick if name not in MODES]
+        if unknown:
+            raise UserError(f"--pick {unknown[0]!r} is no mode; choose from {', '.join(MODES)}")
+        modes = {name: MODES[name] for name in dict.fromkeys([EXACT, *args.pick])}
     for number, text in enumerate(args.mode):
         keys: dict[str, object] = {}
         for pair in text.split(","):
@@ -205,13 +218,17 @@ def speed(args: argparse.Namespace) -> dict[str, Any]:
     inputs = {"image": image, "class_names": words, "output": "labels"}
     model.text(model.vocabulary(inputs))  # known words
     modes = chosen_modes(args)
+    clock = time.process_time if args.cpu_time else time.perf_counter
     seconds: dict[str, dict[str, list[float]]] = {}
     use(model, cfg, {"REGION_ENCODER": "shared"})
-    one_image(model, inputs, 0.5)  # allocates
+    one_image(model, inputs, 0.5, clock)  # allocates
     for _ in range(args.repeat):
         for name, keys in modes.items():
             use(model, cfg, keys)
-            parts = one_image(model, inputs, shares.get(name, {}).get("crops", 50.0) / 100)
+            if PRECISION in keys:  # makes the copy of CLIP
+                adapter, size = model.clip_adapter, model.clip_adapter.input_size
+                adapter.image_features(torch.zeros(1, 3, *size), torch.ones(1, 1, *size))
+            parts = one_image(model, inputs, shares.get(name, {}).get("crops", 50.0) / 100, clock)
             for part, value in parts.items():
                 seconds.setdefault(name, {}).setdefault(part, []).append(value)
     rows: dict[str, dict[str, float]] = {}
@@ -224,24 +241,27 @@ def speed(args: argparse.Namespace) -> dict[str, Any]:
     header = ["mode", *rows[EXACT]]
     body = [[name, *row.values()] for name, row in rows.items()]
     print(tabulate(body, header, tablefmt="pipe", floatfmt=".2f"))
-    print(f"seconds; {hardware()}; image {args.size[0]} x {args.size[1]}, {args.classes} classes")
+    kind = "CPU seconds" if args.cpu_time else "seconds"
+    print(f"{kind}; {hardware()}; image {args.size[0]} x {args.size[1]}, {args.classes} classes")
     return {"hardware": hardware(), "size": list(args.size), "modes": rows}
 
 
-def one_image(model: OVSeg, inputs: dict[str, Any], visible: float) -> dict[str, float]:
+def one_image(
+    model: OVSeg, inputs: dict[str, Any], visible: float, clock: Callable[[], float]
+) -> dict[str, float]:
     """The seconds of each part of an image, a share of whose proposals can show; and the crops."""
-    began = [time.perf_counter()]
+    began = [clock()]
     regions = model.propose([inputs])[0]
-    began.append(time.perf_counter())
+    began.append(clock())
     regions = made_up(regions, max(1, round(visible * len(regions.masks))))
-    prepared = time.perf_counter() - began[-1]  # takes no part
+    prepared = clock() - began[-1]  # takes no part
     regions = model.encode_regions(regions)
     text = model.text(model.vocabulary(inputs))
     classified = model.classify(regions, text)
-    began.append(time.perf_counter())
+    began.append(clock())
     part = model.partial_scores(regions, classified, text.vocabulary)
     model.assemble(inputs, [part], regions.image.shape[-2:])
-    began.append(time.perf_counter())
+    began.append(clock())
     assert regions.crops is not None
     encoded = 0 if not model.crops_too else int(regions.crops.encoded.sum())
     return {
@@ -303,6 +323,9 @@ def build_parser() -> Parser:
     parser.add_argument("--size", type=int, nargs=2, default=(512, 672), metavar=("H", "W"))
     parser.add_argument("--classes", type=int, default=150)
     parser.add_argument("--repeat", type=int, default=1, help="turns of each (default: 1)")
+    parser.add_argument("--cpu-time", action="store_true",
+        help="of speed: for a machine with other work, with OMP_NUM_THREADS=1")  # fmt: skip
+    parser.add_argument("--pick", nargs="*", help="of the modes only these (default: all)")
     parser.add_argument("--accuracy", help="of speed and chart: the file that accuracy wrote")
     parser.add_argument("--speed", help="of chart: the file that speed wrote")
     parser.add_argument("--output", help="a JSON file, or the chart's picture")
