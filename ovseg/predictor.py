@@ -34,7 +34,7 @@ from ovseg.encoded_image import EncodedImage
 from ovseg.engine.checkpoint import OVSegCheckpointer
 from ovseg.engine.test_time import for_inference, plain_model
 from ovseg.errors import UserError
-from ovseg.picture_input import Picture, batches, is_one_picture, picture_array
+from ovseg.image_input import ImageSource, batches, image_array, is_one_image
 from ovseg.prediction import Prediction
 from ovseg.structures import GivenProposals
 from ovseg.utils.images import allow_megapixels
@@ -125,7 +125,7 @@ class Predictor:
 
     def __call__(
         self,
-        images: Picture | Iterable[Picture],
+        images: ImageSource | Iterable[ImageSource],
         class_names: ClassNames,
         *,
         bgr: bool = False,
@@ -134,7 +134,7 @@ class Predictor:
         """Segment one image, or several.
 
         Args:
-            images: one image (see :data:`Picture`), or a list or iterator of images.
+            images: one image (see :data:`ImageSource`), or a list or iterator of images.
             class_names: what to look for, see :func:`ovseg.data.vocabulary.read_vocabulary`: a list
                 of names, a mapping from names to synonyms, a file, or a built-in list's name.
             bgr: the channels of arrays and tensors are blue, green, red.
@@ -147,14 +147,14 @@ class Predictor:
             UserError: class names that cannot be used, or a file that is no image.
             ValueError: an array or a tensor of another shape or type.
         """
-        if is_one_picture(images):
-            return self.encode(cast(Picture, images), bgr=bgr).segment(class_names, **wanted)
+        if is_one_image(images):
+            return self.encode(cast(ImageSource, images), bgr=bgr).segment(class_names, **wanted)
         vocabulary = read_vocabulary(class_names)
-        several = cast(Iterable[Picture], images)
+        several = cast(Iterable[ImageSource], images)
         return [encoded.segment(vocabulary, **wanted) for encoded in self._encoded(several, bgr)]
 
     def encode(
-        self, image: Picture, *, bgr: bool = False, proposals: GivenProposals | None = None
+        self, image: ImageSource, *, bgr: bool = False, proposals: GivenProposals | None = None
     ) -> EncodedImage:
         """Do what does not depend on class names: proposals, crops, CLIP's features.
 
@@ -165,7 +165,7 @@ class Predictor:
         Raises:
             UserError, ValueError: see :meth:`__call__`; or the proposals do not fit the model.
         """
-        return self.encode_batch([picture_array(image, bgr)], [proposals])[0]
+        return self.encode_batch([image_array(image, bgr)], [proposals])[0]
 
     @torch.inference_mode()
     def encode_batch(
@@ -195,12 +195,12 @@ class Predictor:
 
     def stream(
         self,
-        images: Iterable[Picture],
+        images: Iterable[ImageSource],
         class_names: ClassNames,
         *,
         batch_size: int = 1,
         bgr: bool = False,
-        on_error: Callable[[Picture, UserError], None] | None = None,
+        on_error: Callable[[ImageSource, UserError], None] | None = None,
         **wanted: Any,
     ) -> Iterator[Prediction]:
         """Segment images one after the other, reading ahead.
@@ -222,10 +222,10 @@ class Predictor:
 
     def _encoded(
         self,
-        images: Iterable[Picture],
+        images: Iterable[ImageSource],
         bgr: bool,
         batch_size: int = 1,
-        on_error: Callable[[Picture, UserError], None] | None = None,
+        on_error: Callable[[ImageSource, UserError], None] | None = None,
     ) -> Iterator[EncodedImage]:
         """Images encoded in batches; arguments as for :meth:`stream`."""
         for batch in batches(images, bgr, batch_size, on_error):

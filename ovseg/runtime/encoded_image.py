@@ -1,4 +1,4 @@
-"""A picture that was encoded once, to be segmented by any class names."""
+"""An image that was encoded once, to be segmented by any class names."""
 
 from __future__ import annotations
 
@@ -29,23 +29,23 @@ from ovseg.vocabulary import Vocabulary
 if TYPE_CHECKING:
     from ovseg.runtime.predictor import Predictor
 
-# of a picture: the features of its crops at so many mask thresholds besides the model's own
+# of an image: the features of its crops at so many mask thresholds besides the model's own
 _THRESHOLDS_KEPT = 8
 
 
 class EncodedImage:
-    """A picture after all that needs no class names; made by :meth:`Predictor.encode`.
+    """An image after all that needs no class names; made by :meth:`Predictor.encode`.
 
     Attributes:
-        image: uint8 (H, W, 3), RGB, 0..255; the picture.
+        image: uint8 (H, W, 3), RGB, 0..255; the image.
         regions: its proposals.
     """
 
     def __init__(self, predictor: Predictor, image: np.ndarray, regions: Regions) -> None:
         """
         Args:
-            predictor: which encoded the picture.
-            image: the picture.
+            predictor: which encoded the image.
+            image: the image.
             regions: what it made of it.
         """
         self.image = image
@@ -65,7 +65,7 @@ class EncodedImage:
         ensemble_weight: float | None = None,
         mask_threshold: float | None = None,
     ) -> Prediction:
-        """Segment the picture by any class names.
+        """Segment the image by any class names.
 
         Args and result are those of :meth:`ovseg.encoded_image.EncodedImage.segment`.
 

@@ -1,4 +1,4 @@
-"""Pictures and class names in, segmentations out, over onnxruntime."""
+"""Images and class names in, segmentations out, over onnxruntime."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 from ovseg.background_words import background_words
 from ovseg.data.vocabulary import ClassNames, read_vocabulary
 from ovseg.errors import UserError
-from ovseg.picture_input import Picture, batches, is_one_picture, picture_array
+from ovseg.image_input import ImageSource, batches, image_array, is_one_image
 from ovseg.prediction import Prediction
 from ovseg.runtime.classify import Regions, Text
 from ovseg.runtime.crops import cut_crops
@@ -29,7 +29,7 @@ _CROPS = 32
 
 
 class Predictor:
-    """An exported model, ready for pictures; its methods are those of :class:`ovseg.Predictor`.
+    """An exported model, ready for images; its methods are those of :class:`ovseg.Predictor`.
 
     Attributes:
         folder: the export and what its manifest says.
@@ -69,33 +69,33 @@ class Predictor:
 
     def __call__(
         self,
-        images: Picture | Iterable[Picture],
+        images: ImageSource | Iterable[ImageSource],
         class_names: ClassNames | None = None,
         *,
         bgr: bool = False,
         **wanted: Any,
     ) -> Any:
-        """Segment one picture, or several.
+        """Segment one image, or several.
 
         Args:
-            images: one picture: a path, a Pillow image, or an array uint8 (H, W, 3), RGB; or a list
-                or iterator of pictures.
+            images: one image: a path, a Pillow image, or an array uint8 (H, W, 3), RGB; or a list
+                or iterator of images.
             class_names: what to look for, see :func:`ovseg.data.vocabulary.read_vocabulary`; None:
                 the class names of the export.
             bgr: the channels of arrays are blue, green, red.
             wanted: options of :meth:`EncodedImage.segment`.
 
         Returns:
-            The prediction of one picture; of several a list, in their order.
+            The prediction of one image; of several a list, in their order.
 
         Raises:
-            UserError: class names that cannot be used, or a file that is no picture.
+            UserError: class names that cannot be used, or a file that is no image.
             ValueError: an array of another shape or type.
         """
         vocabulary = self.vocabulary(class_names)
-        if is_one_picture(images):
-            return self.encode(cast(Picture, images), bgr=bgr).segment(vocabulary, **wanted)
-        return list(self.stream(cast(Iterable[Picture], images), vocabulary, bgr=bgr, **wanted))
+        if is_one_image(images):
+            return self.encode(cast(ImageSource, images), bgr=bgr).segment(vocabulary, **wanted)
+        return list(self.stream(cast(Iterable[ImageSource], images), vocabulary, bgr=bgr, **wanted))
 
     def vocabulary(self, class_names: ClassNames | None = None) -> Vocabulary:
         """The vocabulary of class names; of the export's own without them.
@@ -106,16 +106,16 @@ class Predictor:
         own = self.folder.settings.class_names
         return read_vocabulary(own if class_names is None else class_names)
 
-    def encode(self, image: Picture, *, bgr: bool = False) -> EncodedImage:
+    def encode(self, image: ImageSource, *, bgr: bool = False) -> EncodedImage:
         """Do what does not depend on class names: proposals, crops, CLIP's features.
 
         Raises:
             UserError, ValueError: see :meth:`__call__`.
         """
-        return self.encode_batch([picture_array(image, bgr)])[0]
+        return self.encode_batch([image_array(image, bgr)])[0]
 
     def encode_batch(self, images: Sequence[np.ndarray]) -> list[EncodedImage]:
-        """Encode pictures, uint8 (H, W, 3) each, RGB, that go through the model together."""
+        """Encode images, uint8 (H, W, 3) each, RGB, that go through the model together."""
         proposed = self._propose([self._model_input(image) for image in images])
         return [
             EncodedImage(self, image, self.encode_crops(regions))
@@ -124,15 +124,15 @@ class Predictor:
 
     def stream(
         self,
-        images: Iterable[Picture],
+        images: Iterable[ImageSource],
         class_names: ClassNames | None = None,
         *,
         batch_size: int = 1,
         bgr: bool = False,
-        on_error: Callable[[Picture, UserError], None] | None = None,
+        on_error: Callable[[ImageSource, UserError], None] | None = None,
         **wanted: Any,
     ) -> Iterator[Prediction]:
-        """Segment one picture after the other; see :meth:`ovseg.Predictor.stream`."""
+        """Segment one image after the other; see :meth:`ovseg.Predictor.stream`."""
         vocabulary = self.vocabulary(class_names)
         for batch in batches(images, bgr, batch_size, on_error):
             for encoded in self.encode_batch(batch):

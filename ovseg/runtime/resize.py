@@ -1,4 +1,4 @@
-"""Resizing in NumPy: as Pillow for pictures, as ``torch.nn.functional.interpolate`` for arrays."""
+"""Resizing in NumPy: as Pillow for images, as ``torch.nn.functional.interpolate`` for arrays."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures of every kind that :class:`ovseg.Predictor` takes, as arrays."""
+"""Images of every kind that :class:`ovseg.Predictor` takes, as arrays."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from ovseg.utils.images import read_image, rgb_array
 if TYPE_CHECKING:
     from torch import Tensor
 
-    #: one picture: a path; a Pillow image; uint8 (H, W, 3), RGB; or a tensor (3, H, W), RGB, uint8
+    #: one image: a path; a Pillow image; uint8 (H, W, 3), RGB; or a tensor (3, H, W), RGB, uint8
     #: in 0..255 or float in 0..1
-    Picture = str | os.PathLike[str] | Image.Image | np.ndarray | Tensor
+    ImageSource = str | os.PathLike[str] | Image.Image | np.ndarray | Tensor
 else:  # without PyTorch there are no tensors
-    Picture = Any
+    ImageSource = Any
 
 
-def is_one_picture(images: Any) -> bool:
-    """Whether something is one picture and not several."""
+def is_one_image(images: Any) -> bool:
+    """Whether something is one image and not several."""
     if isinstance(images, np.ndarray) or _is_tensor(images):
         dimensions: int = images.ndim
         return dimensions <= 3
     return isinstance(images, str | os.PathLike | Image.Image)
 
 
-def picture_array(image: Picture, bgr: bool) -> np.ndarray:
-    """A picture as uint8 (H, W, 3), RGB."""
+def image_array(image: ImageSource, bgr: bool) -> np.ndarray:
+    """An image as uint8 (H, W, 3), RGB."""
     if isinstance(image, str | os.PathLike):
         return read_image(image)
     if isinstance(image, Image.Image):
@@ -69,13 +69,13 @@ def _tensor_array(image: Any) -> np.ndarray:
 
 
 def read_ahead(
-    images: Iterable[Picture],
+    images: Iterable[ImageSource],
     bgr: bool,
-    on_error: Callable[[Picture, UserError], None] | None,
+    on_error: Callable[[ImageSource, UserError], None] | None,
     ahead: int,
 ) -> Iterator[np.ndarray]:
-    """Pictures as arrays, up to ``ahead`` of them read before they are asked for."""
-    with closing(run_ahead(images, lambda image: picture_array(image, bgr), ahead)) as pairs:
+    """Images as arrays, up to ``ahead`` of them read before they are asked for."""
+    with closing(run_ahead(images, lambda image: image_array(image, bgr), ahead)) as pairs:
         for image, reading in pairs:
             try:
                 array = reading.result()
@@ -88,12 +88,12 @@ def read_ahead(
 
 
 def batches(
-    images: Iterable[Picture],
+    images: Iterable[ImageSource],
     bgr: bool,
     batch_size: int,
-    on_error: Callable[[Picture, UserError], None] | None,
+    on_error: Callable[[ImageSource, UserError], None] | None,
 ) -> Iterator[list[np.ndarray]]:
-    """Pictures as arrays, ``batch_size`` at a time, read ahead; see :func:`read_ahead`.
+    """Images as arrays, ``batch_size`` at a time, read ahead; see :func:`read_ahead`.
 
     Raises:
         ValueError: ``batch_size`` is below 1.
