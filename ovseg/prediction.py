@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 #: label maps with more classes than this have 16 bits
 _MOST_CLASSES_IN_8_BITS = 254
 
+_BAND = 1 << 22  # pixels that are counted at once
+
 
 @dataclass
 class ProposalScores:
@@ -75,8 +77,21 @@ class Prediction:
 
     def areas(self) -> list[int]:
         """Pixels of every class, in the order of ``class_names``."""
-        inside = self.labels[self.labels >= 0]
-        return np.bincount(inside, minlength=len(self.class_names)).tolist()
+        return [int(pixels) for pixels in self._sums(weighted=False)]
+
+    def _sums(self, weighted: bool) -> list[float]:
+        """Of every class the scores of its pixels, added up; or only its pixels, counted.
+
+        Band by band, since NumPy counts in copies of two and four times the labels' size.
+        """
+        sums = np.zeros(len(self.class_names))
+        rows = max(1, _BAND // max(1, self.labels.shape[1]))
+        for first in range(0, len(self.labels), rows):
+            labels = self.labels[first : first + rows]
+            found = labels >= 0
+            weights = self.scores[first : first + rows][found] if weighted else None
+            sums += np.bincount(labels[found], weights, minlength=len(sums))
+        return sums.tolist()
 
     def overlay(self, opacity: float = 0.5, *, steady: bool = False) -> Image.Image:
         """The image with its regions, their outlines and names, and a legend on its right.
@@ -133,10 +148,7 @@ class Prediction:
         without a class; its ``label`` is their value in :meth:`label_image`.
         """
         areas = self.areas()
-        found = self.labels >= 0
-        sums = np.bincount(
-            self.labels[found], weights=self.scores[found], minlength=len(areas)
-        ).tolist()
+        sums = self._sums(weighted=True)
         total = max(self.labels.size, 1)
         classes = [
             {

@@ -115,6 +115,20 @@ def test_output_as_a_file(tmp_path: Path) -> None:
     assert paths.overlay == tmp_path / "folder.png" / "a_overlay.jpg"
 
 
+@pytest.mark.parametrize("band", [1, 50, 10_000])
+def test_pixels_are_counted_band_by_band(band: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(-1, 3, (30, 20)).astype(np.int32)
+    scores = rng.random((30, 20)).astype(np.float32)
+    image = np.zeros((30, 20, 3), np.uint8)
+    monkeypatch.setattr("ovseg.prediction._BAND", band)
+    classes = Prediction(labels, scores, ["a", "b", "c"], image).describe()["classes"]
+    for label, entry in enumerate(classes):
+        assert entry["pixels"] == (labels == label).sum()
+        mean = scores[labels == label].astype(float).mean()
+        assert entry["mean_score"] == pytest.approx(mean, abs=1e-6)
+
+
 def test_masks_and_areas_by_hand() -> None:
     masks = prediction().masks
     assert masks.dtype == bool
