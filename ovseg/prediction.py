@@ -251,9 +251,11 @@ class Prediction:
 def _drawing() -> Callable[..., np.ndarray]:
     """What draws overlays; imported when there is one to draw."""
     try:
-        from ovseg.visualizer import draw_overlay
+        from ovseg import visualizer
     except ModuleNotFoundError as error:
         if error.name != "cv2":
             raise
-        from ovseg.plain_drawing import draw_overlay
-    return draw_overlay
+        from ovseg import plain_drawing
+
+        return plain_drawing.draw_overlay
+    return visualizer.draw_overlay
