@@ -138,10 +138,8 @@ class ExportFolder:
                 raise UserError(f"{self.path / MANIFEST}: file {name!r} lies elsewhere; {_AGAIN}")
             if not file.is_file():
                 raise UserError(f"export folder {str(self.path)!r} lacks {name}; {_AGAIN}")
-            same = file.stat().st_size == about["bytes"]
-            if same and contents:
-                same = file_digest(file) == about["sha256"]
-            if not same:
+            same = file.stat().st_size == about["bytes"]  # which is quickly known
+            if contents and not (same and file_digest(file) == about["sha256"]):
                 raise UserError(
                     f"{file} is not the file that was exported: its content differs from the "
                     f"SHA-256 in {MANIFEST}; {_AGAIN}"

@@ -1,7 +1,7 @@
 """From classified masks to a segmentation: ``sum_q p[q, c] * mask[q]``, in NumPy.
 
 As in :mod:`ovseg.modeling.segmentation` the masks are resized and never the class maps, band of
-rows by band of rows.
+rows by band of rows, and for labels most classes are ruled out before any sum is taken.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from ovseg.runtime.best_class import SIDE, Tiles, best_classes, scores_of
 from ovseg.runtime.resize import bilinear, bilinear_columns, bilinear_rows
 
 # elements of the largest intermediate array; 2^22 floats are 16 MB
@@ -70,8 +71,18 @@ def label_map(
         Labels int64 (height, width), -1 where nothing scores above 0, and scores float32
         (height, width).
     """
-    labels, best = np.empty(size, np.int64), np.empty(size, np.float32)
-    for rows, scores in word_score_bands(class_probs, masks, size):
-        labels[rows], best[rows] = scores.argmax(axis=0), scores.max(axis=0)
-    labels[best <= 0] = -1
+    labels, best = np.full(size, -1, np.int64), np.zeros(size, np.float32)
+    height, width = size
+    count, classes = class_probs.shape
+    if not count:
+        return labels, best
+    class_probs = np.ascontiguousarray(class_probs, np.float32)
+    rows = max(1, _TILE // (max(width, masks.shape[2]) * max(count, classes) * SIDE)) * SIDE
+    for first in range(0, height, rows):
+        band = slice(first, min(first + rows, height))
+        resized = bilinear_rows(masks, height, band.start, band.stop)
+        tiles = Tiles.cut(bilinear_columns(resized, width))
+        found = best_classes(class_probs, tiles)
+        labels[band] = tiles.join(found)
+        best[band] = tiles.join(scores_of(found, class_probs, tiles))
     return labels, best

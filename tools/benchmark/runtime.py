@@ -68,7 +68,11 @@ def run(args: argparse.Namespace, folder: Path) -> None:
     """Print the comparison."""
     torch.set_num_threads(args.threads)
     predictor = Predictor.from_pretrained("tiny", device="cpu")
-    whole = export_model(predictor.cfg, predictor.model, folder / "fp32", ExportOptions())
+    whole = folder / "fp32"
+    if args.exported:
+        shutil.copytree(args.exported, whole)
+    else:
+        export_model(predictor.cfg, predictor.model, whole, ExportOptions())
     folders = {"fp32": whole, **{kind: smaller(whole, kind) for kind in ("fp16", "int8")}}
     options: dict[str, Any] = dict(threads=args.threads, check=False)
     ways: dict[str, Any] = {TORCH: predictor} | {
@@ -112,6 +116,7 @@ def main() -> None:
     parser = Parser(__doc__)
     parser.add_argument("--dataset", default="stickerscenes_frozen")
     parser.add_argument("--images", type=int, default=100, help="the first so many (default: 100)")
+    parser.add_argument("--exported", help="folder of an export in fp32; default: it is made anew")
     parser.add_argument("--threads", type=int, default=2, help="default: 2")
     with cli_errors():
         args = parser.parse_args()
