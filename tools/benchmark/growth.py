@@ -1,0 +1,106 @@
+#!/usr/bin/env python3
+"""How time and memory of the assembly grow with classes, image size and proposals.
+
+    python tools/benchmark/growth.py --output growth.png
+
+What follows CLIP: class probabilities and masks to the label of every pixel. One quantity grows at
+a time, the others stay at 150 classes, 0.34 megapixels and 100 proposals. Each measurement is a
+process of its own; memory is what its largest size in memory is above that before the call. Time is
+that of the processor, so that other work on the machine matters little.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import resource
+import time
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import ovseg  # isort: skip  # noqa: F401  before detectron2, which lets fvcore warn
+
+import torch
+import torch.nn.functional as F
+from tabulate import tabulate
+from tqdm import tqdm
+
+from ovseg.errors import Parser, cli_errors
+from ovseg.modeling.segmentation import label_map
+from ovseg.structures import PartialScores
+from ovseg.utils.io import atomic_path
+
+BASE = {"classes": 150, "megapixels": 0.34, "proposals": 100}
+GROWING: dict[str, tuple[float, ...]] = {
+    "classes": (1, 10, 50, 150, 400, 847, 2000),
+    "megapixels": (0.3, 1, 3, 6, 12),
+    "proposals": (10, 50, 100, 200),
+}
+
+
+def measure(classes: float, megapixels: float, proposals: float) -> tuple[float, float]:
+    """Seconds of the processor and MB of one label map, of an image of 3 : 4."""
+    torch.set_num_threads(1)
+    generator = torch.Generator().manual_seed(0)
+    # a few likely classes for each proposal, and smooth masks of the size that the model works on
+    probs = (4 * torch.randn(int(proposals), int(classes), generator=generator)).softmax(dim=-1)
+    logits = 8 * torch.randn(1, int(proposals), 10, 13, generator=generator) - 8
+    masks = F.interpolate(logits, size=(512, 683), mode="bicubic")[0].sigmoid()
+    height = round((megapixels * 1e6 * 3 / 4) ** 0.5)
+    size = (height, round(height * 4 / 3))
+    part = PartialScores(probs, masks)
+    label_map([part], (64, 64))  # first calls allocate
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    began = time.process_time()
+    label_map([part], size)
+    seconds = time.process_time() - began
+    return seconds, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+
+
+def run(args: argparse.Namespace) -> None:
+    """Print the table and draw the chart."""
+    points = [(name, value) for name, values in GROWING.items() for value in values]
+    fresh = multiprocessing.get_context("spawn")
+    rows: list[tuple[str, float, float, float]] = []
+    for name, value in tqdm(points, disable=None):
+        with ProcessPoolExecutor(1, mp_context=fresh) as process:
+            found = process.submit(measure, **{**BASE, name: value}).result()
+        rows.append((name, value, *found))
+    print(f"torch {torch.__version__}, one thread")
+    headers = ["grows", "value", "CPU seconds", "MB"]
+    print(tabulate(rows, headers=headers, floatfmt=("", "g", ".2f", ".0f"), tablefmt="pipe"))
+    if args.output:
+        chart(rows, args.output)
+
+
+def chart(rows: list[tuple[str, float, float, float]], output: Path) -> None:
+    """Draw time and memory against each quantity, on axes that show straight growth as a line."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 4.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(2, len(GROWING))
+    for column, name in enumerate(GROWING):
+        values = [row for row in rows if row[0] == name]
+        for line, (place, label) in enumerate(((2, "CPU seconds"), (3, "MB"))):
+            axes = panels[line][column]
+            axes.plot([row[1] for row in values], [row[place] for row in values], marker="o")
+            axes.set_ylim(bottom=0)
+            axes.set_xlabel(name)
+            axes.set_ylabel(label)
+            axes.grid(alpha=0.3)
+    with atomic_path(output) as temporary:
+        figure.savefig(temporary, dpi=100)
+
+
+def main() -> None:
+    """The command line."""
+    parser = Parser(__doc__)
+    parser.add_argument("--output", type=Path, metavar="PNG", help="the chart")
+    with cli_errors():
+        run(parser.parse_args())
+
+
+if __name__ == "__main__":
+    main()
