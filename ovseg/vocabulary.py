@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 #: competes with a class that is alone, since classification is by contrast
 OTHERS = "others"
+# labels that are looked up at once
+_PART = 2**22
 
 
 @dataclass(frozen=True)
@@ -78,8 +80,13 @@ class Vocabulary:
         return torch.stack([words.amax(dim) for words in of_classes], dim)
 
     def class_labels(self, labels: Tensor) -> Tensor:
-        """Labels int64 of words, -1 for none, as labels of classes."""
+        """Labels of words, integers, -1 for none, as labels of classes of the same dtype."""
         import torch
 
-        table = torch.tensor([*self.class_of_word, -1], device=labels.device)
-        return table[labels]
+        table = torch.tensor([*self.class_of_word, -1], device=labels.device, dtype=labels.dtype)
+        of_classes = torch.empty_like(labels)
+        # part by part: as an index they are int64, larger than the labels of a large image
+        parts = zip(of_classes.view(-1).split(_PART), labels.reshape(-1).split(_PART), strict=True)
+        for target, part in parts:
+            target.copy_(table[part.long()])
+        return of_classes

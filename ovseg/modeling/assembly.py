@@ -62,7 +62,7 @@ class Assembly:
             mask_threshold: in place of the model's own.
 
         Returns:
-            int64 (N, height, width), each as the ``labels`` of :meth:`forward`.
+            int32 (N, height, width), each as the ``labels`` of :meth:`forward`.
         """
         vocabulary = vocabulary_of(inputs)
         masks = self._segmentation_masks(regions, mask_threshold)
@@ -90,7 +90,7 @@ class Assembly:
             return {"sem_seg": torch.cat([best, scores[-1:]]) if contested else best}
         labels, scores = label_map(parts, size)
         labels = vocabulary.class_labels(labels)
-        return {"labels": labels, "scores": scores.where(labels >= 0, 0)}
+        return {"labels": labels, "scores": scores.masked_fill_(labels < 0, 0)}
 
     def _segmentation_masks(self, regions: Regions, mask_threshold: float | None) -> Tensor:
         masks = regions.masks

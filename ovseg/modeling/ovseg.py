@@ -108,7 +108,7 @@ class OVSeg(Assembly, Classification, ProposalNetwork):
         Returns:
             In training the weighted losses by name. Otherwise for each image ``sem_seg``, float32
             scores (C, height, width), after a single class those of an internal "others" and with
-            ``reject`` those of the background; or, for "labels", ``labels`` int64 (height, width),
+            ``reject`` those of the background; or, for "labels", ``labels`` int32 (height, width),
             -1 where no class scores best, and ``scores`` float32 (height, width) of these labels.
             Besides, where they are asked for, ``panoptic_seg`` and ``instances``, see
             :mod:`ovseg.modeling.panoptic`.

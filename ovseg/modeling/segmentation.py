@@ -70,14 +70,14 @@ def label_map(parts: Sequence[PartialScores], size: tuple[int, int]) -> tuple[Te
     Probabilities and mask values that are no finite number count 0.
 
     Returns:
-        Labels int64 (height, width), -1 where no class scores above 0, and scores (height, width).
+        Labels int32 (height, width), -1 where no class scores above 0, and scores (height, width).
     """
     parts = [
         replace(part, class_probs=_finite(part.class_probs), masks=_finite(part.masks))
         for part in parts
     ]
     masks = parts[0].masks
-    labels = torch.empty(size, dtype=torch.int64, device=masks.device)
+    labels = torch.empty(size, dtype=torch.int32, device=masks.device)
     best = masks.new_empty(size)
     if len(parts) == 1 and parts[0].canvas is None:
         class_probs = parts[0].class_probs.to(masks.dtype)
@@ -101,7 +101,7 @@ def label_maps(alternatives: Sequence[Classified], masks: Tensor, size: tuple[in
         size: height and width of the output in pixels.
 
     Returns:
-        int64 (N, height, width), -1 where no class scores above 0.
+        int32 (N, height, width), -1 where no class scores above 0.
     """
     masks = _finite(masks)
     # over the masks that any of them uses; no class is likely in a mask that one does not use
@@ -111,7 +111,7 @@ def label_maps(alternatives: Sequence[Classified], masks: Tensor, size: tuple[in
         probs = masks.new_zeros((len(masks), classified.class_probs.shape[1]))
         probs.index_copy_(0, classified.queries, _finite(classified.class_probs).to(masks.dtype))
         class_probs.append(probs[used])
-    labels = masks.new_empty((len(class_probs), *size), dtype=torch.int64)
+    labels = masks.new_empty((len(class_probs), *size), dtype=torch.int32)
     for rows, tiles in _tile_bands(masks[used], size, class_probs[0].shape[1]):
         for place, probs in enumerate(class_probs):
             labels[place, rows] = tiles.join(best_classes(probs, tiles))
