@@ -116,6 +116,11 @@ def _check(cfg: CfgNode, options: ExportOptions) -> None:
             f"MODEL.CLIP_ADAPTER.REGION_ENCODER {adapter.REGION_ENCODER} with CROPS "
             f"{adapter.CROPS} cannot be exported; leave out --speed, or set --speed exact"
         )
+    if cfg.MODEL.PRECISION != "fp32":
+        raise UserError(
+            f"MODEL.PRECISION {cfg.MODEL.PRECISION} is how PyTorch computes, and graphs compute in "
+            "float32; set it to fp32, and give --precision for smaller weights"
+        )
     for key, on in (
         ("TEST.AUG.ENABLED", test.AUG.ENABLED), ("TEST.SLIDING_WINDOW", test.SLIDING_WINDOW),
         ("TEST.DENSE_CRF", test.DENSE_CRF),

@@ -166,6 +166,7 @@ def test_an_interrupted_export_leaves_nothing(
     [
         (["TEST.AUG.ENABLED", True], "TEST.AUG.ENABLED True is no part of the networks"),
         (["TEST.SLIDING_WINDOW", True], "TEST.SLIDING_WINDOW True is no part of the networks"),
+        (["MODEL.PRECISION", "bf16"], "MODEL.PRECISION bf16 is how PyTorch computes"),
         (["MODEL.CLIP_ADAPTER.REGION_ENCODER", "shared"], "REGION_ENCODER shared with CROPS all"),
     ],
 )
