@@ -125,9 +125,13 @@ def _connect(address: str | None) -> bool:
                  logging_level=logging.ERROR, log_to_driver=False)  # fmt: skip
     except Exception as error:  # Ray has many
         reason = " ".join(str(error).split())
+        if address is None and "RAY_ADDRESS" not in os.environ:
+            raise UserError(
+                f"--workers: Ray cannot be started here ({reason}); try again, or give --workers 0"
+            ) from error
         raise UserError(
-            f"--ray-address {address!r}: there is no such cluster ({reason}); start one with: "
-            "ray start --head"
+            f"--ray-address {address or os.environ['RAY_ADDRESS']!r}: there is no such cluster "
+            f"({reason}); start one with: ray start --head"
         ) from error
     return True
 

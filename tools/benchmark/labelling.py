@@ -24,7 +24,7 @@ import torch
 from PIL import Image
 from tabulate import tabulate
 
-from ovseg.errors import Parser, cli_errors
+from ovseg.errors import Parser, UserError, cli_errors
 
 SHARD = 20
 WORDS = ["grass", "brick wall", "water"]
@@ -47,7 +47,8 @@ def start(photos: Path, output: Path, workers: int, *more: str) -> subprocess.Po
         *more,
     ]  # fmt: skip
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+    with open(f"{output}.log", "wb") as log:
+        return subprocess.Popen(command, env=environment, stderr=log)
 
 
 def resident(process: int) -> float:
@@ -68,6 +69,8 @@ def measure_speed(photos: Path, folder: Path, counts: list[int]) -> list[list[ob
         done = output / "done"
         while run.poll() is None and not (done.is_dir() and any(done.iterdir())):
             time.sleep(0.01)
+        if not done.is_dir():
+            raise UserError(Path(f"{output}.log").read_text().splitlines()[-1])
         first, before = time.perf_counter(), len(list(done.iterdir()))
         total = sum(1 for _ in photos.iterdir()) // SHARD
         while run.poll() is None and len(list(done.iterdir())) < total:
