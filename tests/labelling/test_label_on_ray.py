@@ -86,7 +86,9 @@ def writer_of_a_shard(output: Path, done: int) -> int:
     while time.monotonic() < end:
         if len(list(output.glob("labels-*"))) >= done:
             for path in output.glob(".labels-*"):
-                return int(path.name.split("-")[3])
+                process = int(path.name.split("-")[3])
+                if Path(f"/proc/{process}").exists():  # not what a killed one has left
+                    return process
         time.sleep(0.002)
     raise TimeoutError("no shard is being written")
 
