@@ -13,7 +13,7 @@ from typing import Any
 from ovseg.errors import UserError
 from ovseg.labelling.plan import Shard
 from ovseg.labelling.sources import is_url
-from ovseg.utils.io import atomic_path, make_folder, sweep
+from ovseg.utils.io import atomic_path, make_folder, remove_abandoned
 
 PLAN = "plan.jsonl"
 SETTINGS = "settings.json"
@@ -123,10 +123,10 @@ class Output:
         if self._remote is None:
             make_folder(self.place, "--output")
 
-    def sweep(self) -> None:
+    def remove_abandoned(self) -> None:
         """Remove what killed workers of this machine have left of their files."""
         if self._remote is None:
-            sweep(Path(self.place))
+            remove_abandoned(Path(self.place))
 
     def sizes(self, folder: str = "") -> dict[str, int]:
         """Bytes of each file in the folder, or in one inside of it, by name."""

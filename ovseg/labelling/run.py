@@ -87,7 +87,7 @@ def label_collection(
             distribute(job, left, counted)
     finally:
         progress.close()
-    job.output.sweep()
+    job.output.remove_abandoned()
     manifest = _manifest(job, shards, records)
     job.output.write_json(MANIFEST, manifest)
     if job.output.read_text(DESCRIPTION) is None:  # it may have been edited
