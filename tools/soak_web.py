@@ -77,6 +77,7 @@ class Page:
     def __init__(self, address: str) -> None:
         """The page at ``http://HOST:PORT``."""
         self._address = address
+        self._session = uuid.uuid4().hex
         config = json.loads(self._read("/config"))
         (button,) = (
             part["id"] for part in config["components"] if part["props"].get("elem_id") == "segment"
@@ -105,7 +106,7 @@ class Page:
         image = {"path": self.upload(content), "orig_name": "photo.png",
                  "meta": {"_type": "gradio.FileData"}}  # fmt: skip
         data = [image, words, "tiny", 0.65, 0.5, 0.0, 0.5, None]
-        session = uuid.uuid4().hex
+        session = self._session
         body = {"data": data, "fn_index": self._event, "session_hash": session, "trigger_id": None}
         self._read(f"{_API}/queue/join", json.dumps(body).encode())
         message = self._last_message(f"{_API}/queue/data?session_hash={session}")
