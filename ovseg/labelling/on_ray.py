@@ -120,18 +120,20 @@ def _connect(address: str | None) -> bool:
         logging.getLogger(name).setLevel(logging.ERROR)
     if ray.is_initialized():
         return False
+    # without an address Ray would join whatever cluster runs on this machine
+    place = address or os.environ.get("RAY_ADDRESS") or "local"
+    options: dict[str, Any] = {"include_dashboard": False} if place == "local" else {}
     try:
-        ray.init(address=address, include_dashboard=None if address else False,
-                 logging_level=logging.ERROR, log_to_driver=False)  # fmt: skip
+        ray.init(address=place, logging_level=logging.ERROR, log_to_driver=False, **options)
     except Exception as error:  # Ray has many
         reason = " ".join(str(error).split())
-        if address is None and "RAY_ADDRESS" not in os.environ:
+        if place == "local":
             raise UserError(
                 f"--workers: Ray cannot be started here ({reason}); try again, or give --workers 0"
             ) from error
         raise UserError(
-            f"--ray-address {address or os.environ['RAY_ADDRESS']!r}: there is no such cluster "
-            f"({reason}); start one with: ray start --head"
+            f"--ray-address {place!r}: there is no such cluster ({reason}); start one with: "
+            "ray start --head"
         ) from error
     return True
 
