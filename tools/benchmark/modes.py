@@ -304,6 +304,7 @@ def chart(accuracy_file: Path, speed_file: Path | None, output: Path) -> None:
         axes.set_xlabel("crops that CLIP sees, in percent of all")
     else:
         axes.set_xscale("log", base=2)
+        axes.margins(x=0.25)  # room for names
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g} x")
         axes.set_xlabel("speed of a whole image (R101c + ViT-B/16, CPU)")
     axes.set_ylabel("mIoU in percent")
