@@ -5,15 +5,14 @@
 
 What follows CLIP: class probabilities and masks to the label of every pixel. One quantity grows at
 a time, the others stay at 150 classes, 0.34 megapixels and 100 proposals. Each measurement is a
-process of its own; memory is what its largest size in memory is above that before the call. Time is
-that of the processor, so that other work on the machine matters little.
+process of its own; memory is how far its size in memory rises above that before the call. Time is
+that of the processor, so that other work on the machine matters little. It needs Linux.
 """
 
 from __future__ import annotations
 
 import argparse
 import multiprocessing
-import resource
 import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -40,7 +39,6 @@ GROWING: dict[str, tuple[float, ...]] = {
 
 def measure(classes: float, megapixels: float, proposals: float) -> tuple[float, float]:
     """Seconds of the processor and MB of one label map, of an image of 3 : 4."""
-    torch.set_num_threads(1)
     generator = torch.Generator().manual_seed(0)
     # a few likely classes for each proposal, and smooth masks of the size that the model works on
     probs = (4 * torch.randn(int(proposals), int(classes), generator=generator)).softmax(dim=-1)
@@ -50,17 +48,26 @@ def measure(classes: float, megapixels: float, proposals: float) -> tuple[float,
     size = (height, round(height * 4 / 3))
     part = PartialScores(probs, masks)
     label_map([part], (64, 64))  # first calls allocate
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    before = memory("VmRSS")
     began = time.process_time()
     label_map([part], size)
     seconds = time.process_time() - began
-    return seconds, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    return seconds, memory("VmHWM") - before
+
+
+def memory(name: str) -> float:
+    """MB of this process: "VmRSS" now, "VmHWM" at most."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    fields = dict(line.split(":", 1) for line in lines)
+    return int(fields[name].split()[0]) / 1024
 
 
 def run(args: argparse.Namespace) -> None:
     """Print the table and draw the chart."""
     points = [(name, value) for name, values in GROWING.items() for value in values]
-    fresh = multiprocessing.get_context("spawn")
+    torch.set_num_threads(1)  # threads do not survive a fork
+    fresh = multiprocessing.get_context("fork")
     rows: list[tuple[str, float, float, float]] = []
     for name, value in tqdm(points, disable=None):
         with ProcessPoolExecutor(1, mp_context=fresh) as process:
