@@ -1,0 +1,30 @@
+"""What fuzzing has found, each as a test of its own."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from ovseg.config import setup_cfg
+from ovseg.data.coco_masks import decode_rle
+from ovseg.errors import UserError
+from ovseg.modeling.segmentation import label_map
+from ovseg.structures import PartialScores
+from ovseg.utils.package_files import config_path
+
+
+def test_run_lengths_need_no_size_of_their_own() -> None:
+    np.testing.assert_array_equal(decode_rle({"counts": [1, 2, 1]}, 2, 2), [[0, 1], [1, 0]])
+
+
+def test_none_is_no_value_of_a_key() -> None:
+    with pytest.raises(UserError, match=r"INPUT.MIN_SIZE_TEST: 'None' is no value for it"):
+        setup_cfg(config_path("ovseg_tiny.yaml"), ["INPUT.MIN_SIZE_TEST", "None"])
+
+
+def test_nan_wins_no_pixel() -> None:
+    probs = torch.tensor([[torch.nan, 0.5, 0.25]])
+    labels, scores = label_map([PartialScores(probs, torch.ones(1, 1, 2))], (1, 2))
+    assert labels.tolist() == [[1, 1]]
+    assert scores.tolist() == [[0.5, 0.5]]
