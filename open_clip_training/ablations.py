@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from open_clip_training.ablation.options import parse_arguments
-from open_clip_training.common.scripts import run_script
+from open_clip_training.common.scripts import refuse_several_processes, run_script
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -26,6 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Raises:
         UserError: an argument or the data cannot be used, or a command failed.
     """
+    refuse_several_processes()
     options = parse_arguments(arguments, __doc__)
     # only now: torch and detectron2 take seconds, and --help need not wait for them
     from open_clip_training.ablation.steps import ablate

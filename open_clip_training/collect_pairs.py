@@ -9,7 +9,8 @@ A trained OVSeg proposes masks, the nouns come from the captions, and CLIP picks
 for each noun (paper section 3.2). The result is ready for open_clip_training/train.py and for
 open_clip's own readers; open_clip_training/mining/folder.py says what is in it.
 
-Several processes share the work when torchrun starts them, each on its GPU if there is one:
+Several processes share the work with --num-gpus 8, without GPUs with --num-processes 8, or when
+torchrun or srun starts them:
 
     torchrun --nproc-per-node 8 open_clip_training/collect_pairs.py ...
 
@@ -19,6 +20,7 @@ that could not be read.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -30,18 +32,25 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any] | None:
     """Collect as the command line says.
 
     Returns:
-        The summary; None when another process makes it.
+        The summary; None when another process makes it, or this one has started others.
 
     Raises:
         UserError: an argument or the data cannot be used.
     """
     options = parse_arguments(arguments, __doc__)
     # only now: torch and detectron2 take seconds, and --help need not wait for them
-    from open_clip_training.common.processes import working_processes
-    from open_clip_training.mining.collect import collect_pairs
+    from open_clip_training.mining.collect import collect_here, mining_cfg
+    from ovseg.engine.processes import config_settings, start
 
-    with working_processes() as processes:
-        return collect_pairs(options, processes)
+    cfg = mining_cfg(options)
+    summary: dict[str, Any] | None = start(
+        functools.partial(collect_here, options),
+        options,
+        device=cfg.MODEL.DEVICE,
+        output=None,  # made when the data are known to be of use
+        settings=config_settings(cfg),
+    )
+    return summary
 
 
 if __name__ == "__main__":

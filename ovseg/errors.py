@@ -63,36 +63,52 @@ _shown: ContextVar[bool] = ContextVar("_shown", default=False)
 
 
 @contextmanager
-def cli_errors() -> Iterator[None]:
+def cli_errors(debug: bool = False) -> Iterator[None]:
     """Turn a :class:`UserError` into ``error: <message>`` on stderr and exit code 2.
 
     An ``OSError`` that names a file, or tells of a full disk, is one too, and so is a missing
     detectron2.
+
+    Args:
+        debug: as with ``--debug``, for a process that was not given a command line.
     """
-    before = _shown.set(False)
+    before = _shown.set(debug)
     try:
         with without_notices(), _quiet_threads():
             yield
-    except UserError as error:
-        _end(str(error))
-    except OSError as error:
-        full = error.errno in NO_ROOM
-        if error.filename is None and not full:
+    except Exception as error:
+        line = user_line(error)
+        if line is None:
             raise
-        if full:
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
             _close_logs()
-        place = f"{str(error.filename)!r}: " if error.filename is not None else ""
-        way_out = "; make room there, or write elsewhere" if full else ""
-        _end(f"{place}{error.strerror}{way_out}")
-    except ModuleNotFoundError as error:
-        if not lacks_detectron2(error):
-            raise
-        _end(NO_DETECTRON2)
+        say_error(line)
+        raise SystemExit(2) from None
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        say_interrupted()
         raise SystemExit(130) from None
     finally:
         _shown.reset(before)
+
+
+def user_line(error: BaseException) -> str | None:
+    """What a user is told of an error, see :func:`cli_errors`; None of the program's own errors."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, OSError):
+        full = error.errno in NO_ROOM
+        if error.filename is None and not full:
+            return None
+        place = f"{str(error.filename)!r}: " if error.filename is not None else ""
+        return f"{place}{error.strerror}{'; make room there, or write elsewhere' if full else ''}"
+    if isinstance(error, ModuleNotFoundError) and lacks_detectron2(error):
+        return NO_DETECTRON2
+    return None
+
+
+def is_debugging() -> bool:
+    """Whether ``--debug`` was given to the command that runs."""
+    return _shown.get()
 
 
 @contextmanager
@@ -103,6 +119,8 @@ def without_notices() -> Iterator[None]:
         warnings.filterwarnings(
             "ignore", message="`torch.jit.script` is deprecated", category=FutureWarning
         )
+        # detectron2 sends objects to other processes by it
+        warnings.filterwarnings("ignore", message="TypedStorage is deprecated")
         yield
 
 
@@ -141,8 +159,13 @@ def lacks_detectron2(error: ModuleNotFoundError) -> bool:
     return (error.name or "").split(".")[0] == "detectron2"
 
 
-def _end(message: str) -> NoReturn:
-    if _shown.get():
+def say_error(message: str) -> None:
+    """Say on stderr, in one line, what is wrong; with ``--debug`` after the traceback."""
+    if _shown.get() and sys.exc_info()[0] is not None:
         traceback.print_exc()
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
-    raise SystemExit(2) from None
+    print(f"error: {' '.join(message.split())}", file=sys.stderr, flush=True)
+
+
+def say_interrupted() -> None:
+    """Say on stderr that Ctrl-C has ended the command."""
+    print("interrupted", file=sys.stderr, flush=True)

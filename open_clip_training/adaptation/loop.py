@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import logging
 import time
 from pathlib import Path
 
 import torch
+from detectron2.utils import comm
 from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
@@ -22,8 +24,13 @@ from open_clip_training.adaptation.released import FilledBackground
 from open_clip_training.adaptation.run import AdaptationRun
 from open_clip_training.adaptation.settings import choose_settings
 from open_clip_training.adaptation.zero_shot import ZeroShotCheck
-from open_clip_training.common.processes import Processes, training_processes
-from open_clip_training.common.run_state import history_path, seed_everything
+from open_clip_training.common.processes import Processes
+from open_clip_training.common.run_state import history_path, resume_path, seed_everything
+from open_clip_training.common.scripts import log_to_stderr
+from ovseg.engine import stopping
+from ovseg.engine.joining import stop_agreed
+from ovseg.engine.place import restarts
+from ovseg.engine.processes import start
 from ovseg.errors import UserError
 
 logger = logging.getLogger("train")
@@ -40,10 +47,13 @@ def adapt(options: argparse.Namespace) -> None:
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     check_device(device)
-    with training_processes(device) as processes:
-        if processes.rank:
-            logging.getLogger().setLevel(logging.WARNING)
-        _adapt_in(processes, options)
+    start(functools.partial(_adapt_here, device, options), options, device=device, output=None)
+
+
+def _adapt_here(device: str, options: argparse.Namespace) -> None:
+    processes = Processes.present(device)
+    log_to_stderr(logging.WARNING if processes.rank else logging.INFO)
+    _adapt_in(processes, options)
 
 
 def check_device(name: str) -> None:
@@ -91,7 +101,7 @@ def _adapt_in(processes: Processes, options: argparse.Namespace) -> None:
         start_prompts(model, images, options.seed)  # they are new
         # computed in floating point, they could differ in their last bits from GPU to GPU
         processes.copy_first(model.visual.mask_embedding.data)
-    if options.resume:
+    if options.resume or (restarts() and resume_path(options.output).is_file()):
         run.resume(options.output)
     check = eval_data_check(options)
     if check is not None:
@@ -144,7 +154,8 @@ def train(
         _check(run, check, writer, output if run.step else None)
     saved = time.monotonic()
     bar = tqdm(total=settings.steps, initial=run.step, unit="step", disable=processes.rank > 0)
-    with bar:  # an error is said on a line of its own
+    # an error is said on a line of its own
+    with bar, stopping.step_by_step("the training ends this step and is saved"):
         for batch in loader:
             loss = run.advance(batch, order.indices(run.step))
             bar.update()
@@ -152,9 +163,13 @@ def train(
             if writer:
                 writer.add_scalar("loss", loss, run.step)
                 writer.add_scalar("lr", run.optimizer.param_groups[0]["lr"], run.step)
-            if is_checked() or time.monotonic() - saved > SAVE_SECONDS:
+            ends = stop_agreed(run.step) and run.step < settings.steps
+            if ends or is_checked() or time.monotonic() - saved > SAVE_SECONDS:
                 run.save(output)
                 saved = time.monotonic()
+            if ends:
+                comm.synchronize()  # a process that ends takes the others with it
+                raise stopping.stopped()
             if is_checked():
                 _check(run, check, writer, output)
     if writer:
@@ -174,7 +189,8 @@ def _check(
     """Measure where that was not done, and save the run again, for its record."""
     if check is None or any(done["step"] == run.step for done in run.checks):
         return
-    result = check(run.model, run.processes)
+    with stopping.at_once():  # the run is saved already
+        result = check(run.model, run.processes)
     run.checks.append({"step": run.step, **result})
     logger.info("step %d: zero-shot on %s %s", run.step, check.name, result)
     if writer:

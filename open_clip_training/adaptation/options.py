@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from open_clip_training.common.options import SEEDS, check_dataset, check_ranges, check_there
+from ovseg.engine.process_options import add_processes
 from ovseg.errors import Parser, UserError
 
 #: endings by which a name is known for a file
@@ -91,6 +92,7 @@ def parse_arguments(
         "of class folders: so many, evenly taken); 0: all")  # fmt: skip
     add("--seed", type=int, default=0)
     add("--resume", action="store_true", help="continue a stopped run")
+    add_processes(parser, all_gpus=False)
     options = parser.parse_args(arguments)
     check_ranges(options, RANGES)
     allowed = TRAINED[options.regions]

@@ -10,12 +10,13 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import torch
 import torch.distributed as dist
 from detectron2.config import CfgNode
+from detectron2.utils import comm
 from tqdm import tqdm
 
-from open_clip_training.common.processes import Processes, wait_for_all
+from open_clip_training.common.processes import Processes
+from open_clip_training.common.scripts import log_to_stderr
 from open_clip_training.mining.folder import merge_parts, part_path, write_crops
 from open_clip_training.mining.sources import UNREADABLE, CaptionSource, LabelSource, PairSource
 from ovseg.config import setup_cfg
@@ -36,6 +37,12 @@ IMAGES_A_PART = 50
 _KEYS = {"weights": "MODEL.WEIGHTS", "clip": "MODEL.CLIP_ADAPTER.CLIP_MODEL_NAME"}
 
 
+def collect_here(options: argparse.Namespace) -> dict[str, Any] | None:
+    """:func:`collect_pairs` in one of the processes that :mod:`ovseg.engine.processes` starts."""
+    log_to_stderr()
+    return collect_pairs(options, Processes.present("cpu"))
+
+
 def collect_pairs(options: argparse.Namespace, processes: Processes) -> dict[str, Any] | None:
     """Collect this process's share of the parts; one of the processes puts all together.
 
@@ -49,7 +56,7 @@ def collect_pairs(options: argparse.Namespace, processes: Processes) -> dict[str
     Raises:
         UserError: an argument or the data cannot be used.
     """
-    cfg = mining_cfg(options, processes)
+    cfg = mining_cfg(options)
     check_folder(options.output)
     settings = settings_of(options, cfg)
     check_folder_settings(options.output, settings, _KEYS)
@@ -74,7 +81,7 @@ def collect_pairs(options: argparse.Namespace, processes: Processes) -> dict[str
     with bar:
         for part in todo:
             collect_part(source, part, options.output, bar)
-    wait_for_all()
+    comm.synchronize()
     if dist.is_initialized() and processes.rank > 0:
         return None
     if missing_parts(options.output, len(starts)):
@@ -87,16 +94,13 @@ def collect_pairs(options: argparse.Namespace, processes: Processes) -> dict[str
     return summary
 
 
-def mining_cfg(options: argparse.Namespace, processes: Processes) -> CfgNode:
-    """The config of the OVSeg that proposes; of several processes each has its own GPU.
+def mining_cfg(options: argparse.Namespace) -> CfgNode:
+    """The config of the OVSeg that proposes.
 
     Raises:
         UserError: it cannot be used.
     """
-    device = []
-    if processes.world > 1 and torch.cuda.is_available():
-        device = ["MODEL.DEVICE", f"cuda:{os.environ.get('LOCAL_RANK', 0)}"]
-    cfg = setup_cfg(options.config_file, [*device, *options.opts])
+    cfg = setup_cfg(options.config_file, options.opts)
     if cfg.INPUT.FORMAT != "RGB":
         raise UserError(f"INPUT.FORMAT {cfg.INPUT.FORMAT} is not supported here: set it to RGB")
     return cfg

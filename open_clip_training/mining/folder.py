@@ -69,8 +69,9 @@ def write_crops(
             "mask": (f"{stem}_mask.png", pair.mask.astype(np.uint8) * 255),
         }
         for file, image in images.values():
-            if not cv2.imwrite(str(folder / file), image):
-                raise UserError(f"--output: cannot write {folder / file}; is the disk full?")
+            with atomic_path(folder / file) as path:
+                if not cv2.imwrite(str(path), image):
+                    raise UserError(f"--output: cannot write {folder / file}; is the disk full?")
         rows.append(
             {
                 **{kind: file for kind, (file, _) in images.items()},

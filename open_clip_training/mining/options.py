@@ -10,6 +10,7 @@ from pathlib import Path
 from open_clip_training.common.options import check_dataset, check_ranges, check_there
 from open_clip_training.mining.nouns import SPACY_MODEL
 from ovseg.config.first_look import first_look, own_names
+from ovseg.engine.process_options import add_processes
 from ovseg.errors import Parser, UserError
 
 
@@ -47,6 +48,7 @@ def parse_arguments(
     add("--format", choices=("csv", "webdataset"), default="csv", help="webdataset: shards as well")
     add("--limit", type=int, help="only the first so many images")
     add("--seed", type=int, default=0, help="choice of captions and of the contact sheet")
+    add_processes(parser, all_gpus=False)
     add("--opts", nargs=argparse.REMAINDER, default=[], metavar="KEY VALUE",
         help="override the config; last on the line")  # fmt: skip
     options = parser.parse_args(arguments)

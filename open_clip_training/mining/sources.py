@@ -8,10 +8,9 @@ import logging
 from collections import Counter
 from typing import Protocol
 
-import torch.distributed as dist
 from detectron2.config import CfgNode
+from detectron2.utils import comm
 
-from open_clip_training.common.processes import wait_for_all
 from open_clip_training.mining.captions import CaptionedImage, read_captions
 from open_clip_training.mining.nouns import frequent, load_tagger, nouns_of_captions
 from open_clip_training.mining.pairs import (
@@ -119,14 +118,14 @@ class CaptionSource:
         path = options.output / "nouns.json"
         captions = [caption for image in self._images for caption in image.captions]
         made_from = [options.spacy_model, options.adjectives, digest([json.dumps(captions)])]
-        first = not dist.is_initialized() or dist.get_rank() == 0
-        if first and not (path.is_file() and read_json(path, dict).get("made from") == made_from):
+        known = path.is_file() and read_json(path, dict).get("made from") == made_from
+        if comm.is_main_process() and not known:
             nouns = iter(
                 nouns_of_captions(captions, load_tagger(options.spacy_model), options.adjectives)
             )
             of_images = [[next(nouns) for _ in image.captions] for image in self._images]
             write_json(path, {"made from": made_from, "nouns": of_images})
-        wait_for_all()
+        comm.synchronize()
         return read_json(path, dict)["nouns"]
 
     def __len__(self) -> int:

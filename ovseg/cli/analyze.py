@@ -13,6 +13,7 @@ that was interrupted goes on where it was when it is started again with the same
 from __future__ import annotations
 
 import argparse
+import functools
 import shutil
 import sys
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from ovseg.cli.options import check_command, evaluation_config, evaluation_parser
 from ovseg.config.first_look import check_output_folder
+from ovseg.engine.process_options import several_processes
 from ovseg.errors import Parser, UserError, cli_errors
 from ovseg.utils.counting import counted
 
@@ -71,7 +73,7 @@ def run(cfg: CfgNode, args: argparse.Namespace) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
-    with cli_errors():
+    with cli_errors(), several_processes():
         args = build_parser().parse_args(argv)
         for option, value in (("--limit", args.limit), ("--worst", args.worst)):
             if value is not None and value < (option == "--limit"):
@@ -81,10 +83,17 @@ def main(argv: Sequence[str] | None = None) -> None:
         check_output_folder(args.output, "--output")
 
         from ovseg.engine.checks import check_truth
-        from ovseg.engine.processes import plain_errors, start
+        from ovseg.engine.processes import config_settings, plain_errors, start
 
         with plain_errors():
             # here once, before processes start, so that a mistake is reported once
             cfg = evaluation_config(args)
             check_truth(cfg.DATASETS.TEST, limit=args.limit)
-            start(run, cfg, args, args.output, "--output")
+            start(
+                functools.partial(run, cfg, args),
+                args,
+                device=cfg.MODEL.DEVICE,
+                output=args.output,
+                argument="--output",
+                settings=config_settings(cfg),
+            )

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ovseg.cli.train import make_parser, train_or_evaluate
+from ovseg.engine.process_options import several_processes
 from ovseg.errors import Parser, cli_errors
 
 
@@ -22,5 +23,5 @@ def build_parser() -> Parser:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
-    with cli_errors():
+    with cli_errors(), several_processes():
         train_or_evaluate(build_parser().parse_args(argv))

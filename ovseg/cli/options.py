@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ovseg.config.first_look import first_look
 from ovseg.config.speed import SPEEDS, speed_opts
+from ovseg.engine.process_options import add_processes
 from ovseg.errors import Parser
 
 if TYPE_CHECKING:
@@ -76,18 +77,6 @@ def add_speed(parser: Parser, condition: str = "") -> None:
     )  # fmt: skip
 
 
-def add_processes(parser: Parser, num_gpus: int | None) -> None:
-    """The processes of a run: ``--num-gpus``, and of several machines where they meet."""
-    default = "all there are" if num_gpus is None else num_gpus
-    add = parser.add_argument
-    add("--num-gpus", type=int, default=num_gpus, metavar="N",
-        help=f"on each machine, a process each; default: {default}")  # fmt: skip
-    add("--num-machines", type=int, default=1, metavar="N", help="default: 1")
-    add("--machine-rank", type=int, default=0, metavar="N", help="the place of this one, from 0")
-    add("--dist-url", default="auto", metavar="URL",
-        help="where several machines meet: tcp://HOST:PORT of the first")  # fmt: skip
-
-
 def evaluation_parser(description: str | None, output: str) -> Parser:
     """The options of a command that runs a trained model over data sets.
 
@@ -100,7 +89,7 @@ def evaluation_parser(description: str | None, output: str) -> Parser:
     parser.add_argument("--output", default=output, metavar="DIR", help=f"default: {output}")
     add_proposals(parser, save=False)
     add_speed(parser)
-    add_processes(parser, num_gpus=None)
+    add_processes(parser, all_gpus=True)
     add_opts(parser)
     return parser
 

@@ -16,6 +16,7 @@ set and reports on the rest; --choose-on names the data sets to choose on, the o
 from __future__ import annotations
 
 import argparse
+import functools
 import shutil
 import sys
 from collections.abc import Sequence
@@ -25,6 +26,7 @@ from typing import TYPE_CHECKING
 from ovseg.cli.number_lists import MAX_POINTS, parse_values
 from ovseg.cli.options import check_command, evaluation_config, evaluation_parser
 from ovseg.config.first_look import check_output_folder
+from ovseg.engine.process_options import several_processes
 from ovseg.errors import Parser, UserError, cli_errors
 from ovseg.utils.counting import counted
 
@@ -153,7 +155,7 @@ def run(cfg: CfgNode, args: argparse.Namespace) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
-    with cli_errors():
+    with cli_errors(), several_processes():
         args = build_parser().parse_args(argv)
         read_grid(args)
         cfg = check_command(args)
@@ -162,10 +164,17 @@ def main(argv: Sequence[str] | None = None) -> None:
             read_choice(args, cfg)
 
         from ovseg.engine.checks import check_truth
-        from ovseg.engine.processes import plain_errors, start
+        from ovseg.engine.processes import config_settings, plain_errors, start
 
         with plain_errors():
             # here once, before processes start, so that a mistake is reported once
             cfg, _, _ = setup(args)
             check_truth(cfg.DATASETS.TEST, halves=_halves(args))
-            start(run, cfg, args, args.output, "--output")
+            start(
+                functools.partial(run, cfg, args),
+                args,
+                device=cfg.MODEL.DEVICE,
+                output=args.output,
+                argument="--output",
+                settings=config_settings(cfg),
+            )

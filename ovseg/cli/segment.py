@@ -17,17 +17,18 @@ segments (red + 256 green + 65536 blue).
 from __future__ import annotations
 
 import argparse
+import functools
 import logging
-import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from ovseg.cli.model_choice import add_model, add_palette, add_reject, check_reject
 from ovseg.cli.options import add_opts, add_proposals
-from ovseg.cli.segment_run import SegmentRun, finish
+from ovseg.cli.segment_run import SegmentJob, conclude, segment_alone, segment_share
 from ovseg.cli.segmenters import ExportedSegmenter, ModelSegmenter, Segmenter
 from ovseg.cli.windows import check_display
+from ovseg.engine.place import find_place
+from ovseg.engine.process_options import add_processes, several_processes
 from ovseg.errors import Parser, UserError, cli_errors
 from ovseg.found_images import FoundImages, find_images
 from ovseg.results.files import ResultPaths, is_done, plan_outputs
@@ -69,6 +70,7 @@ def build_parser() -> Parser:
         "for the same words and model")  # fmt: skip
     add_reject(parser)
     add_proposals(parser)
+    add_processes(parser, all_gpus=False)
     add_opts(parser, "--opts")
     return parser
 
@@ -76,21 +78,13 @@ def build_parser() -> Parser:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the demo; ends with exit code 2 on wrong usage, 1 when some of the inputs failed."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
-    with cli_errors():
+    with cli_errors(), several_processes():
         args = build_parser().parse_args(argv)
         found = _inputs(args)
-        errors = found.errors
-        several = len(found.images) + len(errors) > 1
         if found.images:
-            errors += _segment(args, found.images)
-        if found.others:
-            print(f"passed over: {found.passed_over()}")
-        if errors and not several:
-            raise UserError(errors[0])
-        for error in errors:
-            print(f"error: {' '.join(error.split())}", file=sys.stderr)
-        if errors:
-            raise SystemExit(1)
+            _segment(args, found)
+        else:
+            conclude(found, found.errors)
 
 
 def _inputs(args: argparse.Namespace) -> FoundImages:
@@ -111,16 +105,24 @@ def _inputs(args: argparse.Namespace) -> FoundImages:
     return FoundImages(description.images.paths(), [])
 
 
-def _segment(args: argparse.Namespace, inputs: Sequence[Path]) -> list[str]:
-    """Segment images as a command line asks for; returns the errors of those that failed."""
+def _segment(args: argparse.Namespace, found: FoundImages) -> None:
+    """Segment images as a command line asks for.
+
+    Raises:
+        UserError: a mistake in it.
+        SystemExit: images failed.
+    """
     # what can be checked at once, before anything is imported or loaded
+    inputs = found.images
     formats = DEFAULT_FORMATS if args.save is None else read_formats(args.save)
     if args.batch_size < 1:
         raise UserError(f"--batch-size {args.batch_size} must be at least 1")
     if args.skip_existing and not args.output:
         raise UserError("--skip-existing needs --output, the folder of the earlier run")
     check_reject(args)
-    segmenter: Segmenter = ExportedSegmenter(args) if args.runtime else ModelSegmenter(args)
+    _check_processes(args)
+    model = None if args.runtime else ModelSegmenter(args)
+    segmenter: Segmenter = model or ExportedSegmenter(args)
     plan: dict[Path, ResultPaths | None] = dict.fromkeys(inputs)
     if args.output:
         plan.update(zip(inputs, plan_outputs(inputs, args.output), strict=True))
@@ -134,28 +136,36 @@ def _segment(args: argparse.Namespace, inputs: Sequence[Path]) -> list[str]:
         and paths
         and is_done(paths, formats, segmenter.vocabulary.names, str(path), segmenter.about)
     ]
-    if there:
-        print(f"{len(there)} of {len(inputs)} images are there already")
-    left = {path: paths for path, paths in plan.items() if path not in there}
-    if not left:
-        _say_files(finish(plan, there, formats))
-        return []
-    segmenter.load()
-    run = SegmentRun(segmenter, left, formats, args.palette, args.batch_size)
-    start = time.perf_counter()
-    try:
-        run.run()
-    finally:  # after an interruption too
-        files = finish(plan, [*there, *run.done], formats)
-    if run.done:
-        count, each = len(run.done), (time.perf_counter() - start) / len(run.done)
-        place = plan[run.done[0]]
-        where = f"; results in {place.folder}" if place else ""
-        print(f"{count} image{'s' * (count > 1)}, {each:.2f} s an image{where}")
-    _say_files(files)
-    return run.errors
+    job = SegmentJob(segmenter, plan, there, formats, args.palette, args.batch_size, found)
+    if not job.left():
+        job.end([], [], 0.0)
+    elif model is None:
+        segment_alone(job)  # without PyTorch
+    else:
+        from ovseg.engine.processes import config_settings, start
+
+        start(
+            functools.partial(segment_share, job),
+            args,
+            device=model.cfg.MODEL.DEVICE,
+            output=None,  # it is there already
+            settings={
+                **config_settings(model.cfg),
+                "the images": [str(path) for path in job.left()],
+            },
+        )
 
 
-def _say_files(files: Sequence[Path]) -> None:
-    for file in files:
-        print(f"all images: {file}")
+def _check_processes(args: argparse.Namespace) -> None:
+    """Find out whether several processes are asked for where one alone works.
+
+    Raises:
+        UserError: they are.
+    """
+    given = (args.num_gpus, args.num_processes, args.num_machines)
+    if find_place() is None and all(count is None or count <= 1 for count in given):
+        return
+    if args.runtime:
+        raise UserError(f"--runtime {args.runtime!r} works in one process; start one alone")
+    if not args.output:
+        raise UserError("several processes show nothing: give --output, a folder for the results")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,10 +10,13 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ovseg.cli.lean_imports import import_libraries
 from ovseg.cli.windows import show
-from ovseg.errors import UserError
+from ovseg.errors import UserError, say_error
+from ovseg.found_images import FoundImages
 from ovseg.results.files import ResultPaths, finish_results, save_result
 from ovseg.utils.images import read_image
+from ovseg.utils.shares import own_share
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,25 +24,116 @@ if TYPE_CHECKING:
     from ovseg.cli.segmenters import Segmenter
 
 
-@dataclass
-class SegmentRun:
-    """A run over images.
+@dataclass(frozen=True)
+class SegmentJob:
+    """What is to be segmented, by any number of processes.
 
     Attributes:
-        segmenter: does the work.
+        segmenter: does the work; not loaded yet.
         plan: the images in their order, and where their results go; None: they are shown.
+        there: images whose results an earlier run wrote.
         formats: what is saved.
         palette: the classes' colours.
         batch_size: images that go through the model together.
-        done: images whose results are there.
-        errors: of images that failed, one line each.
+        found: what the command line gave.
     """
 
     segmenter: Segmenter
     plan: Mapping[Path, ResultPaths | None]
+    there: Sequence[Path]
     formats: Sequence[str]
-    palette: str = "default"
-    batch_size: int = 1
+    palette: str
+    batch_size: int
+    found: FoundImages
+
+    def left(self) -> list[Path]:
+        """The images to do."""
+        there = set(self.there)
+        return [path for path in self.plan if path not in there]
+
+    def end(self, done: Sequence[Path], errors: Sequence[str], seconds: float) -> None:
+        """Write the files of all images and say what was done, of all processes.
+
+        Args:
+            done: images whose results are there now.
+            errors: of images that failed, one line each.
+            seconds: that it took.
+
+        Raises:
+            UserError: the only image failed.
+            SystemExit: of several images, some failed.
+        """
+        if self.there:
+            print(f"{len(self.there)} of {len(self.plan)} images are there already")
+        files = self.finish(done)
+        if done:
+            place = self.plan[done[0]]
+            where = f"; results in {place.folder}" if place else ""
+            count, each = len(done), seconds / len(done)
+            print(f"{count} image{'s' * (count > 1)}, {each:.2f} s an image{where}")
+        for file in files:
+            print(f"all images: {file}")
+        conclude(self.found, [*self.found.errors, *errors])
+
+    def finish(self, done: Sequence[Path]) -> list[Path]:
+        """Write the files of all images, in the plan's order, of those that are done."""
+        complete = {*done, *self.there}
+        paths = [paths for path, paths in self.plan.items() if paths and path in complete]
+        return finish_results(paths, self.formats)
+
+
+def segment_share(job: SegmentJob) -> None:
+    """Segment the share of a process that :func:`ovseg.engine.processes.start` has started; the
+    first process ends the job for all."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    import_libraries()  # this may be a new process
+    from detectron2.utils import comm
+
+    rank, world = comm.get_rank(), comm.get_world_size()
+    if world == 1:
+        segment_alone(job)
+        return
+    left, start = job.left(), time.perf_counter()
+    mine = [left[place] for place in own_share(len(left), job.batch_size, rank, world)]
+    run = SegmentRun(job, {path: job.plan[path] for path in mine}, shows_progress=rank == 0)
+    if mine:
+        job.segmenter.load()
+        run.run()
+    shares = comm.gather((run.done, run.errors))
+    if rank == 0:
+        done = [path for paths, _ in shares for path in paths]
+        errors = [line for _, lines in shares for line in lines]
+        job.end(done, errors, time.perf_counter() - start)
+
+
+def segment_alone(job: SegmentJob) -> None:
+    """Segment all of a job in this process."""
+    job.segmenter.load()
+    run = SegmentRun(job, {path: job.plan[path] for path in job.left()})
+    start = time.perf_counter()
+    try:
+        run.run()
+    except BaseException:
+        job.finish(run.done)  # of an interrupted run
+        raise
+    job.end(run.done, run.errors, time.perf_counter() - start)
+
+
+@dataclass
+class SegmentRun:
+    """A run of one process over its images.
+
+    Attributes:
+        job: what it is a share of.
+        plan: its images, and where their results go.
+        shows_progress: there is a bar.
+        done: images whose results are there.
+        errors: of images that failed, one line each.
+    """
+
+    job: SegmentJob
+    plan: Mapping[Path, ResultPaths | None]
+    shows_progress: bool = True
     done: list[Path] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
 
@@ -47,8 +142,9 @@ class SegmentRun:
         from tqdm import tqdm
 
         waiting = iter(self.plan)
-        with tqdm(total=len(self.plan), unit="image", disable=None) as progress:
-            while batch := list(islice(waiting, self.batch_size)):
+        disabled = None if self.shows_progress else True
+        with tqdm(total=len(self.plan), unit="image", disable=disabled) as progress:
+            while batch := list(islice(waiting, self.job.batch_size)):
                 for path, encoded, seconds in self._encode(batch):
                     try:
                         if not self._finish_one(path, encoded, seconds):
@@ -60,14 +156,14 @@ class SegmentRun:
     def _finish_one(self, path: Path, encoded: Any, seconds: float) -> bool:
         """Segment an image, and save or show it; False after Escape."""
         began = time.perf_counter()
-        prediction, panoptic, instances = self.segmenter.segment(path, encoded)
-        prediction.palette = self.palette
+        prediction, panoptic, instances = self.job.segmenter.segment(path, encoded)
+        prediction.palette = self.job.palette
         seconds += time.perf_counter() - began
         paths, go_on = self.plan[path], True
         if paths:
-            model = dict(self.segmenter.about)
+            model = dict(self.job.segmenter.about)
             about = {"file": str(path), "seconds": round(seconds, 3), "model": model}
-            save_result(prediction, paths, about, self.formats, panoptic, instances)
+            save_result(prediction, paths, about, self.job.formats, panoptic, instances)
         else:
             go_on = show((panoptic or prediction).overlay())
         self.done.append(path)
@@ -85,7 +181,7 @@ class SegmentRun:
             return []
         began = time.perf_counter()
         try:
-            encoded = self.segmenter.encode(*zip(*good, strict=True))
+            encoded = self.job.segmenter.encode(*zip(*good, strict=True))
         except UserError as error:
             if len(good) == 1:
                 self.errors.append(str(error))
@@ -95,9 +191,19 @@ class SegmentRun:
         return [(each[0], one, seconds) for each, one in zip(good, encoded, strict=True)]
 
 
-def finish(
-    plan: Mapping[Path, ResultPaths | None], done: Sequence[Path], formats: Sequence[str]
-) -> list[Path]:
-    """Write the files of all images, in the plan's order, of those that are done."""
-    complete = set(done)
-    return finish_results([p for path, p in plan.items() if p and path in complete], formats)
+def conclude(found: FoundImages, errors: Sequence[str]) -> None:
+    """Say what was passed over and what failed.
+
+    Raises:
+        UserError: a single image was given, and failed.
+        SystemExit: of several, some failed.
+    """
+    several = len(found.images) + len(found.errors) > 1
+    if found.others:
+        print(f"passed over: {found.passed_over()}")
+    if errors and not several:
+        raise UserError(errors[0])
+    for error in errors:
+        say_error(error)
+    if errors:
+        raise SystemExit(1)

@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 from ovseg.cli.options import (
     add_config_file,
     add_opts,
-    add_processes,
     add_proposals,
     add_speed,
     check_command,
@@ -30,6 +29,8 @@ from ovseg.cli.options import (
 from ovseg.config.first_look import check_output_folder
 from ovseg.config.overrides import NAME_LISTS
 from ovseg.config.speed import speed_opts
+from ovseg.engine.place import is_first_process, restarts
+from ovseg.engine.process_options import add_processes, several_processes
 from ovseg.errors import Parser, UserError, cli_errors
 from ovseg.utils.counting import counted
 
@@ -64,6 +65,12 @@ def make_parser(description: str | None, evaluating: bool) -> Parser:
             action="store_true",
             help="remove the earlier training in OUTPUT_DIR, which would otherwise be refused",
         )
+        parser.add_argument(
+            "--scale-lr",
+            action="store_true",
+            help="scale learning rate and iterations of the config file to SOLVER.IMS_PER_BATCH, "
+            "which is given at the end; says what it changes",
+        )
     parser.add_argument(
         "--eval-only",
         action="store_true",
@@ -86,7 +93,7 @@ def make_parser(description: str | None, evaluating: bool) -> Parser:
     )
     add_proposals(parser, condition)
     add_speed(parser, condition)
-    add_processes(parser, num_gpus=1)
+    add_processes(parser, all_gpus=False)
     add_opts(parser)
     return parser
 
@@ -98,6 +105,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
     at the end of the command takes precedence.
     """
     from ovseg.config import setup_cfg
+    from ovseg.config.scaling import scale_to_batch
     from ovseg.data.datasets import ignore_label
     from ovseg.data.own.registration import register_custom
     from ovseg.utils.images import allow_megapixels
@@ -114,7 +122,17 @@ def setup(args: argparse.Namespace) -> CfgNode:
     for option in ("load_proposals", "save_proposals"):
         folder = getattr(args, option)
         opts += [f"TEST.{option.upper()}", folder] if folder else []
-    cfg = setup_cfg(args.config_file, [*opts, *config_opts(args)])
+
+    def make(overrides: Sequence[Any]) -> CfgNode:
+        return setup_cfg(args.config_file, [*opts, *overrides])
+
+    given = config_opts(args)
+    cfg = make(given)
+    if getattr(args, "scale_lr", False):
+        scaled, line = scale_to_batch(given, cfg.SOLVER.IMS_PER_BATCH, make)
+        cfg = make([*given, *scaled])
+        if is_first_process():
+            print(line, flush=True)
     allow_megapixels(cfg.INPUT.MAX_MEGAPIXELS)
     register_custom(cfg.DATASETS.CUSTOM)
     return cfg
@@ -134,16 +152,21 @@ def run(
         The last evaluation's results, ``{"sem_seg": {...}}`` or one such dict a data set; None when
         there was none.
     """
-    from detectron2.engine import default_setup
     from detectron2.utils import comm
-    from detectron2.utils.logger import setup_logger
 
     from ovseg.data.own.registration import register_custom
+    from ovseg.engine.resuming import checkpoints, remove_training, rewind_metrics
+    from ovseg.engine.run_setup import set_up_run
     from ovseg.engine.trainer import Trainer
 
     register_custom(cfg.DATASETS.CUSTOM)  # again: this may be a new process
-    default_setup(cfg, args)
-    setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="ovseg")
+    if not args.eval_only:
+        # only now: all processes are known to mean this training. And a run that was stopped before
+        # its first checkpoint leaves nothing to go on with
+        if comm.is_main_process() and (args.overwrite or not checkpoints(cfg.OUTPUT_DIR)):
+            remove_training(cfg.OUTPUT_DIR)
+        comm.synchronize()
+    set_up_run(cfg, args)
     logger.info("Running on %s, %d process(es)", cfg.MODEL.DEVICE, comm.get_world_size())
     for report in reports if comm.is_main_process() else ():
         logger.info("%s", report.table())
@@ -151,6 +174,8 @@ def run(
             logger.warning("%s", line)
     if args.eval_only:
         return evaluate(cfg, resume=args.resume)
+    if args.resume and comm.is_main_process():
+        rewind_metrics(cfg.OUTPUT_DIR)
     trainer = Trainer(cfg)
     trainer.resume_or_load(resume=args.resume)
     trainer.train()
@@ -185,6 +210,8 @@ def evaluate(cfg: CfgNode, resume: bool) -> dict[str, Any]:
 
 
 def _check_options(args: argparse.Namespace) -> None:
+    if getattr(args, "scale_lr", False) and args.eval_only:
+        raise UserError("--scale-lr is for training; leave it out with --eval-only")
     if args.dataset and "DATASETS.CUSTOM" in args.opts:
         raise UserError("--dataset and DATASETS.CUSTOM are both given; give one of them")
     if getattr(args, "overwrite", False) and (args.resume or args.eval_only):
@@ -202,7 +229,7 @@ def _check_options(args: argparse.Namespace) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
-    with cli_errors():
+    with cli_errors(), several_processes():
         train_or_evaluate(build_parser().parse_args(argv))
 
 
@@ -213,10 +240,13 @@ def train_or_evaluate(args: argparse.Namespace) -> None:
         UserError: a mistake in it.
     """
     _check_options(args)
+    if restarts() and not args.eval_only and not args.resume:
+        if is_first_process():
+            print("started again by torchrun or SLURM: going on, as with --resume", flush=True)
+        args.resume, args.overwrite = True, False
 
     from ovseg.engine.checks import check_checkpoint, check_evaluation, check_training
-    from ovseg.engine.processes import is_first_process, plain_errors, start
-    from ovseg.engine.resuming import checkpoints, remove_training
+    from ovseg.engine.processes import config_settings, plain_errors, start
 
     with plain_errors():
         # here once, before processes start, so that a mistake is reported once
@@ -226,14 +256,11 @@ def train_or_evaluate(args: argparse.Namespace) -> None:
             check_checkpoint(cfg, args.resume)
         else:
             reports = check_training(cfg, args.resume, args.overwrite, args.check_data)
-            # a run that was stopped before its first checkpoint leaves nothing to go on with
-            anew = args.overwrite or not checkpoints(cfg.OUTPUT_DIR)
-            if anew and is_first_process(args):
-                remove_training(cfg.OUTPUT_DIR)
         start(
-            functools.partial(run, reports=reports),
-            cfg,
+            functools.partial(run, cfg, args, reports),
             args,
-            cfg.OUTPUT_DIR,
-            "config key OUTPUT_DIR:",
+            device=cfg.MODEL.DEVICE,
+            output=cfg.OUTPUT_DIR,
+            argument="config key OUTPUT_DIR:",
+            settings=config_settings(cfg),
         )

@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 import torch
 from detectron2.data import DatasetFromList, MapDataset
-from detectron2.data.samplers import InferenceSampler
 from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ovseg.data.lost_images import LostImages
 from ovseg.errors import UserError
+from ovseg.utils.shares import own_share
 
 Example = dict[str, Any]
 Mapper = Callable[[Example], Example]
@@ -160,7 +160,7 @@ def build_test_loader(
     return DataLoader(
         MapDataset(DatasetFromList(list(dataset), copy=False), mapper),
         batch_size=batch_size,
-        sampler=InferenceSampler(len(dataset)),
+        sampler=own_share(len(dataset), batch_size, comm.get_rank(), comm.get_world_size()),
         num_workers=num_workers,
         collate_fn=_as_list,
     )

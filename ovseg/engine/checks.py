@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 
-import torch
 from detectron2.config import CfgNode
 from detectron2.utils.file_io import PathManager
 
@@ -18,6 +17,7 @@ from ovseg.data.loader import Example
 from ovseg.data.lost_images import allowed_losses
 from ovseg.data.proposal_files import check_image_names, check_proposals, dataset_folder
 from ovseg.data.segment_maps import check_segment_truth
+from ovseg.engine.place import is_first_process
 from ovseg.engine.resuming import (
     check_fresh,
     check_last_checkpoint,
@@ -122,15 +122,10 @@ def check_training(
         What was seen of each data set, see :func:`check_ground_truth`.
 
     Raises:
-        UserError: torchrun has started several processes without GPUs, on which detectron2 trains
-            in one alone; or see :func:`check_datasets`, :func:`check_segments`,
-            :func:`check_ignore_value`, :func:`ovseg.engine.resuming.check_resume`,
-            :func:`ovseg.engine.resuming.check_fresh` and :func:`check_ground_truth`.
+        UserError: see :func:`check_datasets`, :func:`check_segments`, :func:`check_ignore_value`,
+            :func:`ovseg.engine.resuming.check_resume`, :func:`ovseg.engine.resuming.check_fresh`
+            and :func:`check_ground_truth`.
     """
-    if torch.device(cfg.MODEL.DEVICE).type == "cpu" and int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UserError(
-            "MODEL.DEVICE cpu: a training on the CPU is one process; leave out torchrun"
-        )
     check_datasets(cfg.DATASETS.TEST)
     check_datasets(cfg.DATASETS.TRAIN, key="DATASETS.TRAIN")
     check_segments(cfg)
@@ -148,7 +143,7 @@ def check_ground_truth(
 ) -> list[DataReport]:
     """Look at label maps, and at the sizes of their images, before any work.
 
-    Under torchrun the first process does so for all; the others see nothing.
+    Of several processes the first does so for all; the others see nothing.
 
     Args:
         names: of registered data sets.
@@ -161,7 +156,7 @@ def check_ground_truth(
     Raises:
         UserError: no run with one of them can succeed.
     """
-    if int(os.environ.get("RANK", "0")):
+    if not is_first_process():
         return []
     reports = []
     for name in dict.fromkeys(names):

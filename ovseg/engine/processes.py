@@ -1,4 +1,10 @@
-"""How the processes of a run are started, and how their errors reach the user as one line."""
+"""How the processes of a run are started, and how their errors reach the user as one line.
+
+There are two ways, of all commands. The command starts them itself, by detectron2's options
+(``--num-gpus``, ``--num-machines``, ``--machine-rank``, ``--dist-url``) and on CPUs by
+``--num-processes``; or torchrun or SLURM's ``srun`` has started them. Either way they meet
+(:mod:`ovseg.engine.meeting`), and join in a process group of NCCL on GPUs, of gloo on CPUs.
+"""
 
 from __future__ import annotations
 
@@ -6,142 +12,169 @@ import argparse
 import logging
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from detectron2.config import CfgNode
-from detectron2.engine import launch
 from detectron2.utils import comm
-from torch.multiprocessing import ProcessExitedException
 
-from ovseg.errors import UserError, cli_errors
+from ovseg.engine import stopping
+from ovseg.engine.joining import current_meeting, joined
+from ovseg.engine.launcher import Launch, launch
+from ovseg.engine.meeting import Meeting
+from ovseg.engine.place import Place, find_place
+from ovseg.engine.process_counts import refuse_options, wanted_processes
+from ovseg.errors import UserError, cli_errors, is_debugging
 from ovseg.utils.io import is_full_disk, make_folder, naming_file
 
-#: one process's work, from a config and a command line
-Run = Callable[[CfgNode, argparse.Namespace], Any]
+#: one process's work; a function of a module, or a ``partial`` of one, that processes can be given
+Work = Callable[[], Any]
+
+#: processes wait for others that have more to do; that these live is looked after elsewhere
+_PATIENCE = timedelta(days=7)
 
 
 def start(
-    run: Run,
-    cfg: CfgNode,
+    work: Work,
     args: argparse.Namespace,
-    output: str,
-    argument: str,
-) -> None:
-    """Call ``run(cfg, args)`` in every process: new ones, or those that torchrun has started.
+    *,
+    device: str,
+    output: str | os.PathLike[str] | None,
+    argument: str = "",
+    settings: Mapping[str, object] | None = None,
+) -> Any:
+    """Call ``work()`` in every process: new ones, or those that torchrun or srun has started.
 
     A mistake that shows there is one line too. The output folder is made first, once nothing is
     known to be wrong.
 
     Args:
-        run: a function of a module, so that other processes can be given it.
-        cfg: its ``MODEL.DEVICE`` says whether GPUs are used.
-        args: with the options of :func:`ovseg.cli.options.add_processes`; under torchrun they are
-            not looked at.
-        output: the folder that the run writes to.
+        work: is done in each process.
+        args: with the options of :func:`ovseg.cli.options.add_processes`.
+        device: ``cuda`` or ``cpu``; says whether GPUs are used.
+        output: the folder that the run writes to, if there is one.
         argument: what the user named it by.
+        settings: what has to be the same in all processes, besides ``args``.
+
+    Returns:
+        What ``work`` returned in this process; None where it was done in new ones.
 
     Raises:
-        UserError: the numbers of processes do not fit this machine, or the folder cannot be made.
+        UserError: the numbers of processes do not fit this machine, the processes do not mean the
+            same run, or the folder cannot be made.
     """
-    if dist.is_torchelastic_launched():
-        make_folder(output, argument)
-        _run_in_torchrun(run, cfg, args, output)
-        return
-    count = _wanted_processes(cfg, args)
-    make_folder(output, argument)
+    place = find_place()
+    meeting = current_meeting()
+    if place is not None and meeting is None:
+        with joined(place):
+            return start(
+                work, args, device=device, output=output, argument=argument, settings=settings
+            )
+    same = _same_settings(args, settings or {}, output)
+    if meeting is not None:
+        refuse_options(args, meeting.place)
+        meeting.agree(same)
+        _make(output, argument)
+        return _join_group(work, meeting, device, output)
+    count = wanted_processes(device, args)
+    _make(output, argument)
+    if count * args.num_machines == 1:
+        with stopping.handled():
+            return _do(work, output)
+    job = Launch(count, args.num_machines, args.machine_rank, args.dist_url)
     launch(
-        _run_plainly,
-        count,
-        num_machines=args.num_machines,
-        machine_rank=args.machine_rank,
-        dist_url=args.dist_url,
-        args=(run, cfg, args, output),
+        job,
+        _started,
+        (work, device, output, same, is_debugging()),
+        on_cpu=torch.device(device).type == "cpu",
     )
+    return None
 
 
-def is_first_process(args: argparse.Namespace) -> bool:
-    """Whether this process, which has a command line, is the one of several that clears up."""
-    return args.machine_rank == 0 and int(os.environ.get("RANK", "0")) == 0
+def config_settings(cfg: CfgNode) -> dict[str, object]:
+    """The settings of a config that has to be the same in all processes, by key."""
+    found: dict[str, object] = {}
+    for name, value in cfg.items():
+        inner = config_settings(value) if isinstance(value, CfgNode) else {"": value}
+        found |= {f"{name}.{key}" if key else name: each for key, each in inner.items()}
+    return found
 
 
-def _wanted_processes(cfg: CfgNode, args: argparse.Namespace) -> int:
-    device = torch.device(cfg.MODEL.DEVICE)
-    # "cuda:1" is that one alone
-    everything = torch.cuda.device_count() if device.type == "cuda" and device.index is None else 1
-    wanted = everything if args.num_gpus is None else args.num_gpus
-    count = count_processes(wanted, cfg, args.num_machines)
-    if args.num_machines > 1 and args.dist_url == "auto":
-        raise UserError(
-            f"--num-machines {args.num_machines}: give --dist-url tcp://HOST:PORT too, where the "
-            "machine of --machine-rank 0 can be reached"
-        )
-    return count
+def _same_settings(
+    args: argparse.Namespace,
+    settings: Mapping[str, object],
+    output: str | os.PathLike[str] | None,
+) -> dict[str, str]:
+    options = {
+        f"--{name.replace('_', '-')}": value
+        for name, value in vars(args).items()
+        if name not in {"machine_rank", "opts"}
+    }
+    place = None if output is None else os.path.abspath(output)
+    return {
+        name: repr(value)
+        for name, value in {**settings, **options, "output folder": place}.items()
+    }  # fmt: skip
 
 
-def _run_plainly(run: Run, cfg: CfgNode, args: argparse.Namespace, output: str) -> None:
-    with cli_errors(), plain_errors(), naming_file(output):
-        run(cfg, args)
+def _make(output: str | os.PathLike[str] | None, argument: str) -> None:
+    if output is not None:
+        make_folder(output, argument)
 
 
-def _run_in_torchrun(run: Run, cfg: CfgNode, args: argparse.Namespace, output: str) -> None:
-    on_gpu = torch.device(cfg.MODEL.DEVICE).type == "cuda"
+def _started(place: Place, store: dist.Store, arguments: tuple[Any, ...]) -> None:
+    """What a process does that :func:`launch` has started."""
+    work, device, output, same, debug = arguments
+    with cli_errors(debug), joined(place, store) as meeting:
+        meeting.agree(same)
+        _join_group(work, meeting, device, output)
+
+
+def _do(work: Work, output: str | os.PathLike[str] | None) -> Any:
+    with plain_errors(), naming_file(output or ""):
+        return work()
+
+
+def _join_group(
+    work: Work, meeting: Meeting, device: str, output: str | os.PathLike[str] | None
+) -> Any:
+    place = meeting.place
+    on_gpu = torch.device(device).type == "cuda"
     if on_gpu:
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group("nccl" if on_gpu else "gloo")
+        _choose_gpu(place.local_rank)
+    dist.init_process_group(
+        "nccl" if on_gpu else "gloo",
+        store=dist.PrefixStore("group", meeting.store),
+        rank=place.rank,
+        world_size=place.world,
+        timeout=_PATIENCE,
+    )
     try:
-        _set_local_group(int(os.environ["LOCAL_WORLD_SIZE"]))
-        _run_plainly(run, cfg, args, output)
+        for ranks in meeting.machines().values():
+            group = dist.new_group(ranks)
+            if place.rank in ranks:
+                comm._LOCAL_PROCESS_GROUP = group
+        result = _do(work, output)
+        dist.destroy_process_group()  # not after an error, for which the others do not wait
+        return result
     finally:
         comm._LOCAL_PROCESS_GROUP = None
-        dist.destroy_process_group()
 
 
-def _set_local_group(size: int) -> None:
-    """Tell detectron2 which processes share this machine, as its own ``launch`` does."""
-    for first in range(0, dist.get_world_size(), size):
-        group = dist.new_group(list(range(first, first + size)))
-        if first <= dist.get_rank() < first + size:
-            comm._LOCAL_PROCESS_GROUP = group
-
-
-def count_processes(num_gpus: int, cfg: CfgNode, num_machines: int = 1) -> int:
-    """The number of processes to start on this machine: one a GPU, or one on the CPU.
-
-    Args:
-        num_gpus: as the user asked; 1 also means "what is there".
-        cfg: its ``MODEL.DEVICE`` is ``cpu`` where there is no GPU; ``cuda:N`` is that one alone.
-        num_machines: with several, every machine needs GPUs.
-
-    Raises:
-        UserError: more GPUs were asked for than there are, or than ``MODEL.DEVICE`` names.
-    """
+def _choose_gpu(local_rank: int) -> None:
     present = torch.cuda.device_count()
-    if num_gpus < 0:
-        raise UserError(f"--num-gpus {num_gpus}: give the number of GPUs to use, at least 1")
-    device = torch.device(cfg.MODEL.DEVICE)
-    if device.type == "cpu":
-        if num_gpus > 1 or num_machines > 1:
-            reason = "MODEL.DEVICE is cpu" if present else "this machine has no GPU"
-            raise UserError(
-                f"--num-gpus {num_gpus} --num-machines {num_machines}: {reason}; "
-                "leave both out to run in one process on the CPU"
-            )
-        return 1
-    if num_gpus > present:
+    # SLURM may show each process its own alone
+    index = local_rank if present > 1 else 0
+    if index >= present:
         raise UserError(
-            f"--num-gpus {num_gpus}: this machine has {present}; give --num-gpus {present} or fewer"
+            f"process {local_rank} of this machine has no GPU of its own (there are {present}); "
+            f"start {present} processes"
         )
-    if device.index is not None and num_gpus > 1:
-        raise UserError(
-            f"--num-gpus {num_gpus}: MODEL.DEVICE {device} is a single GPU; give MODEL.DEVICE cuda"
-        )
-    if num_gpus == 0:
-        raise UserError("--num-gpus 0: to run on the CPU give MODEL.DEVICE cpu at the end")
-    return num_gpus
+    torch.cuda.set_device(index)
 
 
 @contextmanager
@@ -150,8 +183,7 @@ def plain_errors() -> Iterator[None]:
 
     A :class:`UserError` raised in a loading process comes back with that process's traceback in its
     text: the error's own line is kept. So is it alone where detectron2 logs the traceback of an
-    error that ends a training, of a full disk too, which then leaves the log silent. A training
-    process that has ended with an exit code, having said why, ends this one with the same code.
+    error that ends a training, of a full disk too, which then leaves the log silent.
     """
     training = logging.getLogger("detectron2.engine.train_loop")
     training.addFilter(_without_traceback)
@@ -160,8 +192,6 @@ def plain_errors() -> Iterator[None]:
         yield
     except UserError as error:
         raise UserError(_own_line(error)) from error
-    except ProcessExitedException as error:
-        raise SystemExit(error.exit_code) from error
     finally:
         training.removeFilter(_without_traceback)
         logging.raiseExceptions = complain

@@ -21,7 +21,6 @@ import numpy as np
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetFromList, MapDataset
-from detectron2.data.samplers import InferenceSampler
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 from torch.utils.data import DataLoader
@@ -30,12 +29,14 @@ from tqdm import tqdm
 from ovseg.data.datasets import load_dataset
 from ovseg.data.loader import Example
 from ovseg.data.proposal_files import evaluation_mapper
+from ovseg.engine import stopping
 from ovseg.engine.unreadable import MarkUnreadable
 from ovseg.errors import UserError
 from ovseg.modeling import OVSeg
 from ovseg.structures import Regions
 from ovseg.utils.io import atomic_path
 from ovseg.utils.settings import differing_settings
+from ovseg.utils.shares import own_share
 
 logger = logging.getLogger(__name__)
 
@@ -124,7 +125,7 @@ def resumable_pass(
     names = "\n".join(example["file_name"] for example in examples)
     settings = {**settings, "images": hashlib.sha256(names.encode()).hexdigest()}
     rank, world = comm.get_rank(), comm.get_world_size()
-    share = list(InferenceSampler._get_local_indices(len(examples), world, rank))
+    share = own_share(len(examples), cfg.SOLVER.TEST_IMS_PER_BATCH, rank, world)
     keep = _SavedCounts(folder / f"{dataset_name}-{rank}-of-{world}.npz", settings)
     done = keep.load(counts)
     loader = DataLoader(
@@ -141,7 +142,7 @@ def resumable_pass(
         total=len(share), initial=done, unit="image", desc=dataset_name, disable=rank > 0 or None
     )
     saved = time.monotonic()
-    with bar, torch.inference_mode():
+    with bar, torch.inference_mode(), stopping.step_by_step("what was counted is saved"):
         for batch in loader:
             _count(dataset_name, batch, counts, count_batch)
             done += len(batch)
@@ -151,6 +152,9 @@ def resumable_pass(
                 saved = time.monotonic()
                 # for logs, where there is no progress bar
                 logger.info("%s: %d of %d images, saved", dataset_name, done, len(share))
+            if stopping.stop_wanted():
+                keep.save(counts, done)
+                raise stopping.stopped()
     keep.save(counts, done)
     return _sum(comm.gather(counts))
 

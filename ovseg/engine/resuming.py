@@ -16,6 +16,7 @@ from typing import Any
 from detectron2.config import CfgNode
 
 from ovseg.data.datasets import dataset_classes, load_dataset
+from ovseg.engine.metrics_file import drop_later_metrics
 from ovseg.errors import UserError
 from ovseg.utils.checkpoint_files import read_checkpoint
 from ovseg.utils.settings import check_settings
@@ -220,3 +221,11 @@ def remove_training(folder: str | os.PathLike[str]) -> None:
     others = [path for kind in kinds for path in Path(folder).glob(kind)]
     for path in [*earlier_training(folder), *others]:
         path.unlink(missing_ok=True)
+
+
+def rewind_metrics(folder: str | os.PathLike[str]) -> None:
+    """Remove from ``metrics.json`` what a run that goes on in a folder will write anew."""
+    path, done = last_checkpoint(folder), 0
+    if path is not None:
+        done = read_checkpoint(path, "--resume:", mmap=True).entries.get("iteration", -1) + 1
+    drop_later_metrics(Path(folder, "metrics.json"), done)

@@ -9,32 +9,40 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from detectron2.config import CfgNode
-from detectron2.engine import DefaultTrainer, HookBase
+from detectron2.engine import (
+    AMPTrainer,
+    DefaultTrainer,
+    HookBase,
+    SimpleTrainer,
+    TrainerBase,
+)
 from detectron2.projects.deeplab import build_lr_scheduler
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from ovseg.data.datasets import load_dataset
 from ovseg.data.loader import SeededStream, TrainLoader, build_test_loader
-from ovseg.data.lost_images import LostImages, allowed_losses
+from ovseg.data.lost_images import allowed_losses
 from ovseg.data.mapper import TrainingMapper
 from ovseg.data.proposal_files import evaluation_mapper
+from ovseg.engine import stopping
 from ovseg.engine.checkpoint import OVSegCheckpointer
 from ovseg.engine.dense_crf import DenseCrfSegmenter
+from ovseg.engine.hooks import LostHook, SeedHook, StopHook
 from ovseg.engine.optimizer import build_optimizer
 from ovseg.engine.proposals import SaveProposals
 from ovseg.engine.resuming import last_checkpoint, training_settings
+from ovseg.engine.sharing import share_model
 from ovseg.engine.test_time import for_inference
 from ovseg.engine.unreadable import MarkUnreadable, SkipUnreadable
 from ovseg.engine.writers import WandbWriter
 from ovseg.errors import UserError
 from ovseg.evaluation import CountInBackground, SemSegEvaluator
 from ovseg.modeling import OVSeg
-from ovseg.utils.counting import counted
 from ovseg.utils.finite import loss_error
 
 logger = logging.getLogger(__name__)
@@ -46,51 +54,6 @@ _CURVE = frozenset(
 )
 
 
-class SeedHook(HookBase):
-    """Seeds dropout and the like for every iteration by seed, iteration and process.
-
-    So what an iteration draws does not depend on what was drawn before, and a resumed run goes the
-    way that the uninterrupted one would have gone.
-    """
-
-    def __init__(self, seed: int) -> None:
-        """Seed iterations by ``seed`` >= 0."""
-        self._seed = seed
-
-    def before_step(self) -> None:
-        """Seed PyTorch's generators, CPU and current GPU."""
-        parts = np.random.SeedSequence((self._seed, 2, self.trainer.iter, comm.get_rank()))
-        value = int(parts.generate_state(1)[0])
-        torch.default_generator.manual_seed(value)
-        if torch.cuda.is_available():
-            torch.cuda.manual_seed(value)
-
-
-class LostHook(HookBase):
-    """Keeps with checkpoints which images a training has left out, and says at its end how many."""
-
-    def __init__(self, lost: LostImages) -> None:
-        """Keep ``lost``, of the main process."""
-        self._lost = lost
-
-    def state_dict(self) -> dict[str, Any]:
-        """Files and reasons; empty without any."""
-        return dict(self._lost.reasons)
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up those of an earlier part of the run."""
-        self._lost.reasons.update(state)
-
-    def after_train(self) -> None:
-        """Say how many there are."""
-        if self._lost.reasons:
-            logger.warning(
-                "%s left out, since they cannot be read: %s",
-                counted(len(self._lost.reasons), "image", "was/were"),
-                ", ".join(sorted(self._lost.reasons)[:5]),
-            )  # fmt: skip
-
-
 class Trainer(DefaultTrainer):
     """Trains by ``cfg.SOLVER`` on ``cfg.DATASETS.TRAIN`` and evaluates on ``cfg.DATASETS.TEST``.
 
@@ -98,12 +61,29 @@ class Trainer(DefaultTrainer):
     processes and wherever a run was stopped and resumed.
     """
 
-    def build_hooks(self) -> list[HookBase]:
-        """detectron2's hooks, with OVSeg's checkpointer and, given a seed, one for the seed."""
-        # replaced here, since the hooks below take it over
+    def __init__(self, cfg: CfgNode) -> None:
+        """Build model, optimizer, loader, schedule, checkpointer and hooks.
+
+        detectron2's own constructor does not train on several processes of a CPU.
+        """
+        TrainerBase.__init__(self)
+        model = self.build_model(cfg)
+        optimizer = self.build_optimizer(cfg, model)
+        data_loader = self.build_train_loader(cfg)
+        model = share_model(model)
+        kind = AMPTrainer if cfg.SOLVER.AMP.ENABLED else SimpleTrainer
+        self._trainer = kind(model, data_loader, optimizer)
+        self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         self.checkpointer = OVSegCheckpointer(
-            self.model, self.cfg.OUTPUT_DIR, cfg=self.cfg, trainer=weakref.proxy(self)
+            model, cfg.OUTPUT_DIR, cfg=cfg, trainer=weakref.proxy(self)
         )
+        self.start_iter = 0
+        self.max_iter = cfg.SOLVER.MAX_ITER
+        self.cfg = cfg
+        self.register_hooks(self.build_hooks())
+
+    def build_hooks(self) -> list[HookBase]:
+        """detectron2's hooks, one to stop when asked and, given a seed, one for the seed."""
         hooks = super().build_hooks()
         self._settings = training_settings(self.cfg)
         self._losses: dict[str, Tensor] = {}
@@ -111,7 +91,7 @@ class Trainer(DefaultTrainer):
         hooks.insert(0, LostHook(self.data_loader.lost))
         if self.cfg.SEED >= 0:
             hooks.insert(0, SeedHook(self.cfg.SEED))
-        return hooks
+        return [*hooks, StopHook()]
 
     def build_writers(self) -> list[EventWriter]:
         """Log, ``metrics.json``, TensorBoard and, if asked for, Weights & Biases."""
@@ -126,6 +106,19 @@ class Trainer(DefaultTrainer):
             logger.warning("No checkpoint in %s: starting anew.", self.cfg.OUTPUT_DIR)
         super().resume_or_load(resume=resume)
         self.data_loader.start_iter = self.start_iter
+
+    def train(self) -> Any:
+        """Train to the last iteration, or until the process is asked to end; then save first."""
+        with stopping.step_by_step("the training ends this iteration and is saved"):
+            return super().train()
+
+    def save_where_it_is(self) -> None:
+        """Write a checkpoint of the iteration that has just ended, if none is there yet."""
+        name = f"model_{self.iter:07d}"
+        saved = last_checkpoint(self.cfg.OUTPUT_DIR)
+        if saved is None or saved.stem != name:
+            self.checkpointer.save(name, iteration=self.iter)
+        comm.synchronize()  # a process that ends takes the others with it
 
     def _remember_losses(self, model: nn.Module, inputs: Any, output: Any) -> None:
         if model.training:
@@ -232,13 +225,15 @@ class Trainer(DefaultTrainer):
         """
         model = for_inference(cfg, model)
         if cfg.TEST.SAVE_PROPOSALS:
-            # of one view, in one process or not trained here
+            # of one view
+            model = model.module if isinstance(model, DistributedDataParallel) else model
             assert isinstance(model, OVSeg | DenseCrfSegmenter)
             model = SaveProposals(model, Path(cfg.TEST.SAVE_PROPOSALS))
         if evaluators is None:
             evaluators = [cls.build_evaluator(cfg, name) for name in cfg.DATASETS.TEST]
         counting = [CountInBackground(evaluator) for evaluator in evaluators]
-        return super().test(cfg, SkipUnreadable(model), counting)
+        with stopping.at_once():
+            return super().test(cfg, SkipUnreadable(model), counting)
 
 
 def _way_out(cfg: CfgNode) -> str:

@@ -73,7 +73,7 @@ class SetCriterion(nn.Module):
             ``loss_ce``, ``loss_mask`` and ``loss_dice`` of the last layer and, with a suffix
             ``_0``, ``_1`` ..., of the others, weighted.
         """
-        count = self._masks_per_process(targets)
+        count = self._share(float(sum(len(t["labels"]) for t in targets)), least=1.0)
         losses = {}
         for i, (logits, masks) in enumerate(layers):
             suffix = "" if i == 0 else f"_{i - 1}"
@@ -81,12 +81,17 @@ class SetCriterion(nn.Module):
                 losses[name + suffix] = loss
         return losses
 
-    def _masks_per_process(self, targets: Targets) -> float:
-        count = torch.tensor([float(sum(len(t["labels"]) for t in targets))])
-        if comm.get_world_size() > 1:
-            count = count.to(self.empty_weight.device)
-            torch.distributed.all_reduce(count)
-        return max(count.item() / comm.get_world_size(), 1.0)
+    def _share(self, amount: float, least: float) -> float:
+        """A process's share of an amount over the whole batch, which is ``least`` or more.
+
+        The mean over processes of their losses, each divided by it, is the loss of the whole batch,
+        however the images lie among the processes.
+        """
+        if comm.get_world_size() == 1:
+            return max(amount, least)
+        total = torch.tensor([amount], dtype=torch.float64, device=self.empty_weight.device)
+        torch.distributed.all_reduce(total)
+        return max(total.item(), least) / comm.get_world_size()
 
     def _layer(
         self, logits: Tensor, masks: Tensor, targets: Targets, count: float
@@ -102,6 +107,10 @@ class SetCriterion(nn.Module):
         weight = torch.ones(no_object + 1, device=logits.device)
         weight[-1] = self.empty_weight[-1]
         cross_entropy = F.cross_entropy(logits.transpose(1, 2), wanted, weight)
+        if comm.get_world_size() > 1:
+            # the weighted mean over all processes' queries, in place of over this one's
+            own = float(weight[wanted].sum())
+            cross_entropy = cross_entropy * own / self._share(own, least=0.0)
 
         predicted, truth = torch.cat(predicted_masks), torch.cat(target_masks)
         predicted = F.interpolate(predicted[:, None], size=truth.shape[-2:], mode="bilinear")

@@ -18,7 +18,7 @@ from tiny_world import CONFIGS, SWIN, tiny_world, train_command
 
 from ovseg.cli import train
 from ovseg.data import data_check
-from ovseg.engine.processes import count_processes
+from ovseg.engine.process_counts import count_processes
 
 ROOT = CONFIGS.parent
 
@@ -121,7 +121,7 @@ def test_published_abbreviation_of_num_gpus(
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     said = answer(capsys, train_command(clip, tmp_path, "--num-gpu", "8"))
     assert "--num-gpus 8" in said
-    assert "no GPU; leave both out to run in one process on the CPU" in said
+    assert "no GPU; leave it out to run in one process on the CPU" in said
 
 
 def documented_commands() -> list[str]:
@@ -149,7 +149,7 @@ def test_documented_commands_are_understood(
     cfg = train.setup(args)
     assert args.eval_only == ("--eval-only" in words)
     if "--num-gpu" in words:
-        assert count_processes(args.num_gpus, cfg) == 8
+        assert count_processes(args.num_gpus, "cuda") == 8
     for key, value in zip(args.opts[::2], args.opts[1::2], strict=True):
         found = functools.reduce(getattr, key.split("."), cfg)
         if isinstance(found, tuple):  # ("one","two",) as the shell hands it over

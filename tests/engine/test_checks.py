@@ -76,12 +76,6 @@ def test_training_ignores_what_its_data_sets_do(clip: Path) -> None:
         checks.check_training(cfg)
 
 
-def test_torchrun_trains_on_gpus_alone(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(UserError, match="leave out torchrun"):
-        checks.check_training(config(clip))
-
-
 @pytest.mark.parametrize(("aug", "window"), [(True, False), (False, True)])
 def test_several_views_are_refused_where_one_is_looked_at(aug: bool, window: bool) -> None:
     test = SimpleNamespace(AUG=SimpleNamespace(ENABLED=aug), SLIDING_WINDOW=window)

@@ -2,45 +2,41 @@
 
 from __future__ import annotations
 
+import os
 from argparse import Namespace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
-from torch.multiprocessing import ProcessExitedException
 from torch.utils.data import DataLoader
 
 from ovseg.engine import processes
+from ovseg.engine.launcher import Launch
+from ovseg.engine.process_counts import count_processes
 from ovseg.errors import UserError
 
 
 @pytest.mark.parametrize(
     ("asked", "device", "present", "expected"),
     [
-        (1, "cpu", 0, 1),
-        (0, "cpu", 0, 1),
         (1, "cuda", 4, 1),
         (4, "cuda", 4, 4),
         (1, "cuda:3", 4, 1),
         (4, "cuda:3", 4, "--num-gpus 4: MODEL.DEVICE cuda:3 is a single GPU"),
-        (8, "cpu", 0, "--num-gpus 8 .*this machine has no GPU; leave"),
-        (2, "cpu", 4, "--num-gpus 2 .*MODEL.DEVICE is cpu"),
         (8, "cuda", 4, "--num-gpus 8: this machine has 4; give --num-gpus 4 or fewer"),
         (0, "cuda", 4, "--num-gpus 0: .* MODEL.DEVICE cpu"),
-        (-1, "cpu", 0, "--num-gpus -1"),
+        (-1, "cuda", 4, "--num-gpus -1"),
     ],
 )
 def test_number_of_processes(
     monkeypatch: pytest.MonkeyPatch, asked: int, device: str, present: int, expected: int | str
 ) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: present)
-    cfg = SimpleNamespace(MODEL=SimpleNamespace(DEVICE=device))
     if isinstance(expected, int):
-        assert processes.count_processes(asked, cfg) == expected
+        assert count_processes(asked, device) == expected
     else:
         with pytest.raises(UserError, match=expected):
-            processes.count_processes(asked, cfg)
+            count_processes(asked, device)
 
 
 class Broken(torch.utils.data.Dataset):  # type: ignore[type-arg]
@@ -60,60 +56,87 @@ def test_errors_of_loading_processes_lose_their_traceback(workers: int) -> None:
         list(DataLoader(Broken(), num_workers=workers))
 
 
-def test_exit_code_of_a_training_process_is_passed_on() -> None:
-    with pytest.raises(SystemExit) as caught, processes.plain_errors():
-        raise ProcessExitedException("ended", error_index=0, error_pid=1, exit_code=2)
-    assert caught.value.code == 2
+def _options(**given: object) -> Namespace:
+    options = {
+        "num_gpus": None, "num_processes": None, "num_machines": 1, "machine_rank": 0,
+        "dist_url": "auto", "all_gpus": True,
+    }  # fmt: skip
+    return Namespace(**{**options, **given})
 
 
-def _config(device: str) -> SimpleNamespace:
-    return SimpleNamespace(MODEL=SimpleNamespace(DEVICE=device))
-
-
-def _options(num_gpus: int | None, num_machines: int = 1, dist_url: str = "auto") -> Namespace:
-    return Namespace(
-        num_gpus=num_gpus, num_machines=num_machines, machine_rank=0, dist_url=dist_url
-    )
+@pytest.fixture
+def launched(monkeypatch: pytest.MonkeyPatch) -> list[Launch]:
+    """What would be launched on a machine of four GPUs."""
+    jobs: list[Launch] = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setattr(processes, "launch", lambda job, *rest, **options: jobs.append(job))
+    return jobs
 
 
 @pytest.mark.parametrize(
-    ("device", "num_gpus", "started"),
-    [("cpu", None, 1), ("cuda", None, 4), ("cuda:1", None, 1), ("cuda", 3, 3)],
+    ("device", "options", "started"),
+    [
+        ("cuda", _options(), 4),
+        ("cuda", _options(num_gpus=3), 3),
+        ("cpu", _options(num_processes=5), 5),
+    ],
 )
 def test_a_run_starts_as_many_processes_as_asked_for(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    device: str,
-    num_gpus: int | None,
-    started: int,
+    tmp_path: Path, launched: list[Launch], device: str, options: Namespace, started: int
 ) -> None:
-    counts = []
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
-    monkeypatch.setattr(processes, "launch", lambda run, count, **options: counts.append(count))
     output = tmp_path / "new" / "folder"
-    processes.start(print, _config(device), _options(num_gpus), str(output), "--output")
-    assert counts == [started]
+    processes.start(print, options, device=device, output=output, argument="--output")
+    assert [job.count for job in launched] == [started]
     assert output.is_dir()
 
 
-def test_a_mistake_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
-    for options, expected in (
-        (_options(5), "--num-gpus 5"),
-        (_options(4, num_machines=2), "--num-machines 2: give --dist-url tcp://HOST:PORT"),
-    ):
-        with pytest.raises(UserError, match=expected):
-            processes.start(print, _config("cuda"), options, str(tmp_path / "out"), "--output")
+@pytest.mark.parametrize(
+    ("device", "options"),
+    [
+        ("cpu", _options()),
+        ("cpu", _options(num_gpus=1)),
+        ("cpu", _options(num_processes=1)),
+        ("cuda:1", _options()),
+        ("cuda", _options(all_gpus=False)),
+    ],
+)
+def test_one_process_is_this_one(
+    tmp_path: Path, launched: list[Launch], device: str, options: Namespace
+) -> None:
+    assert processes.start(os.getpid, options, device=device, output=tmp_path) == os.getpid()
+    assert not launched
+
+
+@pytest.mark.parametrize(
+    ("device", "options", "expected"),
+    [
+        ("cuda", _options(num_gpus=5), "--num-gpus 5"),
+        ("cuda", _options(num_processes=2), "--num-processes 2 is for CPUs.*give --num-gpus"),
+        ("cpu", _options(num_processes=0), "--num-processes 0: give 1 or more"),
+        ("cpu", _options(num_gpus=8), "--num-gpus 8: .* or give --num-processes 8 in its place"),
+        ("cuda", _options(num_machines=2), "--num-machines 2: give --dist-url tcp://HOST:PORT"),
+        ("cpu", _options(num_machines=2, machine_rank=2), "--machine-rank 2: ranks are 0 to"),
+        ("cpu", _options(num_machines=0), "--num-machines 0"),
+    ],
+)
+def test_a_mistake_leaves_no_folder(
+    tmp_path: Path, launched: list[Launch], device: str, options: Namespace, expected: str
+) -> None:
+    with pytest.raises(UserError, match=expected):
+        processes.start(print, options, device=device, output=tmp_path / "out")
+    assert not launched
     assert not (tmp_path / "out").exists()
 
 
-def test_a_mistake_in_a_process_is_one_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def run(cfg: object, args: object) -> None:
+@pytest.mark.parametrize("url", ["127.0.0.1:5000", "file:///tmp/x", "tcp://host", "tcp://host:x"])
+def test_wrong_url(url: str) -> None:
+    with pytest.raises(UserError, match="give tcp://HOST:PORT"):
+        Launch(1, 2, 0, url).address()
+
+
+def test_a_mistake_in_a_process_is_one_line(tmp_path: Path) -> None:
+    def work() -> None:
         raise UserError("picture a.png is broken;\nmend it")
 
-    with pytest.raises(SystemExit) as caught:
-        processes.start(run, _config("cpu"), _options(None), str(tmp_path), "--output")
-    assert caught.value.code == 2
-    assert capsys.readouterr().err == "error: picture a.png is broken; mend it\n"
+    with pytest.raises(UserError, match="broken;\nmend it"):
+        processes.start(work, _options(), device="cpu", output=tmp_path)

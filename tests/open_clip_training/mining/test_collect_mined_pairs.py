@@ -10,11 +10,14 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
+import torch
 from conftest import ROOT
 from PIL import Image
 
 from open_clip_training import collect_pairs
+from open_clip_training.common.processes import Processes
 from open_clip_training.mining import collect, sources
+from open_clip_training.mining.options import parse_arguments
 from ovseg.errors import UserError
 
 FROZEN = ROOT / "tests" / "data" / "stickerscenes"
@@ -135,17 +138,14 @@ def test_processes_and_interruptions_change_nothing(
 ) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     summary = collect_pairs.main([*labelled, "--output", str(one)])
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    for rank, finished in (("1", False), ("0", True)):
-        monkeypatch.setenv("RANK", rank)
-        result = collect_pairs.main([*labelled, "--output", str(two)])
-        assert (result == summary) == finished
+    options = parse_arguments([*labelled, "--output", str(two)])
+    for rank, finished in ((1, False), (0, True)):
+        processes = Processes(torch.device("cpu"), rank, 2)
+        assert (collect.collect_pairs(options, processes) == summary) == finished
     assert (one / "pairs.csv").read_bytes() == (two / "pairs.csv").read_bytes()
     sheet = "contact_sheet.png"
     assert (one / sheet).read_bytes() == (two / sheet).read_bytes()
 
-    monkeypatch.delenv("WORLD_SIZE")
-    monkeypatch.delenv("RANK")
     table = (two / "pairs.csv").read_bytes()
     (two / "parts" / "00001.json").unlink()
     (two / "pairs.csv").unlink()

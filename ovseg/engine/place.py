@@ -1,0 +1,139 @@
+"""Which of several processes this one is, where torchrun or SLURM has started it."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ovseg.errors import UserError
+
+#: ports from which one is chosen for a SLURM job, by its numbers
+_PORTS = range(20000, 30000)
+
+
+@dataclass(frozen=True)
+class Place:
+    """One process among those of a run.
+
+    Attributes:
+        rank: its number among all, from 0.
+        world: how many there are.
+        local_rank: its number on its machine, from 0; that of its GPU.
+        machine: the number of its machine.
+        host, port: where the processes meet.
+        started_by: ``torchrun``, ``srun`` or the command itself, for messages.
+    """
+
+    rank: int
+    world: int
+    local_rank: int
+    machine: int
+    host: str
+    port: int
+    started_by: str
+
+
+def find_place(environment: Mapping[str, str] = os.environ) -> Place | None:
+    """The place that the environment gives this process; None where it was started alone.
+
+    Read are torchrun's variables (``RANK``, ``WORLD_SIZE``, ``LOCAL_RANK``, ``GROUP_RANK``,
+    ``MASTER_ADDR``, ``MASTER_PORT``), which other launchers set too, and those of ``srun``
+    (``SLURM_PROCID``, ``SLURM_NTASKS``, ``SLURM_LOCALID``, ``SLURM_NODEID``, ``SLURM_NODELIST``).
+    torchrun's come first: ``srun torchrun`` sets both.
+
+    Raises:
+        UserError: a variable is missing or cannot be read.
+    """
+    if "RANK" in environment and "WORLD_SIZE" in environment:
+        return _of_torchrun(environment)
+    if _is_srun(environment):
+        return _of_srun(environment)
+    return None
+
+
+def is_first_process() -> bool:
+    """Whether this process, before all have joined, is the one that speaks for them."""
+    place = find_place()
+    return place is None or place.rank == 0
+
+
+def restarts(environment: Mapping[str, str] = os.environ) -> int:
+    """How many times torchrun or SLURM has started this run again."""
+    names = ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT")
+    return max(int(environment.get(name) or 0) for name in names)
+
+
+def _of_torchrun(environment: Mapping[str, str]) -> Place | None:
+    world = _number(environment, "WORLD_SIZE")
+    if world == 1:
+        return None
+    if "MASTER_ADDR" not in environment:
+        raise UserError("RANK and WORLD_SIZE are set, and MASTER_ADDR is not; start by torchrun")
+    local_rank = _number(environment, "LOCAL_RANK", 0)
+    return Place(
+        rank=_number(environment, "RANK"),
+        world=world,
+        local_rank=local_rank,
+        machine=_number(environment, "GROUP_RANK", 0),
+        host=environment["MASTER_ADDR"],
+        port=_number(environment, "MASTER_PORT"),
+        started_by="torchrun",
+    )
+
+
+def _is_srun(environment: Mapping[str, str]) -> bool:
+    """Whether srun has started several processes.
+
+    A batch script by itself, and the shell of ``salloc``, have the job's variables too, but are no
+    step of it.
+    """
+    if not {"SLURM_PROCID", "SLURM_LOCALID"} <= environment.keys():
+        return False
+    if "SLURM_JOB_ID" in environment and "SLURM_STEP_ID" not in environment:
+        return False
+    return _tasks(environment) > 1
+
+
+def _tasks(environment: Mapping[str, str]) -> int:
+    name = "SLURM_STEP_NUM_TASKS" if "SLURM_STEP_NUM_TASKS" in environment else "SLURM_NTASKS"
+    return _number(environment, name, 1)
+
+
+def _of_srun(environment: Mapping[str, str]) -> Place:
+    names = ("SLURM_STEP_NODELIST", "SLURM_NODELIST", "SLURM_JOB_NODELIST")
+    nodes = next((environment[name] for name in names if environment.get(name)), None)
+    if nodes is None and "MASTER_ADDR" not in environment:
+        raise UserError("SLURM_NODELIST is not set; give MASTER_ADDR, the first machine's name")
+    # of a job's steps each has its own, which may run at the same time
+    number = _number(environment, "SLURM_JOB_ID", 0) + 7 * _number(environment, "SLURM_STEP_ID", 0)
+    return Place(
+        rank=_number(environment, "SLURM_PROCID"),
+        world=_tasks(environment),
+        local_rank=_number(environment, "SLURM_LOCALID"),
+        machine=_number(environment, "SLURM_NODEID", 0),
+        host=environment.get("MASTER_ADDR") or first_host(nodes or ""),
+        port=_number(environment, "MASTER_PORT", _PORTS[number % len(_PORTS)]),
+        started_by="srun",
+    )
+
+
+def first_host(nodes: str) -> str:
+    """The first machine of a list as SLURM writes them: ``gpu[03-05,9],login1`` is ``gpu03``."""
+    first = re.match(r"(?P<name>[^,\[]+)(?:\[(?P<number>\d+)[^\]]*\](?P<rest>[^,]*))?", nodes)
+    if first is None:
+        raise UserError(f"SLURM_NODELIST {nodes!r} cannot be read; give MASTER_ADDR")
+    return f"{first['name']}{first['number'] or ''}{first['rest'] or ''}"
+
+
+def _number(environment: Mapping[str, str], name: str, default: int | None = None) -> int:
+    text = environment.get(name)
+    if not text:
+        if default is None:
+            raise UserError(f"{name} is not set; start by torchrun or srun")
+        return default
+    try:
+        return int(text)
+    except ValueError:
+        raise UserError(f"{name} {text!r} is no number; start by torchrun or srun") from None

@@ -1,0 +1,47 @@
+"""The options of commands that several processes can share, and how such commands begin.
+
+PyTorch is imported only where there are several processes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from ovseg.engine.place import find_place
+from ovseg.errors import Parser
+
+
+def add_processes(parser: Parser, all_gpus: bool) -> None:
+    """The processes of a run: ``--num-gpus``, and of several machines where they meet.
+
+    They are for runs that the command starts itself; torchrun and srun say the same in their way.
+
+    Args:
+        parser: to which they are added.
+        all_gpus: without ``--num-gpus`` all there are, or one.
+    """
+    add = parser.add_argument
+    parser.set_defaults(all_gpus=all_gpus)
+    add("--num-gpus", type=int, metavar="N",
+        help=f"on each machine, a process each; default: {'all there are' if all_gpus else 1}"
+        )  # fmt: skip
+    add("--num-processes", type=int, metavar="N",
+        help="on the CPU of each machine, where no GPU is used; default: 1")  # fmt: skip
+    add("--num-machines", type=int, default=1, metavar="N", help="default: 1")
+    add("--machine-rank", type=int, default=0, metavar="N", help="the place of this one, from 0")
+    add("--dist-url", default="auto", metavar="URL",
+        help="where several machines meet: tcp://HOST:PORT of the first")  # fmt: skip
+
+
+@contextmanager
+def several_processes() -> Iterator[None]:
+    """The body of a command: where torchrun or srun has started several, one says what is wrong."""
+    place = find_place()
+    if place is None:
+        yield
+        return
+    from ovseg.engine.joining import joined
+
+    with joined(place):
+        yield

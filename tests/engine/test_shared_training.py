@@ -1,0 +1,84 @@
+"""Two processes train and evaluate as one does; a training that is asked to end is saved."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from processes import ROOT
+
+from ovseg.cli import train
+from tools.compare_processes import TOLERANCE, difference, record, run_way
+
+#: what torch says of itself
+LIBRARIES = re.compile(r"Warning: |warnings\.warn|No CUDA runtime")
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """As the other processes have; sums of several threads have other last bits."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_two_processes_train_and_evaluate_as_one(tmp_path: Path, one_thread: None) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    one.mkdir()
+    record(20, [3, 1], 64, str(one))
+    run_way("2", ["--steps", "20", "--size", "64", "--images", "3", "1"], two)
+    largest, same_confusion = difference(one, two)
+    assert largest < TOLERANCE
+    assert same_confusion
+    first, second = (np.load(folder / "batch_norm.npz") for folder in (one, two))
+    assert len(first.files) > 50
+    for name in first.files:
+        np.testing.assert_allclose(first[name], second[name], rtol=1e-3, atol=1e-4)
+
+
+def command(output: Path, *options: str) -> list[str]:
+    return [
+        "--config-file", str(ROOT / "configs" / "ovseg_tiny.yaml"), *options,
+        "MODEL.WEIGHTS", "ovseg://ovseg_tiny.pth", "MODEL.DEVICE", "cpu",
+        "DATASETS.TRAIN", "stickerscenes_frozen,", "DATASETS.TEST", "()",
+        "SOLVER.MAX_ITER", "100000", "SOLVER.IMS_PER_BATCH", "2", "SOLVER.CHECKPOINT_PERIOD", "5",
+        "INPUT.CROP.SIZE", "(32,32)", "INPUT.SIZE_DIVISIBILITY", "32",
+        "INPUT.MIN_SIZE_TRAIN", "(32,)", "OUTPUT_DIR", str(output),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_training_that_is_asked_to_end_is_saved(number: signal.Signals, tmp_path: Path) -> None:
+    options = ("--num-processes", "2") if number == signal.SIGTERM else ()
+    process = subprocess.Popen(
+        [sys.executable, "train_net.py", *command(tmp_path, *options)],
+        cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, text=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True,
+    )  # fmt: skip
+    until = time.monotonic() + 240
+    while not (tmp_path / "last_checkpoint").exists():
+        assert time.monotonic() < until
+        time.sleep(0.1)
+    os.killpg(process.pid, number)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 128 + number
+    lines = [line for line in err.splitlines() if not LIBRARIES.search(line)]
+    assert len(lines) == 1, err
+    assert lines[0].startswith("terminated: " if number == signal.SIGTERM else "interrupted: ")
+    last = tmp_path / (tmp_path / "last_checkpoint").read_text()
+    done = torch.load(last, weights_only=True)["iteration"]
+    assert last.name == f"model_{done:07d}.pth"
+    # it goes on from there
+    train.main([*command(tmp_path, "--resume"), "SOLVER.MAX_ITER", str(done + 2)])
+    final = torch.load(tmp_path / "model_final.pth", weights_only=True)
+    assert final["iteration"] == done + 1
