@@ -34,7 +34,7 @@ from ovseg.errors import Parser, UserError, cli_errors, say_error
 from ovseg.utils.io import write_json
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from tools.kill_kinds import KINDS, ROOT, Kind, write_data
+from tools.kills.kinds import KINDS, ROOT, Kind, write_data
 
 #: what is only ever added to; a killed run may leave a last line that is not whole
 LOGS = ("log.txt", "metrics.json", "events.out.tfevents")

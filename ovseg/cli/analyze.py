@@ -48,8 +48,10 @@ def run(cfg: CfgNode, args: argparse.Namespace) -> None:
     from ovseg.data.own.registration import register_custom
     from ovseg.engine.oracle_analysis import analyze_dataset
     from ovseg.engine.trainer import load_model
+    from ovseg.utils.images import allow_megapixels
 
     register_custom(cfg.DATASETS.CUSTOM)  # again: this may be a new process
+    allow_megapixels(cfg.INPUT.MAX_MEGAPIXELS)
     output = Path(args.output)
     setup_logger(str(output), distributed_rank=comm.get_rank(), name="ovseg")
     model = load_model(cfg)

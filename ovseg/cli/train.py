@@ -157,9 +157,11 @@ def run(
     from ovseg.data.own.registration import register_custom
     from ovseg.engine.resuming import checkpoints, remove_training, rewind_metrics
     from ovseg.engine.run_setup import set_up_run
+    from ovseg.utils.images import allow_megapixels
     from ovseg.engine.trainer import Trainer
 
     register_custom(cfg.DATASETS.CUSTOM)  # again: this may be a new process
+    allow_megapixels(cfg.INPUT.MAX_MEGAPIXELS)
     if not args.eval_only:
         # only now: all processes are known to mean this training. And a run that was stopped before
         # its first checkpoint leaves nothing to go on with

@@ -387,3 +387,39 @@ def test_bad_options(
 def test_skipping_needs_a_folder(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(EVALUATION, "--class-names", "cat", "--input", photos, "--skip-existing") == 2
     assert "--skip-existing needs --output" in errors_of(capsys)
+
+
+def test_two_processes_write_what_one_does(
+    model: list[str], photos: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (photos / "bb_broken.png").write_text("no picture")
+    common = ["--class-names", *WORDS, "--input", photos, "--save", "labels,masks,scores,coco"]
+    for count in (1, 2):
+        args = [*common, "--num-processes", count, "--output", tmp_path / str(count)]
+        assert run(EVALUATION, *args, *model) == 1
+        said = capfd.readouterr()
+        errors = [line for line in said.err.splitlines() if line.startswith("error: ")]
+        assert len(errors) == 1
+        assert "bb_broken.png" in errors[0]
+        assert "3 pictures, " in said.out
+    one, two = (
+        {path.relative_to(tmp_path / count): path for path in (tmp_path / count).rglob("*.*")}
+        for count in "12"
+    )
+    assert one.keys() == two.keys()
+    assert len(one) >= 10
+    for name in one:
+        if name.suffix == ".json" and name.stem in "abc":
+            first, second = (json.loads(files[name].read_text("utf-8")) for files in (one, two))
+            assert {**first, "seconds": 0} == {**second, "seconds": 0}
+        elif name.suffix == ".npz":
+            first, second = (np.load(files[name])["scores"] for files in (one, two))
+            np.testing.assert_array_equal(first, second)
+        else:
+            assert one[name].read_bytes() == two[name].read_bytes()
+
+
+def test_several_processes_need_a_folder(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    args = ["--class-names", "cat", "--input", photos, "--num-processes", "2"]
+    assert run(EVALUATION, *args) == 2
+    assert "several processes show nothing: give --output" in errors_of(capsys)

@@ -16,7 +16,7 @@ from ovseg.data.stickerscenes import load_concepts
 from ovseg.utils.digests import digest
 from tools import make_sample_archives
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parent.parent.parent
 FROZEN = ROOT / "tests" / "data" / "stickerscenes"
 TINY = ["--config-file", str(ROOT / "configs" / "ovseg_tiny.yaml")]
 WEIGHTS = ["MODEL.WEIGHTS", "ovseg://ovseg_tiny.pth", "MODEL.DEVICE", "cpu"]
