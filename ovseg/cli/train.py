@@ -157,8 +157,8 @@ def run(
     from ovseg.data.own.registration import register_custom
     from ovseg.engine.resuming import checkpoints, remove_training, rewind_metrics
     from ovseg.engine.run_setup import set_up_run
-    from ovseg.utils.images import allow_megapixels
     from ovseg.engine.trainer import Trainer
+    from ovseg.utils.images import allow_megapixels
 
     register_custom(cfg.DATASETS.CUSTOM)  # again: this may be a new process
     allow_megapixels(cfg.INPUT.MAX_MEGAPIXELS)
