@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-_LOADING = 120  # seconds that a loading process outlives SIGTERM at most
 _SIGNALS = frozenset({signal.SIGINT, signal.SIGTERM})
 
 
@@ -104,10 +103,8 @@ def stopped() -> BaseException:
 
 def _on_signal(number: int, _: FrameType | None) -> Any:
     if os.getpid() != _state.owner:  # a loading process, which has copied this handler
-        # a cluster sends SIGTERM to it, too; it ends with the process that it loads for
         if number == signal.SIGTERM:
-            signal.signal(signal.SIGALRM, signal.SIG_DFL)
-            signal.alarm(_LOADING)
+            os._exit(128 + number)
         return
     if _state.number is not None:
         if number == signal.SIGINT:

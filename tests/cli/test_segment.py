@@ -401,7 +401,7 @@ def test_two_processes_write_what_one_does(
         errors = [line for line in said.err.splitlines() if line.startswith("error: ")]
         assert len(errors) == 1
         assert "bb_broken.png" in errors[0]
-        assert "3 pictures, " in said.out
+        assert "3 images, " in said.out
     one, two = (
         {path.relative_to(tmp_path / count): path for path in (tmp_path / count).rglob("*.*")}
         for count in "12"
