@@ -140,7 +140,10 @@ def read_whole(path: Path) -> None:
         assert yaml.safe_load(path.read_text(encoding="utf-8"))
     elif path.suffix == ".tar":
         with tarfile.open(path) as tar:
-            assert all(tar.extractfile(member) for member in tar)
+            for member in tar:
+                content = tar.extractfile(member)
+                assert content is not None
+                content.read()
     elif path.suffix == ".csv":
         with path.open(newline="", encoding="utf-8") as file:
             header, *rows = csv.reader(file)

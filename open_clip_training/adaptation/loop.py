@@ -32,7 +32,7 @@ from ovseg.engine.joining import stop_agreed
 from ovseg.engine.place import restarts
 from ovseg.engine.processes import start
 from ovseg.errors import UserError
-from ovseg.utils.loading_process import outlive_signals
+from ovseg.utils.loading_process import loading_init
 
 logger = logging.getLogger("train")
 SAVE_SECONDS = 300
@@ -141,7 +141,7 @@ def train(
         sampler=order,
         batch_size=None,  # the sampler gives whole batches
         num_workers=0 if images.cached else workers,
-        worker_init_fn=outlive_signals,
+        worker_init_fn=loading_init(),
     )
     writer = None
     if processes.rank == 0:

@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ovseg.data.lost_images import LostImages
 from ovseg.errors import UserError
-from ovseg.utils.loading_process import outlive_signals
+from ovseg.utils.loading_process import loading_init
 from ovseg.utils.shares import own_share
 
 Example = dict[str, Any]
@@ -144,7 +144,7 @@ class TrainLoader:
             sampler=_Positions(start, step=world),
             num_workers=self._num_workers,
             collate_fn=_as_list,
-            worker_init_fn=outlive_signals,
+            worker_init_fn=loading_init(),
             # else starting the loader draws from the generator that the model draws from
             generator=torch.Generator(),
         )
@@ -165,7 +165,7 @@ def build_test_loader(
         sampler=own_share(len(dataset), batch_size, comm.get_rank(), comm.get_world_size()),
         num_workers=num_workers,
         collate_fn=_as_list,
-        worker_init_fn=outlive_signals,
+        worker_init_fn=loading_init(),
     )
 
 

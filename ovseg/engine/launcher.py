@@ -86,8 +86,10 @@ def launch(
         for local in range(job.count)
     ]
     context = multiprocessing.get_context("spawn")
+    usual = multiprocessing.get_start_method()
     processes: list[BaseProcess] = [
-        context.Process(target=_run_child, args=(place, child, arguments)) for place in places
+        context.Process(target=_run_child, args=(place, usual, child, arguments))
+        for place in places
     ]
     with _shared_cores(job.count if on_cpu else 0), _relayed_signals(processes) as asked:
         for process in processes:
@@ -101,8 +103,13 @@ def launch(
 
 
 def _run_child(
-    place: Place, child: Callable[[Place, dist.Store, Any], None], arguments: Any
+    place: Place,
+    start_method: str,
+    child: Callable[[Place, dist.Store, Any], None],
+    arguments: Any,
 ) -> None:
+    # else loading processes would be started as this one, and import all anew
+    multiprocessing.set_start_method(start_method, force=True)
     child(place, dist.PrefixStore("ovseg", open_store(place.host, place.port, False)), arguments)
 
 

@@ -35,7 +35,7 @@ from ovseg.errors import UserError
 from ovseg.modeling import OVSeg
 from ovseg.structures import Regions
 from ovseg.utils.io import atomic_path
-from ovseg.utils.loading_process import outlive_signals
+from ovseg.utils.loading_process import loading_init
 from ovseg.utils.settings import differing_settings
 from ovseg.utils.shares import own_share
 
@@ -138,7 +138,7 @@ def resumable_pass(
         batch_size=cfg.SOLVER.TEST_IMS_PER_BATCH,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
         collate_fn=list,
-        worker_init_fn=outlive_signals,
+        worker_init_fn=loading_init(),
     )
     bar = tqdm(
         total=len(share), initial=done, unit="image", desc=dataset_name, disable=rank > 0 or None

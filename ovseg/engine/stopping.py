@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+from ovseg.utils.loading_process import end_loading_processes, outlive_signals
+
 _SIGNALS = frozenset({signal.SIGINT, signal.SIGTERM})
 
 
@@ -57,6 +59,7 @@ def handled(says: Collection[int] = _SIGNALS, ctrl_c: bool = True) -> Iterator[N
     try:
         yield
     finally:
+        end_loading_processes()
         for number, handler in before.items():
             signal.signal(number, handler)
         _state.number, _state.owner = None, -1
@@ -102,9 +105,8 @@ def stopped() -> BaseException:
 
 
 def _on_signal(number: int, _: FrameType | None) -> Any:
-    if os.getpid() != _state.owner:  # a loading process, which has copied this handler
-        if number == signal.SIGTERM:
-            os._exit(128 + number)
+    if os.getpid() != _state.owner:  # a loading process that starts, a copy of this one
+        outlive_signals()
         return
     if _state.number is not None:
         if number == signal.SIGINT:

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import signal
+from collections.abc import Callable
 
 _SECONDS = 120  # that it outlives SIGTERM at most
 
 
-def outlive_signals(_: int) -> None:
-    """Leave Ctrl-C and SIGTERM, which come to all processes of a command, to the one that is loaded
-    for: it ends its step first, and ends this process with it.
+def loading_init() -> Callable[[int], None] | None:
+    """The ``worker_init_fn`` of a ``DataLoader``: :func:`outlive_signals`, if this process handles
+    SIGTERM and so ends its loading processes itself."""
+    return outlive_signals if callable(signal.getsignal(signal.SIGTERM)) else None
 
-    The ``worker_init_fn`` of a ``DataLoader``, since torch's own handler ends at once.
-    """
+
+def outlive_signals(_: int = 0) -> None:
+    """Leave Ctrl-C and SIGTERM, which come to all processes of a command, to the one that is loaded
+    for: it ends its step first, then this process. torch's own handler ends at once."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_SECONDS))
+
+
+def end_loading_processes() -> None:
+    """End those that this process has started, which do not heed SIGTERM."""
+    for process in multiprocessing.active_children():
+        if process.daemon:
+            process.kill()
