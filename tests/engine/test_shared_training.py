@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -51,7 +52,7 @@ def command(output: Path, *options: str) -> list[str]:
         "--config-file", str(ROOT / "configs" / "ovseg_tiny.yaml"), *options,
         "MODEL.WEIGHTS", "ovseg://ovseg_tiny.pth", "MODEL.DEVICE", "cpu",
         "DATASETS.TRAIN", "stickerscenes_frozen,", "DATASETS.TEST", "()",
-        "SOLVER.MAX_ITER", "100000", "SOLVER.IMS_PER_BATCH", "2", "SOLVER.CHECKPOINT_PERIOD", "5",
+        "SOLVER.MAX_ITER", "1000", "SOLVER.IMS_PER_BATCH", "2", "SOLVER.CHECKPOINT_PERIOD", "5",
         "INPUT.CROP.SIZE", "(32,32)", "INPUT.SIZE_DIVISIBILITY", "32",
         "INPUT.MIN_SIZE_TRAIN", "(32,)", "OUTPUT_DIR", str(output),
     ]  # fmt: skip
@@ -65,12 +66,16 @@ def test_a_training_that_is_asked_to_end_is_saved(number: signal.Signals, tmp_pa
         cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, text=True,
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True,
     )  # fmt: skip
-    until = time.monotonic() + 240
-    while not (tmp_path / "last_checkpoint").exists():
-        assert time.monotonic() < until
-        time.sleep(0.1)
-    os.killpg(process.pid, number)
-    _, err = process.communicate(timeout=120)
+    try:
+        until = time.monotonic() + 240
+        while not (tmp_path / "last_checkpoint").exists():
+            assert time.monotonic() < until
+            time.sleep(0.1)
+        os.killpg(process.pid, number)
+        _, err = process.communicate(timeout=120)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
     assert process.returncode == 128 + number
     lines = [line for line in err.splitlines() if not LIBRARIES.search(line)]
     assert len(lines) == 1, err
