@@ -25,6 +25,13 @@ def outlive_signals(_: int = 0) -> None:
 
 def end_loading_processes() -> None:
     """End those that this process has started, which do not heed SIGTERM."""
-    for process in multiprocessing.active_children():
-        if process.daemon:
-            process.kill()
+    loading = [process for process in multiprocessing.active_children() if process.daemon]
+    if not loading:
+        return
+    # torch raises where it is told of a loading process that was killed
+    before = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    for process in loading:
+        process.kill()
+    for process in loading:
+        process.join()
+    signal.signal(signal.SIGCHLD, before)
