@@ -9,6 +9,8 @@ import functools
 
 import numpy as np
 
+from ovseg.utils.label_maps import row_bands
+
 # clear, well separated colours for the first classes; the others are chosen to be far from these
 _FIRST_COLOURS = (
     (255, 99, 72), (41, 128, 255), (46, 196, 120), (255, 195, 18), (156, 82, 240),
@@ -113,7 +115,11 @@ def color_map(labels: np.ndarray, colours: np.ndarray) -> np.ndarray:
         uint8 (H, W, 3), RGB.
     """
     with_none = np.concatenate([colours, np.zeros((1, 3), np.uint8)])
-    return with_none[np.where(labels < 0, len(colours), labels)]
+    coloured = np.empty((*labels.shape, 3), np.uint8)
+    for rows in row_bands(labels):
+        band = labels[rows]
+        coloured[rows] = with_none[np.where(band < 0, len(colours), band)]
+    return coloured
 
 
 def _to_lab(colours: np.ndarray) -> np.ndarray:

@@ -13,6 +13,7 @@ from PIL import Image
 from ovseg.colours import color_map
 from ovseg.fonts import font_size
 from ovseg.legend import beside, legend_rows, steady_rows
+from ovseg.utils.label_maps import count_labels
 
 #: an image's longer side in the overlay, at least; smaller images are enlarged
 MIN_OVERLAY_SIDE = 640
@@ -30,8 +31,7 @@ def draw_overlay(
     """Arguments and result as of :func:`ovseg.visualizer.draw_overlay`."""
     if not 0 <= opacity <= 1:
         raise ValueError(f"opacity {opacity} must be in 0..1")
-    areas = np.bincount(labels[labels >= 0], minlength=len(names))
-    shares = areas / max(labels.size, 1)
+    shares = count_labels(labels, len(names)) / max(labels.size, 1)
     image, labels = _enlarged(image, labels)
     tinted = (1 - opacity) * image + opacity * color_map(labels, colours)
     drawn = np.where((labels >= 0)[..., None], tinted, image)

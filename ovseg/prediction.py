@@ -16,14 +16,13 @@ from PIL import Image
 from ovseg.results.coco import coco_content
 from ovseg.results.detections import detections
 from ovseg.results.files import ResultPaths, save_result
+from ovseg.utils.label_maps import count_labels
 
 if TYPE_CHECKING:
     import supervision
 
 #: label maps with more classes than this have 16 bits
 _MOST_CLASSES_IN_8_BITS = 254
-
-_BAND = 1 << 22  # pixels that are counted at once
 
 
 @dataclass
@@ -77,21 +76,7 @@ class Prediction:
 
     def areas(self) -> list[int]:
         """Pixels of every class, in the order of ``class_names``."""
-        return [int(pixels) for pixels in self._sums(weighted=False)]
-
-    def _sums(self, weighted: bool) -> list[float]:
-        """Of every class the scores of its pixels, added up; or only its pixels, counted.
-
-        Band by band, since NumPy counts in copies of two and four times the labels' size.
-        """
-        sums = np.zeros(len(self.class_names))
-        rows = max(1, _BAND // max(1, self.labels.shape[1]))
-        for first in range(0, len(self.labels), rows):
-            labels = self.labels[first : first + rows]
-            found = labels >= 0
-            weights = self.scores[first : first + rows][found] if weighted else None
-            sums += np.bincount(labels[found], weights, minlength=len(sums))
-        return sums.tolist()
+        return count_labels(self.labels, len(self.class_names)).tolist()
 
     def overlay(self, opacity: float = 0.5, *, steady: bool = False) -> Image.Image:
         """The image with its regions, their outlines and names, and a legend on its right.
@@ -148,7 +133,7 @@ class Prediction:
         without a class; its ``label`` is their value in :meth:`label_image`.
         """
         areas = self.areas()
-        sums = self._sums(weighted=True)
+        sums = count_labels(self.labels, len(self.class_names), self.scores).tolist()
         total = max(self.labels.size, 1)
         classes = [
             {
@@ -232,7 +217,7 @@ class Prediction:
 
     @property
     def _found(self) -> list[int]:
-        return np.unique(self.labels[self.labels >= 0]).tolist()
+        return np.flatnonzero(self.areas()).tolist()
 
     def _score(self, mask: np.ndarray) -> float:
         return float(self.scores[mask].mean())

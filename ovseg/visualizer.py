@@ -16,6 +16,7 @@ from ovseg.colours import color_map, palette
 from ovseg.fonts import font_size
 from ovseg.legend import beside, legend_rows, steady_rows
 from ovseg.lettering import draw_words, place_words
+from ovseg.utils.label_maps import count_labels
 
 #: an image's longer side in the overlay, at least; smaller images are enlarged
 MIN_OVERLAY_SIDE = 640
@@ -51,8 +52,7 @@ def draw_overlay(
     """
     if labels.shape != image.shape[:2]:
         raise ValueError(f"labels {labels.shape} do not fit the image {image.shape[:2]}")
-    areas = np.bincount(labels[labels >= 0], minlength=len(names))
-    shares = areas / max(labels.size, 1)
+    shares = count_labels(labels, len(names)) / max(labels.size, 1)
     colours = palette(len(names)) if colours is None else colours
     image, labels = _enlarge(image, labels)
     panel = Image.fromarray(draw_regions(image, labels, colours, opacity))
@@ -72,16 +72,19 @@ def draw_regions(
     """
     if not 0 <= opacity <= 1:
         raise ValueError(f"opacity {opacity} must be in 0..1")
-    tinted = cv2.addWeighted(image, 1 - opacity, color_map(labels, colours), opacity, 0)
-    result = np.where((labels >= 0)[..., None], tinted, image)
+    result = color_map(labels, colours)
+    cv2.addWeighted(image, 1 - opacity, result, opacity, 0, dst=result)
+    np.copyto(result, image, where=(labels < 0)[..., None])
     width = max(1, round(max(labels.shape) / 450))
     # the classes' colours towards white, or in a light image towards black
     ground = 0 if cv2.mean(cv2.cvtColor(result, cv2.COLOR_RGB2GRAY))[0] > _LIGHT else 255
     # with the border continued outwards no outline runs along the edge of the image
     edge = 2 * width + 2
     result = cv2.copyMakeBorder(result, edge, edge, edge, edge, cv2.BORDER_REPLICATE)
-    labels = np.pad(labels, edge, mode="edge")
-    for index in np.unique(labels[labels >= 0]):
+    # of as few bytes as it takes: images may be large
+    smallest = np.min_scalar_type(-max(len(colours), 1))
+    labels = np.pad(labels.astype(smallest), edge, mode="edge")
+    for index in np.flatnonzero(count_labels(labels, len(colours))):
         mask = (labels == index).astype(np.uint8)
         contours, _ = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
         line = (0.35 * colours[index] + 0.65 * ground).astype(int).tolist()

@@ -121,7 +121,7 @@ def test_pixels_are_counted_band_by_band(band: int, monkeypatch: pytest.MonkeyPa
     labels = rng.integers(-1, 3, (30, 20)).astype(np.int32)
     scores = rng.random((30, 20)).astype(np.float32)
     image = np.zeros((30, 20, 3), np.uint8)
-    monkeypatch.setattr("ovseg.prediction._BAND", band)
+    monkeypatch.setattr("ovseg.utils.label_maps._BAND", band)
     classes = Prediction(labels, scores, ["a", "b", "c"], image).describe()["classes"]
     for label, entry in enumerate(classes):
         assert entry["pixels"] == (labels == label).sum()
