@@ -187,11 +187,27 @@ class Predictor:
         return resized.transpose(2, 0, 1)
 
     def _propose(self, images: Sequence[np.ndarray]) -> list[Regions]:
-        settings = self.folder.settings
-        step = max(settings.size_divisibility, 1)
-        height, width = (
-            -(-max(image.shape[side] for image in images) // step) * step for side in (1, 2)
-        )
+        """Proposals of images (3, H, W). Those padded to the same size go through together; others
+        by themselves, since the network sees padding and would propose something else."""
+        step = max(self.folder.settings.size_divisibility, 1)
+        groups: dict[tuple[int, int], list[int]] = {}
+        for place, image in enumerate(images):
+            height, width = (-(-side // step) * step for side in image.shape[1:])
+            groups.setdefault((height, width), []).append(place)
+        found = {
+            place: regions
+            for size, places in groups.items()
+            for place, regions in zip(
+                places, self._propose_together([images[place] for place in places], size),
+                strict=True,
+            )
+        }  # fmt: skip
+        return [found[place] for place in range(len(images))]
+
+    def _propose_together(
+        self, images: Sequence[np.ndarray], size: tuple[int, int]
+    ) -> list[Regions]:
+        settings, (height, width) = self.folder.settings, size
         # the mean is 0 once it is normalised, as padding has to be
         batch = np.empty((len(images), 3, height, width), np.float32)
         batch[:] = np.array(settings.image_mean, np.float32).reshape(1, 3, 1, 1)

@@ -14,9 +14,9 @@ from setuptools import setup
 from setuptools.command.build_py import build_py
 
 OVSEG = Path(__file__).resolve().parents[2] / "ovseg"
-PACKAGES = ["", "cli", "config", "data", "results", "runtime", "utils"]
+PACKAGES = ["", "cli", "config", "data", "engine", "results", "runtime", "utils"]
 HEAVY = {"torch", "torchvision", "detectron2", "fvcore", "open_clip", "scipy"}
-INSIDE = {f"ovseg.{name}" for name in ("modeling", "engine", "evaluation", "export", "web")}
+INSIDE = {f"ovseg.{name}" for name in ("modeling", "evaluation", "export", "web")}
 
 
 def needs_more(path: str | Path) -> bool:
@@ -31,6 +31,10 @@ def needs_more(path: str | Path) -> bool:
         if any(name.split(".")[0] in HEAVY for name in names):
             return True
         if any(".".join(name.split(".")[:2]) in INSIDE for name in names):
+            return True
+        # of the engine only how processes are told apart is light
+        parts = [OVSEG.parent.joinpath(*name.split(".")).with_suffix(".py") for name in names]
+        if any(part.parent == OVSEG / "engine" and needs_more(part) for part in parts):
             return True
     return False
 

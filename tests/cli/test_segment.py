@@ -390,7 +390,11 @@ def test_skipping_needs_a_folder(photos: Path, capsys: pytest.CaptureFixture[str
 
 
 def test_two_processes_write_what_one_does(
-    model: list[str], photos: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    model: list[str],
+    photos: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    one_thread: None,
 ) -> None:
     (photos / "bb_broken.png").write_text("no picture")
     common = ["--class-names", *WORDS, "--input", photos, "--save", "labels,masks,scores,coco"]
