@@ -12,7 +12,7 @@ import torch
 
 from ovseg.data.vocabulary import ClassNames, read_vocabulary, thing_names
 from ovseg.engine.test_time import MultiViewSegmenter, plain_model
-from ovseg.errors import UserError
+from ovseg.errors import UserError, check_share
 from ovseg.modeling import OVSeg
 from ovseg.prediction import Prediction, ProposalScores
 from ovseg.segments import InstancePrediction, PanopticPrediction
@@ -134,8 +134,7 @@ class EncodedImage:
 
     def _check_settings(self, ensemble_weight: float | None, **shares: float | None) -> None:
         for name, value in {"ensemble_weight": ensemble_weight, **shares}.items():
-            if value is not None and not 0 <= value <= 1:
-                raise UserError(f"{name} {value} must be in 0..1")
+            check_share(name, value)
         if ensemble_weight is not None and not plain_model(self._model).clip_ensemble:
             raise UserError(
                 f"ensemble_weight {ensemble_weight}: the model's CLIP_ENSEMBLE is False; "

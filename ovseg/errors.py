@@ -154,6 +154,16 @@ def _close_logs() -> None:
                     stream.close()
 
 
+def check_share(name: str, value: float | None) -> None:
+    """Check that a number is in 0..1.
+
+    Raises:
+        UserError: it is not.
+    """
+    if value is not None and not 0 <= value <= 1:
+        raise UserError(f"{name} {value} must be in 0..1")
+
+
 def lacks_detectron2(error: ModuleNotFoundError) -> bool:
     """Whether an import failed because detectron2, or a part of it, is not there."""
     return (error.name or "").split(".")[0] == "detectron2"

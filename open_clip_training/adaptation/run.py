@@ -29,7 +29,6 @@ from open_clip_training.common.run_state import (
     history_path,
     learning_rate,
     read_resume,
-    resume_path,
     start_step,
     write_clip,
     write_resume,
@@ -39,7 +38,6 @@ from ovseg.modeling.clip import encode_texts, foreground_features, pixels_of
 from ovseg.utils.digests import digest
 from ovseg.utils.finite import check_weights_finite, loss_error
 from ovseg.utils.io import write_json
-from ovseg.utils.settings import check_settings
 
 #: settings that are not called as their option is
 _OPTIONS = {"batch": "--batch-size", "augment": "augmentation"}
@@ -239,15 +237,8 @@ class AdaptationRun:
         Raises:
             UserError: nothing is there, or it was made with other settings, data or CLIP.
         """
-        saved = read_resume(output)
-        history = saved.get("history", {})
-        check_settings(
-            {**history.get("settings", {}), **saved.get("made_of", {})},
-            {**asdict(self.settings), **self.made_of},
-            what=f"--resume: {resume_path(output)}",
-            way_out="give the same, or run without --resume to start anew",
-            names=_OPTIONS,
-        )
+        saved = read_resume(output, {**asdict(self.settings), **self.made_of}, _OPTIONS)
+        history = saved["history"]
         with torch.no_grad():
             for name, parameter in self.trained.items():
                 parameter.copy_(saved["trained"][name])

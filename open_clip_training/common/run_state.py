@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ovseg.errors import UserError
 from ovseg.utils.checkpoint_files import load_content
+from ovseg.utils.settings import check_settings
 from ovseg.utils.write_checkpoint import write_checkpoint
 
 
@@ -76,12 +77,32 @@ def write_resume(output: Path, state: Mapping[str, Any]) -> None:
     write_checkpoint(state, resume_path(output))
 
 
-def read_resume(output: Path) -> dict[str, Any]:
-    """The training state that a run left beside ``output``.
+def read_resume(
+    output: Path, present: Mapping[str, Any], names: Mapping[str, str]
+) -> dict[str, Any]:
+    """The training state that a run of the same settings left beside ``output``.
+
+    Args:
+        output: what the run makes.
+        present: its settings, and what it is made of.
+        names: what users call a setting, where that is not the option of its name.
 
     Raises:
-        UserError: nothing is there, or it cannot be read.
+        UserError: nothing is there, it cannot be read, or it was made with other settings.
     """
+    saved = _read_state(output)
+    history = saved.get("history", saved)
+    check_settings(
+        {**history.get("settings", {}), **saved.get("made_of", {})},
+        present,
+        what=f"--resume: {resume_path(output)}",
+        way_out="give the same, or run without --resume to start anew",
+        names=names,
+    )
+    return saved
+
+
+def _read_state(output: Path) -> dict[str, Any]:
     path = resume_path(output)
     if not path.is_file():
         raise UserError(f"--resume: {path} is not there; run without --resume to start")

@@ -19,7 +19,6 @@ from open_clip_training.common.run_state import (
     half_precision,
     learning_rate,
     read_resume,
-    resume_path,
     seed_everything,
     start_step,
     write_clip,
@@ -32,7 +31,6 @@ from ovseg.data.stickerscenes import load_concepts
 from ovseg.modeling.clip import encode_tokens, text_templates
 from ovseg.modeling.clip.compact_embedding import CompactTokenEmbedding
 from ovseg.utils.finite import check_weights_finite, loss_error
-from ovseg.utils.settings import check_settings
 
 # the name of the class that stands for everything else when a user gives a single word
 EXTRA_WORDS = ("others", "other", "background")
@@ -184,14 +182,7 @@ class PretrainingRun:
         Raises:
             UserError: nothing is there, or it was made with other settings.
         """
-        saved = read_resume(output)
-        check_settings(
-            saved.get("settings", {}),
-            asdict(self.settings),
-            what=f"--resume: {resume_path(output)}",
-            way_out="give the same, or run without --resume to start anew",
-            names={"batch": "--batch-size"},
-        )
+        saved = read_resume(output, asdict(self.settings), {"batch": "--batch-size"})
         self.model.load_state_dict(saved["model"])
         for optimizer, state in zip(self.optimizers, saved["optimizers"], strict=True):
             optimizer.load_state_dict(state)

@@ -20,7 +20,6 @@ from open_clip_training.common.run_state import (
     history_path,
     learning_rate,
     read_resume,
-    resume_path,
     start_step,
     write_clip,
     write_resume,
@@ -29,7 +28,6 @@ from open_clip_training.regions.images import RegionBatch
 from ovseg.modeling.clip import RegionTokens, pixels_of, region_features
 from ovseg.modeling.clip.encoder import TEMPERATURE
 from ovseg.utils.io import write_json
-from ovseg.utils.settings import check_settings
 from ovseg.utils.write_checkpoint import write_checkpoint
 
 
@@ -152,15 +150,12 @@ class RegionRun:
         Raises:
             UserError: nothing is there, or it was made with other settings, data or CLIP.
         """
-        saved = read_resume(output)
-        history = saved.get("history", {})
-        check_settings(
-            {**history.get("settings", {}), **saved.get("made_of", {})},
+        saved = read_resume(
+            output,
             {**asdict(self.settings), **self.made_of},
-            what=f"--resume: {resume_path(output)}",
-            way_out="give the same, or run without --resume to start anew",
-            names={"batch": "--batch-size", "augment": "augmentation"},
+            {"batch": "--batch-size", "augment": "augmentation"},
         )
+        history = saved["history"]
         with torch.no_grad():
             for name, parameter in self.trained.items():
                 parameter.copy_(saved["trained"][name])

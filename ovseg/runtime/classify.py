@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ovseg.errors import UserError
 from ovseg.vocabulary import Vocabulary
 
 #: see :data:`ovseg.modeling.reject.SOFTNESS`
@@ -158,13 +157,3 @@ def best_of_words(values: np.ndarray, vocabulary: Vocabulary, axis: int = 0) -> 
 def class_labels(labels: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
     """Labels of words, -1 for none, as int32 labels of classes."""
     return np.array([*vocabulary.class_of_word, -1], np.int32)[labels]
-
-
-def check_share(name: str, value: float | None) -> None:
-    """Check that a number is in 0..1.
-
-    Raises:
-        UserError: it is not.
-    """
-    if value is not None and not 0 <= value <= 1:
-        raise UserError(f"{name} {value} must be in 0..1")

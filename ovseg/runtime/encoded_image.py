@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ovseg.data.vocabulary import ClassNames, read_vocabulary
-from ovseg.errors import UserError
+from ovseg.errors import UserError, check_share
 from ovseg.prediction import Prediction, ProposalScores
 from ovseg.runtime.classify import (
     Classified,
     Regions,
     best_of_words,
     best_proposals,
-    check_share,
     class_labels,
     classify,
     classify_crops,
