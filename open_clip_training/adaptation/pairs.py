@@ -131,7 +131,7 @@ def _released_pairs(
 def _read_table(
     path: Path, wanted: Sequence[str], root: Path | None, masks: bool
 ) -> list[StoredPair]:
-    rows = read_table(path, wanted, f"--train-data {path}")
+    rows = read_table(path, wanted, f"--train-data {path}", or_else=" and ".join(COLUMNS))
     complete = [row for row in rows if all(row[column] for column in wanted)]
     if len(complete) < len(rows):
         logger.warning("%s: left out %d rows with an empty cell", path, len(rows) - len(complete))

@@ -11,7 +11,9 @@ from pathlib import Path
 from ovseg.errors import UserError
 
 
-def read_table(path: Path, columns: Sequence[str], what: str) -> list[dict[str, str]]:
+def read_table(
+    path: Path, columns: Sequence[str], what: str, or_else: str = ""
+) -> list[dict[str, str]]:
     """The rows of a CSV file: UTF-8, a header, columns separated by commas, or by tabs where the
     header has a tab.
 
@@ -19,6 +21,7 @@ def read_table(path: Path, columns: Sequence[str], what: str) -> list[dict[str, 
         path: of a file that is there.
         columns: that it must have; it may have others.
         what: names the file in messages, as its option and value.
+        or_else: other columns that would do as well, for the message.
 
     Returns:
         A dict for each row; a cell that is not there is empty.
@@ -33,7 +36,7 @@ def read_table(path: Path, columns: Sequence[str], what: str) -> list[dict[str, 
             raise UserError(
                 f"{what} lacks the column {lacking[0]!r}; it has "
                 f"{', '.join(map(repr, found)) or 'none'} (columns are separated by commas or "
-                f"tabs), and needs {' and '.join(columns)}"
+                f"tabs), and needs {' and '.join(columns)}{or_else and f', or {or_else}'}"
             )
         return list(reader)
 

@@ -5,7 +5,8 @@ PyTorch is imported only where there are several processes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import argparse
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from ovseg.engine.place import find_place
@@ -23,15 +24,34 @@ def add_processes(parser: Parser, all_gpus: bool) -> None:
     """
     add = parser.add_argument
     parser.set_defaults(all_gpus=all_gpus)
-    add("--num-gpus", type=int, metavar="N",
+    add("--num-gpus", type=_count(0), metavar="N",
         help=f"on each machine, a process each; default: {'all there are' if all_gpus else 1}"
         )  # fmt: skip
-    add("--num-processes", type=int, metavar="N",
+    add("--num-processes", type=_count(1), metavar="N",
         help="on the CPU of each machine, where no GPU is used; default: 1")  # fmt: skip
-    add("--num-machines", type=int, default=1, metavar="N", help="default: 1")
-    add("--machine-rank", type=int, default=0, metavar="N", help="the place of this one, from 0")
+    add("--num-machines", type=_count(1), default=1, metavar="N", help="default: 1")
+    add(
+        "--machine-rank",
+        type=_count(0),
+        default=0,
+        metavar="N",
+        help="the place of this one, from 0",
+    )
     add("--dist-url", default="auto", metavar="URL",
         help="where several machines meet: tcp://HOST:PORT of the first")  # fmt: skip
+
+
+def _count(least: int) -> Callable[[str], int]:
+    def read(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = least - 1
+        if value < least:
+            raise argparse.ArgumentTypeError(f"{text!r}: give a whole number, {least} or more")
+        return value
+
+    return read
 
 
 @contextmanager

@@ -122,6 +122,9 @@ class SemSegEvaluator(DatasetEvaluator):
             On the main process ``{"sem_seg": {name: percent}}``, where they are asked for such
             figures as ``panoptic_seg`` and ``segm`` too, and when images were left out their number
             as ``failed_images``; None on the others.
+
+        Raises:
+            UserError: every image was left out, so that there is no result.
         """
         if self.output_dir is not None and self.num_pictures:
             folder = self.output_dir / "pictures"
@@ -130,12 +133,19 @@ class SemSegEvaluator(DatasetEvaluator):
         gathered = comm.gather((self.confusion, self.num_images, self.failures))
         if not comm.is_main_process():
             return None
+        num_images = sum(count for _, count, _ in gathered)
+        failures = [line for _, _, lines in gathered for line in lines]
+        if failures and not num_images:
+            raise UserError(
+                f"no image could be evaluated: all {len(failures)} were left out; the first: "
+                f"{failures[0]}"
+            )
         report = Report(
             dataset=self.dataset_name,
             class_names=self.class_names,
             confusion=np.sum([confusion for confusion, _, _ in gathered], axis=0),
-            num_images=sum(count for _, count, _ in gathered),
-            failures=[line for _, _, lines in gathered for line in lines],
+            num_images=num_images,
+            failures=failures,
             groups=self.groups,
             segments=segments,
         )

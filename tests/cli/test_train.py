@@ -208,9 +208,20 @@ def test_mistakes_are_answered_in_one_line(
 
 def test_no_config_is_answered(capsys: pytest.CaptureFixture[str]) -> None:
     assert "give --config-file" in answer(capsys, [])
-    assert "argument --num-gpus: invalid int value: 'x'; see --help" in answer(
-        capsys, ["--num-gpus", "x"]
-    )
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "least"),
+    [
+        ("--num-gpus", "x", 0), ("--num-gpus", "-3", 0), ("--num-processes", "0", 1),
+        ("--num-machines", "0", 1), ("--machine-rank", "-1", 0),
+    ],
+)  # fmt: skip
+def test_counts_of_processes(
+    capsys: pytest.CaptureFixture[str], option: str, value: str, least: int
+) -> None:
+    expected = f"argument {option}: {value!r}: give a whole number, {least} or more; see --help"
+    assert expected in answer(capsys, [option, value])
 
 
 @pytest.mark.parametrize("workers", [0, 1])

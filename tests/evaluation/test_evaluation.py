@@ -16,6 +16,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
 from ovseg.colours import palette
+from ovseg.errors import UserError
 from ovseg.evaluation import (
     Mistake,
     Report,
@@ -219,6 +220,10 @@ def test_what_cannot_be_counted_is_named_and_left_out(
     results = evaluator.evaluate()
     assert results is not None
     assert results["failed_images"] == 4
+    evaluator.reset()
+    evaluator.process(inputs[:2], outputs[:2])
+    with pytest.raises(UserError, match=r"all 2 were left out; the first: .*big\.png"):
+        evaluator.evaluate()
     assert results["sem_seg"]["pACC"] == 100
     written = json.loads((tmp_path / "out" / "results.json").read_text())
     assert written["images"] == 1

@@ -1,26 +1,20 @@
 #!/usr/bin/env python3
-"""What each faster mode costs in accuracy, and what it brings in speed.
+"""What each faster mode costs in accuracy; speed.py says what it brings in speed.
 
     python tools/benchmark/modes.py accuracy --dataset stickerscenes_dev --output accuracy.json
-    python tools/benchmark/modes.py speed --output speed.json
     python tools/benchmark/modes.py chart --accuracy accuracy.json --speed speed.json --output a.png
 
 accuracy: the embedded model segments a data set in every mode. Printed are the share of crops, the
 mIoU over all, seen and unseen classes, and the share of pixels with the label of the exact mode.
 
-speed: R101c + ViT-B/16 with random weights on one image, in turns. Random weights propose nothing
-sensible, so the proposals are made up: of 100 as many can show as in "accuracy" on average.
+chart: mIoU against the share of crops, or against the speed that speed.py measured.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
-import statistics
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -30,14 +24,12 @@ import ovseg  # isort: skip  # noqa: F401  before detectron2, which lets fvcore 
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from detectron2.modeling import build_model
 from tabulate import tabulate
 from tqdm import tqdm
 
 from ovseg import OVSeg
 from ovseg.config import setup_cfg
 from ovseg.config.speed import SPEEDS
-from ovseg.data.class_lists import load_class_list
 from ovseg.data.datasets import class_groups, dataset_classes, ignore_label, load_dataset
 from ovseg.data.label_maps import read_truth
 from ovseg.data.mapper import EvaluationMapper
@@ -46,7 +38,7 @@ from ovseg.errors import Parser, UserError, cli_errors
 from ovseg.evaluation import group_miou, new_confusion, scores, update_confusion
 from ovseg.modeling.build import region_parts
 from ovseg.structures import CropFeatures, Regions
-from ovseg.utils.io import atomic_path
+from ovseg.utils.io import atomic_path, write_json
 
 ADAPTER = "MODEL.CLIP_ADAPTER."
 EXACT = "exact"
@@ -72,6 +64,7 @@ MODES: dict[str, dict[str, object]] = {
     "bf16": {PRECISION: "bf16"},
     "int8": {PRECISION: "int8"},
     "fast, int8": {**_preset("fast"), PRECISION: "int8"},
+    "fastest, int8": {**_preset("fastest"), PRECISION: "int8"},
     "visible, 0.7 of the largest": _crops(tolerance=0.7),
     "visible, 0.9 of the largest": _crops(tolerance=0.9),
     "visible, second round": _crops(min_area=0.005, second_round=0.05),
@@ -192,94 +185,6 @@ def chosen_modes(args: argparse.Namespace) -> dict[str, dict[str, object]]:
     return modes
 
 
-def made_up(regions: Regions, visible: int, seed: int = 0) -> Regions:
-    """Regions of which ``visible`` can show: soft cells that fill the image, and weaker copies."""
-    generator = torch.Generator().manual_seed(seed)
-    count, (height, width) = len(regions.masks), regions.masks.shape[1:]
-    rows = torch.rand(visible, generator=generator)[:, None, None] * height
-    columns = torch.rand(visible, generator=generator)[:, None, None] * width
-    y, x = torch.arange(height)[:, None], torch.arange(width)
-    distance = ((y - rows) ** 2 + (x - columns) ** 2).sqrt()
-    cells = (-distance / 4).softmax(dim=0)
-    copies = torch.arange(count) % visible
-    strength = torch.where(torch.arange(count) < visible, 1.0, 0.9)
-    return replace(regions, masks=(cells[copies] * strength[:, None, None]).contiguous())
-
-
-@torch.inference_mode()
-def speed(args: argparse.Namespace) -> dict[str, Any]:
-    """Time every mode on one image, in turns."""
-    shares = json.loads(Path(args.accuracy).read_text())["modes"] if args.accuracy else {}
-    untrained = ["MODEL.WEIGHTS", "", f"{ADAPTER}CLIP_PRETRAINED", ""]
-    cfg = setup_cfg(args.config_file, [*untrained, *args.opts])
-    model: Any = build_model(cfg).eval()
-    words = list(load_class_list("ade20k_full_847").names)[: args.classes]
-    image = torch.randint(0, 256, (3, *args.size)).to(torch.uint8)
-    inputs = {"image": image, "class_names": words, "output": "labels"}
-    model.text(model.vocabulary(inputs))  # known words
-    modes = chosen_modes(args)
-    clock = time.process_time if args.cpu_time else time.perf_counter
-    seconds: dict[str, dict[str, list[float]]] = {}
-    use(model, cfg, {"REGION_ENCODER": "shared"})
-    one_image(model, inputs, 0.5, clock)  # allocates
-    for _ in range(args.repeat):
-        for name, keys in modes.items():
-            use(model, cfg, keys)
-            if PRECISION in keys:  # makes the copy of CLIP
-                adapter, size = model.clip_adapter, model.clip_adapter.input_size
-                adapter.image_features(torch.zeros(1, 3, *size), torch.ones(1, 1, *size))
-            parts = one_image(model, inputs, shares.get(name, {}).get("crops", 50.0) / 100, clock)
-            for part, value in parts.items():
-                seconds.setdefault(name, {}).setdefault(part, []).append(value)
-    rows: dict[str, dict[str, float]] = {}
-    for name, of_mode in seconds.items():
-        rows[name] = {part: statistics.median(values) for part, values in of_mode.items()}
-        rows[name]["whole image"] = sum(rows[name].values()) - rows[name]["crops"]
-    whole = rows[EXACT]["whole image"]
-    for row in rows.values():
-        row["times as fast"] = whole / row["whole image"]
-    header = ["mode", *rows[EXACT]]
-    body = [[name, *row.values()] for name, row in rows.items()]
-    print(tabulate(body, header, tablefmt="pipe", floatfmt=".2f"))
-    kind = "CPU seconds" if args.cpu_time else "seconds"
-    print(f"{kind}; {hardware()}; image {args.size[0]} x {args.size[1]}, {args.classes} classes")
-    return {"hardware": hardware(), "size": list(args.size), "modes": rows}
-
-
-def one_image(
-    model: OVSeg, inputs: dict[str, Any], visible: float, clock: Callable[[], float]
-) -> dict[str, float]:
-    """The seconds of each part of an image, a share of whose proposals can show; and the crops."""
-    began = [clock()]
-    regions = model.propose([inputs])[0]
-    began.append(clock())
-    regions = made_up(regions, max(1, round(visible * len(regions.masks))))
-    prepared = clock() - began[-1]  # takes no part
-    regions = model.encode_regions(regions)
-    text = model.text(model.vocabulary(inputs))
-    classified = model.classify(regions, text)
-    began.append(clock())
-    part = model.partial_scores(regions, classified, text.vocabulary)
-    model.assemble(inputs, [part], regions.image.shape[-2:])
-    began.append(clock())
-    assert regions.crops is not None
-    encoded = 0 if not model.crops_too else int(regions.crops.encoded.sum())
-    return {
-        "crops": encoded,
-        "proposals": began[1] - began[0],
-        "CLIP": began[2] - began[1] - prepared,
-        "assembly": began[3] - began[2],
-    }
-
-
-def hardware() -> str:
-    """What the figures were taken on."""
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    threads = f"{torch.get_num_threads()} threads of {os.cpu_count()} cores"
-    return f"{platform.machine()}, {threads}, torch {torch.__version__}"
-
-
 def chart(accuracy_file: Path, speed_file: Path | None, output: Path) -> None:
     """Draw mIoU against speed, or without a file of speeds against the share of crops."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -316,28 +221,29 @@ def chart(accuracy_file: Path, speed_file: Path | None, output: Path) -> None:
         figure.savefig(temporary, dpi=110)
 
 
-def build_parser() -> Parser:
-    """The command line."""
-    parser = Parser(__doc__)
-    parser.add_argument("part", choices=("accuracy", "speed", "chart"))
-    parser.add_argument("--config-file", help="default: the embedded model's, or R101c + ViT-B/16")
-    parser.add_argument("--weights", default="ovseg://ovseg_tiny.pth")
-    parser.add_argument("--dataset", default="stickerscenes_frozen")
-    parser.add_argument("--images", type=int, default=500, help="the first so many (default: 500)")
+def add_modes(parser: Parser) -> None:
+    """The options by which :func:`chosen_modes` chooses."""
     parser.add_argument("--mode", action="append", default=[], metavar="KEY=VALUE,...",
         help="a further mode, of keys of MODEL.CLIP_ADAPTER")  # fmt: skip
     parser.add_argument("--name", action="append", default=[], help="of each --mode")
     parser.add_argument(
         "--only", action="store_true", help="of the modes only the presets and --mode"
     )
-    parser.add_argument("--size", type=int, nargs=2, default=(512, 672), metavar=("H", "W"))
-    parser.add_argument("--classes", type=int, default=150)
-    parser.add_argument("--repeat", type=int, default=1, help="turns of each (default: 1)")
-    parser.add_argument("--cpu-time", action="store_true",
-        help="of speed: for a machine with other work, with OMP_NUM_THREADS=1")  # fmt: skip
     parser.add_argument("--pick", nargs="*", help="of the modes only these (default: all)")
-    parser.add_argument("--accuracy", help="of speed and chart: the file that accuracy wrote")
-    parser.add_argument("--speed", help="of chart: the file that speed wrote")
+
+
+def build_parser() -> Parser:
+    """The command line."""
+    parser = Parser(__doc__)
+    parser.add_argument("part", choices=("accuracy", "chart"))
+    parser.add_argument("--config-file", default="configs/ovseg_tiny.yaml",
+        help="default: the embedded model's")  # fmt: skip
+    parser.add_argument("--weights", default="ovseg://ovseg_tiny.pth")
+    parser.add_argument("--dataset", default="stickerscenes_frozen")
+    parser.add_argument("--images", type=int, default=500, help="the first so many (default: 500)")
+    add_modes(parser)
+    parser.add_argument("--accuracy", help="of chart: the file that accuracy wrote")
+    parser.add_argument("--speed", help="of chart: the file that speed.py wrote")
     parser.add_argument("--output", help="a JSON file, or the chart's picture")
     parser.add_argument("--opts", nargs=argparse.REMAINDER, default=[], help="config overrides")
     return parser
@@ -353,13 +259,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             speeds = Path(args.speed) if args.speed else None
             chart(Path(args.accuracy), speeds, Path(args.output))
             return
-        large = "ovseg_R101c_vitB_bs32_120k.yaml"
-        own = "ovseg_tiny.yaml" if args.part == "accuracy" else large
-        args.config_file = args.config_file or f"configs/{own}"
-        result = accuracy(args) if args.part == "accuracy" else speed(args)
+        result = accuracy(args)
         if args.output:
-            with atomic_path(Path(args.output)) as path:
-                path.write_text(json.dumps(result, indent=1), encoding="utf-8")
+            write_json(Path(args.output), result)
 
 
 if __name__ == "__main__":

@@ -46,6 +46,7 @@ def without_column(world, tmp_path):
     ("extra", "message"),
     [
         (("--train-data", without_column), r"lacks the column 'noun'; it has 'image', 'mask'"),
+        (("--train-data", without_column), r"needs image and noun, or filepath and title"),
         (("--train-data", "nowhere.csv"), r"nowhere.csv is not there"),
         (("--train-data", "nowhere-*.tar"), r"no such shard"),
         (("--train-data", "clip.pt.tar"), r"no such shard"),
