@@ -19,6 +19,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,9 +45,14 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 CONFIG_FILE = "config.yaml"
+#: of a model with a shared pass that was adapted: what MODEL.CLIP_ADAPTER.SHARED_WEIGHTS names
+SHARED_FILE = "shared_pass.pt"
 # a config whose CLIP has no name: the file of the weights says its architecture
 _CLIP_INSIDE = re.compile(
     rf"^\s*CLIP_MODEL_NAME:\s*['\"]?{re.escape(WEIGHTS_FILE)}\b", re.MULTILINE
+)
+_SHARED_INSIDE = re.compile(
+    rf"^\s*SHARED_WEIGHTS:\s*['\"]?{re.escape(SHARED_FILE)}\b", re.MULTILINE
 )
 
 
@@ -61,9 +67,12 @@ class Pretrained:
     def opts(self) -> list[str]:
         """What :func:`ovseg.config.setup_cfg` needs besides the config, as KEY VALUE pairs."""
         opts = ["MODEL.WEIGHTS", str(self.weights)]
-        text = self.config.read_text(encoding="utf-8") if self.config.is_file() else ""
+        text = _text(self.config)
         if _CLIP_INSIDE.search(text):
             opts += ["MODEL.CLIP_ADAPTER.CLIP_MODEL_NAME", str(self.weights)]
+        if _SHARED_INSIDE.search(text):
+            shared = self.weights.with_name(SHARED_FILE)
+            opts += ["MODEL.CLIP_ADAPTER.SHARED_WEIGHTS", str(shared)]
         return opts
 
 
@@ -87,7 +96,10 @@ def resolve(
     path, text = Path(name), str(name)
     given = Path(config) if config else None
     if text.startswith(HUB_SCHEME):
-        return Pretrained(given or file_of_hub(text, CONFIG_FILE), file_of_hub(text, WEIGHTS_FILE))
+        config_file = given or file_of_hub(text, CONFIG_FILE)
+        if _SHARED_INSIDE.search(_text(config_file)):
+            file_of_hub(text, SHARED_FILE)  # lies beside the weights then
+        return Pretrained(config_file, file_of_hub(text, WEIGHTS_FILE))
     if is_fetched(text) or text.startswith(OVSEG_SCHEME):
         released = released_as(text.removeprefix(OVSEG_SCHEME))
         return Pretrained(given or config_path(_config_of(released, use)), fetch(text))
@@ -105,6 +117,10 @@ def resolve(
         f"model {text!r}: neither a known name nor a path; give {', '.join(RELEASED)}, "
         "hf://owner/name, or the path of a checkpoint or of a saved model's folder"
     )
+
+
+def _text(config: Path) -> str:
+    return config.read_text(encoding="utf-8") if config.is_file() else ""
 
 
 def is_fetched(name: str) -> bool:
@@ -139,7 +155,8 @@ def save_pretrained(
 ) -> Path:
     """Write ``config.yaml`` and ``model.safetensors``, both whole or neither.
 
-    The config is written without what belongs to this machine: device, output folder, data sets of
+    With ``MODEL.CLIP_ADAPTER.SHARED_WEIGHTS`` that file goes along, as ``shared_pass.pt``. The
+    config is written without what belongs to this machine: device, output folder, data sets of
     one's own. A ``CLIP_MODEL_NAME`` that is a file becomes ``model.safetensors``, whose metadata
     then say the CLIP's architecture.
 
@@ -153,7 +170,7 @@ def save_pretrained(
         The folder.
 
     Raises:
-        UserError: the folder cannot be made, or CLIP's file is not there any more.
+        UserError: the folder cannot be made, or a file that the config names is not there any more.
     """
     from ovseg.modeling.clip import is_clip_file
     from ovseg.utils.write_checkpoint import halved, save_safetensors
@@ -163,7 +180,13 @@ def save_pretrained(
     clip = cfg.MODEL.CLIP_ADAPTER.CLIP_MODEL_NAME
     metadata = {"model_cfg": json.dumps(_architecture(clip))} if is_clip_file(clip) else {}
     tensors = halved(weights) if half else weights
+    shared = cfg.MODEL.CLIP_ADAPTER.SHARED_WEIGHTS
+    if shared and not Path(shared).is_file():
+        raise UserError(f"MODEL.CLIP_ADAPTER.SHARED_WEIGHTS {shared!r} is not there any more")
     with ExitStack() as files:
+        if shared:
+            copied = files.enter_context(atomic_path(folder / SHARED_FILE))
+            shutil.copyfile(shared, copied)
         config = files.enter_context(atomic_path(folder / CONFIG_FILE))
         target = files.enter_context(atomic_path(folder / WEIGHTS_FILE))
         config.write_text(_portable(cfg).dump(), encoding="utf-8")
@@ -191,4 +214,6 @@ def _portable(cfg: CfgNode) -> CfgNode:
     cfg.TEST.LOAD_PROPOSALS = cfg.TEST.SAVE_PROPOSALS = ""
     if is_clip_file(cfg.MODEL.CLIP_ADAPTER.CLIP_MODEL_NAME):
         cfg.MODEL.CLIP_ADAPTER.CLIP_MODEL_NAME = WEIGHTS_FILE
+    if cfg.MODEL.CLIP_ADAPTER.SHARED_WEIGHTS:
+        cfg.MODEL.CLIP_ADAPTER.SHARED_WEIGHTS = SHARED_FILE
     return cfg

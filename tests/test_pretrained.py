@@ -22,6 +22,7 @@ from torch import nn
 from ovseg.config import setup_cfg
 from ovseg.engine.checkpoint import OVSegCheckpointer, check_weights
 from ovseg.errors import UserError
+from ovseg.modeling.clip import RegionTokens
 from ovseg.pretrained import RELEASED, resolve, save_pretrained
 from ovseg.released import fetch, home
 from ovseg.utils.downloads import DriveFile
@@ -179,6 +180,23 @@ def test_half_precision(small_model, small_config, tmp_path: Path) -> None:
     sizes = [(folder / "model.safetensors").stat().st_size for folder in (half, whole)]
     assert sizes[0] < 0.55 * sizes[1]
     assert_equal(loaded(str(half)), model, rtol=1e-3, atol=1e-4)
+
+
+def test_a_trained_shared_pass_goes_along(small_model, small_config, tmp_path: Path) -> None:
+    opts = ["MODEL.CLIP_ADAPTER.REGION_ENCODER", "shared"]
+    tokens = RegionTokens(small_model(*opts).clip_adapter.clip_model.visual, 0, "mask-queries")
+    file = tmp_path / "queries.pt"
+    torch.save({name: 2 * value for name, value in tokens.state_dict().items()}, file)
+    opts += ["MODEL.CLIP_ADAPTER.SHARED_WEIGHTS", str(file)]
+    model = small_model(*opts)
+    folder = save_pretrained(small_config(*opts), model.state_dict(), tmp_path / "saved")
+    moved = folder.rename(tmp_path / "moved")
+    file.unlink()
+    again = loaded(str(moved))
+    found, expected = again.shared_pass.tokens, model.shared_pass.tokens
+    torch.testing.assert_close(found.queries, expected.queries)
+    with pytest.raises(UserError, match=r"SHARED_WEIGHTS .*queries\.pt' is not there any more"):
+        save_pretrained(small_config(*opts), model.state_dict(), tmp_path / "other")
 
 
 def test_saving_again_is_whole_or_not_at_all(saved, small_config, monkeypatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -27,6 +28,7 @@ from open_clip_training.common.run_state import (
 from open_clip_training.regions.images import RegionBatch
 from ovseg.modeling.clip import RegionTokens, pixels_of, region_features
 from ovseg.modeling.clip.encoder import TEMPERATURE
+from ovseg.utils.finite import check_weights_finite, loss_error
 from ovseg.utils.io import write_json
 from ovseg.utils.write_checkpoint import write_checkpoint
 
@@ -105,16 +107,28 @@ class RegionRun:
         )
 
     def advance(self, batch: RegionBatch) -> float:
-        """Do one step; returns its loss."""
+        """Do one step; returns its loss.
+
+        Raises:
+            UserError: the loss is not finite.
+        """
         settings = self.settings
         rate = learning_rate(self.step, settings.warmup, settings.steps)
         start_step(self.optimizer, self.rates, rate)
         loss = region_loss(self.features(batch), self.text, batch.labels.to(self.device))
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            way_out = f"give {self._smaller_rate()}, or a longer --warmup"
+            raise loss_error({"loss": value}, self.step, settings.lr * rate, way_out, "step")
         loss.backward()
         self.optimizer.step()
         self.step += 1
-        self.losses.append(float(loss.detach()))
-        return self.losses[-1]
+        self.losses.append(value)
+        return value
+
+    def _smaller_rate(self) -> str:
+        option = "--region-lr" if self.tokens is not None else "--lr"
+        return f"a smaller {option} (now {self.settings.lr})"
 
     @torch.no_grad()
     def right(self, batch: RegionBatch) -> tuple[int, int]:
@@ -128,11 +142,16 @@ class RegionRun:
 
         It is a CLIP where its image tower was trained, and otherwise a small file for
         ``MODEL.CLIP_ADAPTER.SHARED_WEIGHTS``; both in half precision.
+
+        Raises:
+            UserError: a weight is not finite in half precision.
         """
+        state = half_precision(self.model if self.tokens is None else self.tokens)
+        check_weights_finite(state.items(), output, f"give {self._smaller_rate()}")
         if self.tokens is None:
-            write_clip(output, half_precision(self.model), self.model_cfg, self.step)
+            write_clip(output, state, self.model_cfg, self.step)
         else:
-            write_checkpoint(half_precision(self.tokens), output)
+            write_checkpoint(state, output)
         history = {
             "step": self.step,
             "losses": self.losses,

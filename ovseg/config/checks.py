@@ -78,6 +78,11 @@ def check_config(cfg: CN) -> None:
         ("BACKGROUND", ("keep", "drop")),
     ):
         _check_choice(f"MODEL.CLIP_ADAPTER.{key}", adapter[key], choices)
+    if adapter.REGION_ENCODER == "shared" and cfg.MODEL.PRECISION == "int8":
+        raise UserError(
+            "MODEL.PRECISION int8 is for crops, and with MODEL.CLIP_ADAPTER.REGION_ENCODER shared "
+            "there are none: set MODEL.PRECISION fp32 or bf16"
+        )
     if adapter.BACKGROUND == "drop" and adapter.MASK_PROMPT_FWD and adapter.MASK_PROMPT_DEPTH:
         raise UserError(
             "MODEL.CLIP_ADAPTER.BACKGROUND drop leaves out the patches that mask prompts replace: "

@@ -103,6 +103,14 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(clip, tmp_path: Path, monke
         train(clip, parts, "--train", "mask-queries", "--resolution", "40", "--resume")
 
 
+def test_a_loss_that_is_not_finite_is_named(clip, tmp_path: Path) -> None:
+    output = tmp_path / "queries.pt"
+    message = r"the loss of step \d is nan, .*: give a smaller --region-lr \(now 1e\+30\)"
+    with pytest.raises(UserError, match=message):
+        train(clip, output, "--train", "mask-queries", "--region-lr", "1e30")
+    assert not output.exists()
+
+
 def test_regions_are_the_patches_of_the_classes(clip) -> None:
     images = RegionImages("regions_train", 32, 8, augment=False)
     batch = images[[(0, 0), (1, 0)]]
