@@ -11,6 +11,7 @@ from detectron2.modeling import build_model
 
 from ovseg import UserError
 from ovseg.config import setup_cfg
+from ovseg.config.checks import check_config
 
 # the large model's demo config as the published code spells one
 PUBLISHED = """
@@ -141,3 +142,10 @@ def test_our_configs_are_plain_yaml_with_known_keys(path: Path):
 def test_networks_that_cannot_be_built(small_config, opts, message):
     with pytest.raises(UserError, match=message):
         build_model(small_config(*opts))
+
+
+def test_a_shared_pass_has_no_int8() -> None:
+    opts = ("MODEL.CLIP_ADAPTER.REGION_ENCODER", "shared", "MODEL.PRECISION", "int8")
+    with pytest.raises(UserError, match="int8 is for crops"):
+        check_config(load_config("ovseg_tiny.yaml", *opts))
+    check_config(load_config("ovseg_tiny.yaml", *opts[:1], "both", *opts[2:]))

@@ -151,6 +151,8 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     words = list(load_class_list("ade20k_full_847").names)[: args.classes]
     image = torch.randint(0, 256, (3, *args.size)).to(torch.uint8)
     inputs: dict[str, Any] = {"image": image, "class_names": words, "output": "labels"}
+    if args.output_size:
+        inputs["height"], inputs["width"] = args.output_size
     clock = time.process_time if args.cpu_time else time.perf_counter
     modes = chosen_modes(args)
     found: dict[str, list[dict[str, float]]] = {name: [] for name in modes}
@@ -169,7 +171,9 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     body = [[name, *row.values()] for name, row in rows.items()]
     print(tabulate(body, header, tablefmt="pipe", floatfmt=".2f"))
     kind = "CPU seconds" if args.cpu_time else "seconds"
-    print(f"{kind}; {hardware()}; image {args.size[0]} x {args.size[1]}, {args.classes} classes")
+    height, width = args.output_size or args.size
+    sizes = f"image {args.size[0]} x {args.size[1]}, labels {height} x {width}"
+    print(f"{kind}; {hardware()}; {sizes}, {args.classes} classes")
     return {"hardware": hardware(), "size": list(args.size), "modes": rows}
 
 
@@ -210,7 +214,10 @@ def build_parser() -> Parser:
     parser = Parser(__doc__)
     parser.add_argument("--config-file", default="configs/ovseg_R101c_vitB_bs32_120k.yaml",
         help="default: R101c + ViT-B/16")  # fmt: skip
-    parser.add_argument("--size", type=int, nargs=2, default=(512, 672), metavar=("H", "W"))
+    parser.add_argument("--size", type=int, nargs=2, default=(512, 672), metavar=("H", "W"),
+        help="of the image in the model")  # fmt: skip
+    parser.add_argument("--output-size", type=int, nargs=2, metavar=("H", "W"),
+        help="of the labels; default: the same")  # fmt: skip
     parser.add_argument("--classes", type=int, default=150)
     parser.add_argument("--repeat", type=int, default=1, help="turns of each (default: 1)")
     parser.add_argument("--cpu-time", action="store_true",
