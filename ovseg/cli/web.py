@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ovseg.cli.lean_imports import import_libraries
-from ovseg.cli.options import add_config_file, add_opts, cache_opts, config_opts
+from ovseg.cli.options import add_config_file, add_opts, add_speed, cache_opts, config_opts
 from ovseg.config.first_look import first_look
 from ovseg.config.quick import check_opts
 from ovseg.errors import Parser, UserError, cli_errors
@@ -62,6 +62,7 @@ def build_parser() -> Parser:
         help="requests that may wait; more are turned away. Default: 20")  # fmt: skip
     add("--keep-encoded", type=int, default=8, metavar="N",
         help="images that stay encoded in memory; default: 8")  # fmt: skip
+    add_speed(parser)
     add_opts(parser, "--opts")
     return parser
 
@@ -108,10 +109,10 @@ def check_arguments(args: argparse.Namespace) -> tuple[str, str] | None:
             raise UserError(f"{option} {value} must be above 0")
     if not 0 <= args.port <= 65535:
         raise UserError(f"--port {args.port} must be in 0..65535")
-    if args.runtime and (args.model or args.config_file or args.opts):
+    if args.runtime and (args.model or args.config_file or args.opts or args.speed):
         raise UserError(
-            "--runtime and --model, --config-file or --opts are both given; an exported model has "
-            "its settings in the folder: leave one of them out"
+            "--runtime and --model, --config-file, --speed or --opts are both given; an exported "
+            "model has its settings in the folder: leave one of them out"
         )
     if args.config_file:
         first_look(args.config_file, args.opts)
@@ -160,21 +161,27 @@ def _load(name: str, args: argparse.Namespace) -> Predictor:
     from ovseg.predictor import Predictor
 
     # the overrides at the end of the command are the first model's
-    return Predictor.from_pretrained(name, opts=cache_opts(args))
+    return Predictor.from_pretrained(name, speed=args.speed, opts=cache_opts(args))
 
 
 def _load_first(args: argparse.Namespace) -> Predictor:
     from ovseg.predictor import Predictor
 
-    config = args.config_file or None
-    return Predictor.from_pretrained(args.model or EMBEDDED, config=config, opts=config_opts(args))
+    return Predictor.from_pretrained(
+        args.model or EMBEDDED,
+        config=args.config_file or None,
+        speed=args.speed,
+        opts=config_opts(args),
+    )
 
 
 def _load_config(args: argparse.Namespace) -> Predictor:
     from ovseg.config import setup_cfg
+    from ovseg.config.speed import speed_opts
     from ovseg.predictor import Predictor
 
-    return Predictor(setup_cfg(args.config_file, config_opts(args)))
+    opts = [*speed_opts(args.speed), *config_opts(args)]
+    return Predictor(setup_cfg(args.config_file, opts))
 
 
 def _warn_of_visitors(host: str, with_password: bool) -> None:

@@ -37,7 +37,7 @@ def models_of(*arguments: str):
         (["--port", "web"], "invalid int value: 'web'; see --help"),
         (
             ["--runtime", "a", "--model", "tiny"],
-            "--runtime and --model, --config-file or --opts are",
+            "--runtime and --model, --config-file, --speed or --opts are",
         ),
         (["--config-file", "gone.yaml"], "--config-file 'gone.yaml': no such"),
     ],
@@ -124,5 +124,7 @@ def test_the_model_of_the_command_line(monkeypatch: pytest.MonkeyPatch, tmp_path
         models = models_of(*arguments, *threshold)
         assert list(models) == [label, *(["tiny"] if label != "tiny" else [])]
         assert models[label]().cfg.MODEL.CLIP_ADAPTER.MASK_THR == 0.3
+        models = models_of(*arguments, "--speed", "fast", *threshold)
+        assert models[label]().cfg.MODEL.CLIP_ADAPTER.CROPS == "visible"
     with pytest.raises(UserError, match="gone"):
         models_of("--model", "gone")["gone"]()

@@ -105,6 +105,7 @@ def test_own_settings_are_those_of_the_config(models: Models, embedded: Predicto
     assert (own.ensemble_weight, own.slider_weight) == (None, 0.0)
 
 
+@pytest.mark.slow
 def test_an_exported_model(exported: Path, models: Models) -> None:
     both = Models({"exported": lambda: Exported(exported), "tiny": lambda: models.get("tiny")})
     assert both.own_settings("exported") == both.own_settings("tiny")
