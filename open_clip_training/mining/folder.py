@@ -22,12 +22,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from open_clip_training.mining.contact_sheet import draw_contact_sheet
 from open_clip_training.mining.pairs import MaskNounPair
 from ovseg.errors import UserError
+from ovseg.utils.image_files import write_image
 from ovseg.utils.io import atomic_path, read_json, write_json
 
 COLUMNS = ("image", "caption", "noun", "mask", "raw", "score", "source", "image_id", "box")
@@ -69,9 +69,7 @@ def write_crops(
             "mask": (f"{stem}_mask.png", pair.mask.astype(np.uint8) * 255),
         }
         for file, image in images.values():
-            with atomic_path(folder / file) as path:
-                if not cv2.imwrite(str(path), image):
-                    raise UserError(f"--output: cannot write {folder / file}; is the disk full?")
+            write_image(folder / file, image)
         rows.append(
             {
                 **{kind: file for kind, (file, _) in images.items()},

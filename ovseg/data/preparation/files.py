@@ -13,6 +13,7 @@ from PIL import Image
 
 from ovseg.data.preparation.labels import relabel
 from ovseg.errors import UserError
+from ovseg.utils import image_files
 from ovseg.utils.io import atomic_path
 
 logger = logging.getLogger(__name__)
@@ -193,15 +194,13 @@ def relabel_file(path: Path, raw: np.ndarray, table: np.ndarray) -> np.ndarray:
 def write_labels(path: Path, labels: np.ndarray) -> None:
     """Write a label map, uint8 (H, W) as PNG or uint16 (H, W) as TIFF, whole or not at all."""
     # OpenCV's PNG is written twice as fast as Pillow's, and little larger
-    with atomic_path(path) as temporary:
-        _write(path, temporary, labels, _PNG_OPTIONS if path.suffix == ".png" else ())
+    image_files.write_image(path, labels, _PNG_OPTIONS if path.suffix == ".png" else ())
 
 
 def write_image(path: Path, image: np.ndarray) -> None:
     """Write an image, uint8 (H, W, 3) RGB, as JPEG of high quality, whole or not at all."""
-    with atomic_path(path) as temporary:
-        bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-        _write(path, temporary, bgr, (cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY))
+    bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+    image_files.write_image(path, bgr, (cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY))
 
 
 def copy_image(source: Path, path: Path) -> None:
@@ -215,11 +214,6 @@ def is_plain_jpeg(path: Path) -> bool:
     with Image.open(path) as file:
         upright = file.getexif().get(_EXIF_ORIENTATION, 1) == 1
         return file.format == "JPEG" and file.mode == "RGB" and upright
-
-
-def _write(path: Path, temporary: Path, array: np.ndarray, options: tuple[int, ...]) -> None:
-    if not cv2.imwrite(str(temporary), array, options):
-        raise UserError(f"{path} cannot be written; see whether the disk is full")
 
 
 def _broken(path: Path, error: Exception) -> BrokenFileError:
