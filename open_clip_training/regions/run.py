@@ -159,8 +159,8 @@ class RegionRun:
             "settings": asdict(self.settings),
         }
         trained = {name: p.detach() for name, p in self.trained.items()}
-        state = {"trained": trained, "optimizer": self.optimizer.state_dict()}
-        write_resume(output, {**state, "history": history, "made_of": self.made_of})
+        progress = {"trained": trained, "optimizer": self.optimizer.state_dict()}
+        write_resume(output, {**progress, "history": history, "made_of": self.made_of})
         write_json(history_path(output), history)
 
     def resume(self, output: Path) -> None:

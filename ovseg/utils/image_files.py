@@ -28,4 +28,4 @@ def write_image(path: Path, image: np.ndarray, options: Sequence[int] = ()) -> N
     """
     encoded = cv2.imencode(path.suffix, image, list(options))[1]
     with atomic_path(path) as temporary:
-        temporary.write_bytes(encoded)
+        temporary.write_bytes(encoded.tobytes())
