@@ -1,0 +1,1 @@
+"""Pretraining of a backbone by the classes of true regions (docs/embedded-model.md)."""
