@@ -4,9 +4,11 @@
     python train_net.py --config-file configs/ovseg_tiny.yaml \\
         MODEL.WEIGHTS output/backbone_tiny/backbone.pth
 
-In place of ImageNet, where there is none: the backbone's last map is averaged over each true region
-of an image, and a linear layer takes the mean to CLIP's text space, where the region's class name is
-to be the nearest. What --train-data ignores (unseen objects) is never learned.
+This stands in for ImageNet where a backbone would start from nothing. The backbone's last map is
+averaged over each true region of an image, and a linear layer takes the mean to CLIP's text space,
+where the name of the region's class is to be the nearest. What --train-data ignores (the unseen
+objects of StickerScenes) is never learned. Beside --output are written <name>_resume.pt (for
+--resume) and <name>_history.json (losses and accuracies).
 """
 
 from __future__ import annotations

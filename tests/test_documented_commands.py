@@ -74,7 +74,7 @@ def test_script_understands_it(
 def test_the_scripts_that_people_start_are_documented() -> None:
     documented = {script for script, _ in commands()}
     scripts = [*ROOT.glob("datasets/prepare_*.py"), *ROOT.glob("tools/*.py")]
-    for name in ("pretrain", "collect_pairs", "train", "ablations"):
+    for name in ("pretrain", "pretrain_backbone", "collect_pairs", "train", "ablations"):
         scripts.append(ROOT / "open_clip_training" / f"{name}.py")
     names = {script.relative_to(ROOT).as_posix() for script in scripts}
     assert names | {"demo.py", "train_net.py", OVSEG} <= documented

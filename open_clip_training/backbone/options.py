@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from open_clip_training.common.options import SEEDS, check_dataset, check_ranges
+from ovseg.config.first_look import first_look
 from ovseg.errors import Parser, UserError
 
 RANGES: dict[str, tuple[float, float]] = {
@@ -57,6 +58,7 @@ def parse_arguments(
         raise UserError(
             f"--warmup {options.warmup} must be less than the {options.steps} steps; give a smaller"
         )
+    first_look(options.config_file, options.opts)
     for name in ("train_data", "eval_data"):
         check_dataset(f"--{name.replace('_', '-')}", getattr(options, name) or None)
     return options

@@ -48,6 +48,7 @@ class RegionClassifier(nn.Module):
 
     mean: Tensor
     std: Tensor
+    text: Tensor
 
     def __init__(
         self, backbone: nn.Module, feature: str, channels: int, text: Tensor, mean: Tensor,
@@ -117,6 +118,8 @@ class BackboneRun:
         Raises:
             UserError: it is not finite; the weights are those of the step before.
         """
+        # whatever the backbone draws (drop path) depends on the step alone, so that a run can go on
+        torch.manual_seed(self.settings.seed * 1_000_003 + self.step + 1)
         rate = learning_rate(self.step, self.settings.warmup, self.settings.steps)
         start_step(self.optimizer, self.rates, rate)
         logits, labels = self.model(batch), batch.labels.to(self.model.mean.device)

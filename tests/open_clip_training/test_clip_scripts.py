@@ -1,4 +1,4 @@
-"""The four scripts: they start anywhere, answer at once, and say in a line what is wrong."""
+"""The five scripts: they start anywhere, answer at once, and say in a line what is wrong."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from conftest import ROOT
 from processes import run_process
 
-SCRIPTS = ("ablations", "collect_pairs", "pretrain", "train")
+SCRIPTS = ("ablations", "collect_pairs", "pretrain", "pretrain_backbone", "train")
 FOLDER = ROOT / "open_clip_training"
 # a script as python starts it; its exit code, and what it has imported by then
 RUN = """
@@ -62,6 +62,9 @@ ADAPT = ("train", "--train-data", "README.md", "--output", "o.pt")
         (("pretrain", "--train-data", "gone.csv"), "--train-data gone.csv is not there"),
         (("pretrain", "--root", "gone"), "--root gone is not there"),
         (("pretrain", "--model-config", "gone.json"), "--model-config gone.json is not there"),
+        (("pretrain_backbone", "--config-file", CONFIG, "--train-data", "stickerscenes_trian"),
+         "--train-data: data set 'stickerscenes_trian' is not registered; did you mean stick"),
+        (("pretrain_backbone", "--config-file", "gone.yaml"), "--config-file 'gone.yaml': no such"),
         (("collect_pairs", "--captions", "gone.json", "--config-file", CONFIG, "--output", "o"),
          "--captions gone.json is not there"),
         (("collect_pairs", "--captions", "README.md", "--images", "gone", "--config-file", CONFIG,
