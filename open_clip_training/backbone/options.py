@@ -40,15 +40,15 @@ def parse_arguments(
     add("--feature", metavar="NAME",
         help="map of the backbone (default: MODEL.MASK_FORMER.TRANSFORMER_IN_FEATURE)")  # fmt: skip
     add("--size", type=int, default=96, help="side in pixels that images are seen at")
-    add("--steps", type=int, default=3000)
+    add("--steps", type=int, default=1200)
     add("--batch-size", type=int, default=32, help="images a step")
     add("--warmup", type=int, default=100, help="steps in which the learning rate rises")
     add("--lr", type=float, default=1.5e-3)
     add("--weight-decay", type=float, default=0.05)
     add("--seed", type=int, default=0)
     add("--workers", type=int, default=1, help="loading processes, 0: load in the process itself")
-    add("--eval-every", type=int, default=500, help="0: only at the end")
-    add("--eval-images", type=int, default=300, help="0: all")
+    add("--eval-every", type=int, default=200, help="steps; 0: only at the end")
+    add("--eval-images", type=int, default=200, help="0: all")
     add("--resume", action="store_true", help="continue a stopped run")
     add("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE",
         help="config overrides, last on the line")  # fmt: skip
