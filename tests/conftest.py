@@ -177,6 +177,7 @@ SLOW_FILES = frozenset(
         "cli/test_panoptic_commands.py",
         "cli/test_search.py",
         "cli/test_segment.py",
+        "cli/test_templates.py",
         "cli/test_train.py",
         "cli/test_train_again.py",
         "cli/test_video_command.py",

@@ -25,6 +25,7 @@ COMMANDS = {
     "train": "train the segmenter",
     "evaluate": "evaluate a checkpoint on data sets",
     "search": "find the ensemble's weight and mask threshold in one pass",
+    "templates": "find the best templates of each class",
     "analyze": "find out where a model loses its score",
     "export": "write a model for programs without PyTorch",
     "weights": "list, fetch, convert and swap weights",

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import math
 import shutil
 import sys
 from collections.abc import Sequence
@@ -25,6 +26,7 @@ from typing import TYPE_CHECKING
 
 from ovseg.cli.number_lists import MAX_POINTS, parse_values
 from ovseg.cli.options import check_command, evaluation_config, evaluation_parser
+from ovseg.config.checks import ONE_WEIGHT
 from ovseg.config.first_look import check_output_folder
 from ovseg.engine.process_options import several_processes
 from ovseg.errors import Parser, UserError, cli_errors
@@ -51,6 +53,12 @@ def build_parser() -> Parser:
         help="ensemble weights, 0 with the published meaning 'CLIP alone'; default: 0:1:0.1",
     )
     parser.add_argument(
+        "--unseen-weights",
+        metavar="LIST",
+        help="weights for classes that are none of DATASETS.TRAIN's; --weights are then those of "
+        "the others; default: one weight for all classes",
+    )
+    parser.add_argument(
         "--choose-on",
         default="",
         metavar="NAMES",
@@ -64,22 +72,25 @@ def build_parser() -> Parser:
     return parser
 
 
-def read_grid(args: argparse.Namespace) -> tuple[tuple[float, ...] | None, tuple[float, ...]]:
-    """Thresholds, None for the config's own, and weights.
+def read_grid(args: argparse.Namespace) -> tuple[tuple[float, ...], ...]:
+    """Thresholds, none for the config's own, weights, and those of unseen classes.
 
     Raises:
         UserError: a value that cannot be read, or too many of them.
     """
-    thresholds = None
-    if args.thresholds is not None:
-        thresholds = parse_values(args.thresholds, "--thresholds")
-    weights = parse_values(args.weights, "--weights")
-    points = len(thresholds or [0]) * len(weights)
+    lists = {
+        "--thresholds": args.thresholds,
+        "--weights": args.weights,
+        "--unseen-weights": args.unseen_weights,
+    }
+    values = {
+        name: () if text is None else parse_values(text, name) for name, text in lists.items()
+    }
+    points = math.prod(len(each) or 1 for each in values.values())
     if points > MAX_POINTS:
-        raise UserError(
-            f"--thresholds and --weights make {points} points, over {MAX_POINTS}; give fewer values"
-        )
-    return thresholds, weights
+        given = " and ".join(name for name, text in lists.items() if text is not None)
+        raise UserError(f"{given} make {points} points, over {MAX_POINTS}; give fewer values")
+    return tuple(values.values())
 
 
 def setup(args: argparse.Namespace) -> tuple[CfgNode, Grid, list[str]]:
@@ -90,13 +101,21 @@ def setup(args: argparse.Namespace) -> tuple[CfgNode, Grid, list[str]]:
     """
     from ovseg.evaluation.ensemble_grid import Grid
 
-    thresholds, weights = read_grid(args)
+    thresholds, weights, unseen = read_grid(args)
     cfg = evaluation_config(args)
     if not cfg.MODEL.CLIP_ADAPTER.CLIP_ENSEMBLE:
         raise UserError(
             "MODEL.CLIP_ADAPTER.CLIP_ENSEMBLE False has no weight to search; set it to True"
         )
-    grid = Grid(thresholds or (cfg.MODEL.CLIP_ADAPTER.MASK_THR,), weights)
+    own = cfg.MODEL.CLIP_ADAPTER.CLIP_ENSEMBLE_WEIGHT_UNSEEN
+    if unseen and own == ONE_WEIGHT:
+        # lets the model know which classes it was trained on; each point has its own weight
+        cfg.defrost()
+        cfg.MODEL.CLIP_ADAPTER.CLIP_ENSEMBLE_WEIGHT_UNSEEN = unseen[0]
+        cfg.freeze()
+    elif own != ONE_WEIGHT:
+        unseen = unseen or (own,)
+    grid = Grid(thresholds or (cfg.MODEL.CLIP_ADAPTER.MASK_THR,), weights, unseen)
     return cfg, grid, read_choice(args, cfg)
 
 

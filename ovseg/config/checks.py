@@ -45,7 +45,10 @@ _SHARES = (
     "MODEL.MASK_FORMER.TEST.OBJECT_MASK_THRESHOLD",
     "MODEL.MASK_FORMER.TEST.OVERLAP_THRESHOLD",
     "TEST.REJECT",
+    "TEST.MIN_CLASS_AREA",
 )
+#: of CLIP_ENSEMBLE_WEIGHT_UNSEEN: as the others
+ONE_WEIGHT = -1
 _PRECISIONS = ("auto", "fp32", "tf32", "fp16", "bf16")
 
 
@@ -100,6 +103,12 @@ def check_config(cfg: CN) -> None:
         value = _value(cfg, key)
         if not 0 <= value <= 1:
             raise UserError(f"{key} {value} must lie in 0..1")
+    unseen = adapter.CLIP_ENSEMBLE_WEIGHT_UNSEEN
+    if unseen != ONE_WEIGHT and not 0 <= unseen <= 1:
+        raise UserError(
+            f"MODEL.CLIP_ADAPTER.CLIP_ENSEMBLE_WEIGHT_UNSEEN {unseen} must lie in 0..1, or be "
+            f"{ONE_WEIGHT}: one weight for all classes"
+        )
     if not 0 <= cfg.DATALOADER.MAX_LOST <= 0.5:
         raise UserError(
             f"DATALOADER.MAX_LOST {cfg.DATALOADER.MAX_LOST} must lie in 0..0.5; 0: leave out none"
@@ -157,6 +166,11 @@ def _check_looks(cfg: CN) -> None:
         raise UserError(
             "TEST.SLIDING_WINDOW True: OVSegDEMO takes the best proposal of the whole image; "
             "set MODEL.META_ARCHITECTURE OVSeg or TEST.SLIDING_WINDOW False"
+        )
+    if test.MIN_CLASS_AREA and cfg.MODEL.META_ARCHITECTURE == "OVSegDEMO":
+        raise UserError(
+            f"TEST.MIN_CLASS_AREA {test.MIN_CLASS_AREA}: OVSegDEMO takes the best proposal of each "
+            "class; set MODEL.META_ARCHITECTURE OVSeg or TEST.MIN_CLASS_AREA 0"
         )
 
 

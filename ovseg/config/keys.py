@@ -140,6 +140,9 @@ def _add_clip(cfg: CN) -> None:
     adapter.TEXT_TEMPLATES = "vild"
     # read for "predefined"; {} stands for the word
     adapter.PREDEFINED_PROMPT_TEMPLATES = ["a photo of a {}."]
+    # file of "ovseg templates" with the best templates of each word, by which CLIP then classifies
+    # (clip/template_choice.py); "": all templates
+    adapter.BEST_TEMPLATES = ""
     # keep text features in $OVSEG_HOME for later processes
     adapter.TEXT_CACHE = True
     # published key of learned text prompts, which OVSeg does not have; a path is refused
@@ -162,6 +165,8 @@ def _add_clip(cfg: CN) -> None:
     # w of p = p_maskformer^(1-w) * p_clip^w; 0 has the published meaning "CLIP alone, over valid
     # masks"
     adapter.CLIP_ENSEMBLE_WEIGHT = 0.7
+    # the same for classes that are none of DATASETS.TRAIN's; -1: one weight for all
+    adapter.CLIP_ENSEMBLE_WEIGHT_UNSEEN = -1.0
 
     # what CLIP sees: "crops", one for each proposal; "shared": the whole image, once for all of
     # them (clip/shared_pass.py); "both": that, and crops of the proposals that decide
@@ -225,6 +230,9 @@ def _add_test(cfg: CN) -> None:
     # how readily pixels get none of the classes, 0..1; 0: each gets its best one, as published
     # (ovseg/modeling/reject.py)
     cfg.TEST.REJECT = 0.0
+    # classes that win no more than this share of an image's pixels are dropped, and the others
+    # decided again; 0: none (ovseg/modeling/present_classes.py)
+    cfg.TEST.MIN_CLASS_AREA = 0.0
     # folder of proposals that stand in for MaskFormer's (ovseg/data/proposal_files.py), "" for
     # none; and folder that MaskFormer's proposals are written to, besides an evaluation or a demo
     cfg.TEST.LOAD_PROPOSALS = ""

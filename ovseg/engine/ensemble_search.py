@@ -50,10 +50,12 @@ class GridCounter(RegionCounter):
         confusion = self.counts.arrays["confusion"]
         part = confusion[example["position"] % len(confusion)]
         text = self._model.text(example["class_names"])
-        for row, threshold in enumerate(self._grid.thresholds):
-            encoded = self._model.encode_regions(regions, threshold)
+        encoded, cut_at = regions, None
+        for row, (threshold, unseen) in enumerate(self._grid.rows):
+            if threshold != cut_at:
+                encoded, cut_at = self._model.encode_regions(regions, threshold), threshold
             alternatives = [
-                self._model.classify(encoded, text, weight) for weight in self._grid.weights
+                self._model.classify(encoded, text, weight, unseen) for weight in self._grid.weights
             ]
             maps = self._model.label_maps(example, regions, alternatives, threshold)
             for column, labels in enumerate(maps.cpu().numpy()):
@@ -78,7 +80,8 @@ def search_dataset(
     """
     counter = GridCounter(model, dataset_name, grid, halves)
     settings: Mapping[str, Any] = {
-        "search": [list(grid.thresholds), list(grid.weights), halves],
+        "search": [list(part) for part in (grid.thresholds, grid.weights, grid.unseen_weights)],
+        "halves": halves,
         **model_settings(cfg),
     }
     counts = resumable_pass(

@@ -20,26 +20,48 @@ from ovseg.evaluation.report import Report
 
 THRESHOLD_KEY = "MODEL.CLIP_ADAPTER.MASK_THR"
 WEIGHT_KEY = "MODEL.CLIP_ADAPTER.CLIP_ENSEMBLE_WEIGHT"
+UNSEEN_KEY = "MODEL.CLIP_ADAPTER.CLIP_ENSEMBLE_WEIGHT_UNSEEN"
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Thresholds (rows) and weights (columns), ascending."""
+    """Rows are thresholds, each with every weight of unseen classes; columns are weights.
+
+    Attributes:
+        thresholds, weights: ascending.
+        unseen_weights: of classes that the segmentation network was not trained on, ascending;
+            empty: the weights are those of all classes.
+    """
 
     thresholds: tuple[float, ...]
     weights: tuple[float, ...]
+    unseen_weights: tuple[float, ...] = ()
+
+    @property
+    def rows(self) -> list[tuple[float, float | None]]:
+        """The threshold of each row, and the weight of unseen classes."""
+        return [
+            (threshold, unseen)
+            for threshold in self.thresholds
+            for unseen in self.unseen_weights or (None,)
+        ]
 
     @property
     def shape(self) -> tuple[int, int]:
         """Rows and columns."""
-        return len(self.thresholds), len(self.weights)
+        return len(self.rows), len(self.weights)
+
+    def settings(self, point: tuple[int, int]) -> dict[str, float]:
+        """What a point is, by name."""
+        threshold, unseen = self.rows[point[0]]
+        found = {"threshold": threshold, "weight": self.weights[point[1]]}
+        return found if unseen is None else {**found, "weight of unseen classes": unseen}
 
     def config(self, point: tuple[int, int]) -> list[str]:
         """The config lines of a point."""
-        return [
-            f"{THRESHOLD_KEY} {self.thresholds[point[0]]!r}",
-            f"{WEIGHT_KEY} {self.weights[point[1]]!r}",
-        ]
+        keys = (THRESHOLD_KEY, WEIGHT_KEY, UNSEEN_KEY)
+        values = self.settings(point).values()
+        return [f"{key} {value!r}" for key, value in zip(keys, values, strict=False)]
 
 
 @dataclass(frozen=True)

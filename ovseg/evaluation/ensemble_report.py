@@ -57,16 +57,17 @@ class Search:
 
     def document(self) -> dict[str, Any]:
         """What ``search.json`` holds."""
-        row, column = self.chosen
+        unseen = list(self.grid.unseen_weights)
         return {
             **self.about,
             "thresholds": list(self.grid.thresholds),
             "weights": list(self.grid.weights),
-            "scores are": "percent; rows are thresholds, columns weights",
+            **({"weights of unseen classes": unseen} if unseen else {}),
+            "scores are": "percent; rows are thresholds, columns weights"
+            + (", the rows of a threshold the weights of unseen classes" if unseen else ""),
             "halves": "chosen on every other image, reported on the rest" if self.halves else None,
             "chosen": {
-                "threshold": self.grid.thresholds[row],
-                "weight": self.grid.weights[column],
+                **self.grid.settings(self.chosen),
                 "on": list(self.choose_on),
                 "config": self.grid.config(self.chosen),
                 "mIoU": {r.name: float(r.reporting[self.chosen]) for r in self.reported},
@@ -81,8 +82,7 @@ class Search:
         row, column = result.best()
         entry = {
             "best": {
-                "threshold": self.grid.thresholds[row],
-                "weight": self.grid.weights[column],
+                **self.grid.settings((row, column)),
                 "config": self.grid.config((row, column)),
                 "mIoU": float(result.reporting[row, column]),
             },
@@ -126,17 +126,26 @@ class Search:
 def _table(result: GridScores, grid: Grid, halves: bool) -> str:
     best = result.best()
     rows = [
-        [f"{threshold:.10g}"]
+        [name]
         + [
             f"{value:.2f}{' *' if (i, j) == best else ''}"
             for j, value in enumerate(result.reporting[i])
         ]
-        for i, threshold in enumerate(grid.thresholds)
+        for i, name in enumerate(_row_names(grid))
     ]
-    headers = ["threshold \\ weight", *(f"{weight:.10g}" for weight in grid.weights)]
+    headers = [f"{_rows_are(grid)} \\ weight", *(f"{weight:.10g}" for weight in grid.weights)]
     table = tabulate(rows, headers, tablefmt="pipe", disable_numparse=True, stralign="right")
     note = " of the images not chosen on, * best on the others" if halves else ", * best"
     return f"{result.name}: mIoU in %{note}\n\n{table}"
+
+
+def _rows_are(grid: Grid) -> str:
+    return "threshold, weight of unseen" if grid.unseen_weights else "threshold"
+
+
+def _row_names(grid: Grid) -> list[str]:
+    values = [[value for value in row if value is not None] for row in grid.rows]
+    return [", ".join(f"{value:.10g}" for value in row) for row in values]
 
 
 def write_heat_map(path: Path, result: GridScores, grid: Grid) -> None:
@@ -156,9 +165,10 @@ def write_heat_map(path: Path, result: GridScores, grid: Grid) -> None:
     corner = (column - 0.5, row - 0.5)
     axes.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor="#ff2d20", linewidth=2.5))
     axes.set_xticks(range(columns), [f"{weight:.10g}" for weight in grid.weights])
-    axes.set_yticks(range(rows), [f"{threshold:.10g}" for threshold in grid.thresholds])
-    axes.set_xlabel("weight of CLIP in the ensemble")
-    axes.set_ylabel("mask threshold")
+    axes.set_yticks(range(rows), _row_names(grid))
+    of_seen = ", for seen classes" if grid.unseen_weights else ""
+    axes.set_xlabel(f"weight of CLIP in the ensemble{of_seen}")
+    axes.set_ylabel(f"mask {_rows_are(grid)}")
     axes.set_title(f"{result.name}: mIoU in %", fontsize=11)
     figure.colorbar(image, ax=axes)
     save_figure(figure, path)

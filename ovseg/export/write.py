@@ -116,6 +116,13 @@ def _check(cfg: CfgNode, options: ExportOptions) -> None:
             f"MODEL.CLIP_ADAPTER.REGION_ENCODER {adapter.REGION_ENCODER} with CROPS "
             f"{adapter.CROPS} cannot be exported; leave out --speed, or set --speed exact"
         )
+    for key, value, off in (
+        ("MODEL.CLIP_ADAPTER.CLIP_ENSEMBLE_WEIGHT_UNSEEN", adapter.CLIP_ENSEMBLE_WEIGHT_UNSEEN, -1),
+        ("MODEL.CLIP_ADAPTER.BEST_TEMPLATES", adapter.BEST_TEMPLATES, ""),
+        ("TEST.MIN_CLASS_AREA", test.MIN_CLASS_AREA, 0),
+    ):
+        if value != off:
+            raise UserError(f"{key} {value!r} is not part of an export; set it to {off!r}")
     if cfg.MODEL.PRECISION != "fp32":
         raise UserError(
             f"MODEL.PRECISION {cfg.MODEL.PRECISION} is how PyTorch computes, and graphs compute in "

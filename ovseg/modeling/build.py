@@ -10,15 +10,25 @@ from detectron2.config import CfgNode
 from detectron2.modeling import build_backbone, build_sem_seg_head
 
 from ovseg.config import check_config
+from ovseg.config.checks import ONE_WEIGHT
 from ovseg.errors import UserError
 from ovseg.released import home
 
-from .clip import ClipAdapter, SharedPass, TextStore, build_clip, encoder_of, text_templates
+from .clip import (
+    ClipAdapter,
+    SharedPass,
+    TemplateChoice,
+    TextStore,
+    build_clip,
+    encoder_of,
+    text_templates,
+)
 from .criterion import SetCriterion
 from .crop_choice import CropChoice
 from .crop_encoder import CropEncoder
 from .matcher import HungarianMatcher
 from .panoptic import SegmentFinder
+from .seen_classes import SeenClasses
 
 TEXT_STORE = "text_features.sqlite3"  # in $OVSEG_HOME
 
@@ -56,10 +66,13 @@ def build_parts(cfg: CfgNode) -> dict[str, Any]:
         )
     with _config_errors():
         sem_seg_head = build_sem_seg_head(cfg, backbone.output_shape())
+    templates = text_templates(adapter.TEXT_TEMPLATES, adapter.PREDEFINED_PROMPT_TEMPLATES)
+    best = adapter.BEST_TEMPLATES
     clip_adapter = ClipAdapter(
         clip,
-        text_templates(adapter.TEXT_TEMPLATES, adapter.PREDEFINED_PROMPT_TEMPLATES),
+        templates,
         mask_prompts=adapter.MASK_PROMPT_FWD,
+        template_choice=TemplateChoice.read(best, templates) if best else None,
         text_store=TextStore(home() / TEXT_STORE) if adapter.TEXT_CACHE else None,
         drop_background=adapter.BACKGROUND == "drop",
         precision=cfg.MODEL.PRECISION,
@@ -87,6 +100,7 @@ def build_parts(cfg: CfgNode) -> dict[str, Any]:
         **region_parts(adapter, clip_adapter),
         "clip_ensemble": adapter.CLIP_ENSEMBLE,
         "clip_ensemble_weight": adapter.CLIP_ENSEMBLE_WEIGHT,
+        **_weight_of_unseen(cfg),
         "segment_finder": SegmentFinder(
             panoptic=former.TEST.PANOPTIC_ON,
             instances=former.TEST.INSTANCE_ON,
@@ -99,8 +113,18 @@ def build_parts(cfg: CfgNode) -> dict[str, Any]:
         "pixel_std": cfg.MODEL.PIXEL_STD,
         "size_divisibility": former.SIZE_DIVISIBILITY,
         "backbone_precision": cfg.MODEL.PRECISION_BACKBONE,
+        "min_class_area": cfg.TEST.MIN_CLASS_AREA,
         "reject": cfg.TEST.REJECT,
     }
+
+
+def _weight_of_unseen(cfg: CfgNode) -> dict[str, Any]:
+    """The arguments of :class:`OVSeg` that weigh CLIP otherwise for classes of no training."""
+    weight = cfg.MODEL.CLIP_ADAPTER.CLIP_ENSEMBLE_WEIGHT_UNSEEN
+    if weight == ONE_WEIGHT:
+        return {}
+    seen = SeenClasses.of_datasets(cfg.DATASETS.TRAIN)
+    return {"unseen_weight": weight, "seen_classes": seen}
 
 
 def region_parts(adapter: CfgNode, clip_adapter: ClipAdapter) -> dict[str, Any]:

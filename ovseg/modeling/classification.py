@@ -11,8 +11,10 @@ from ovseg.vocabulary import Vocabulary
 
 from .clip import ClipAdapter
 from .crop_choice import CropChoice
-from .ensemble import combine
+from .ensemble import combine, most_without_clip
+from .present_classes import among_all, only, present_classes
 from .reject import probabilities_with_background, weigh_background
+from .seen_classes import SeenClasses
 
 
 class Classification:
@@ -20,34 +22,71 @@ class Classification:
 
     clip_adapter: ClipAdapter
     clip_ensemble_weight: float
+    unseen_weight: float | None
+    seen_classes: SeenClasses | None
     crop_choice: CropChoice
     mask_threshold: float
+    min_class_area: float
 
     def text(self, vocabulary: Vocabulary) -> TextEmbeddings:
         """The text embeddings of a vocabulary; known words are not encoded again."""
         words = vocabulary.words
+        of_crops = self.clip_adapter.crop_text_features(words)
         if not vocabulary.reject:
-            return TextEmbeddings(vocabulary, self.clip_adapter.text_features(words))
+            features = self.clip_adapter.text_features(words)
+            return TextEmbeddings(vocabulary, features, of_crops=of_crops)
         features = self.clip_adapter.text_features([*words, *background_words(words)])
         own = torch.cat([features[: len(words)], features[-1:]])  # "no object" is the last
-        return TextEmbeddings(vocabulary, own, features[len(words) : -1])
+        return TextEmbeddings(vocabulary, own, features[len(words) : -1], of_crops)
 
     def classify(
-        self, regions: Regions, text: TextEmbeddings, ensemble_weight: float | None = None
+        self,
+        regions: Regions,
+        text: TextEmbeddings,
+        ensemble_weight: float | None = None,
+        unseen_weight: float | None = None,
     ) -> Classified:
         """The ensemble of MaskFormer's and, where there are crops, CLIP's classification.
 
-        ``ensemble_weight`` stands in place of the model's own.
+        ``ensemble_weight`` stands in place of the model's own, for all classes, or with
+        ``unseen_weight`` for seen ones.
         """
-        weight = self.clip_ensemble_weight if ensemble_weight is None else ensemble_weight
+        weights = (ensemble_weight, unseen_weight)
+        classified = self._classify(regions, text, *weights)
+        if not self.min_class_area:
+            return classified
+        vocabulary = text.vocabulary
+        present = present_classes(classified, regions.masks, vocabulary, self.min_class_area)
+        if not 1 < len(present) < len(vocabulary):
+            return classified
+        again = self._classify(regions, only(text, present), *weights)
+        return among_all(again, present, vocabulary)
+
+    def _classify(
+        self, regions: Regions, text: TextEmbeddings, weight: float | None, unseen: float | None
+    ) -> Classified:
+        weights = self._weight(text.vocabulary, weight, unseen)
         probs = self.classify_queries(regions, text)
         if regions.crops is not None and self.crop_choice.visible_only:
-            classified = self._classify_chosen(regions, regions.crops, text, probs, weight)
+            classified = self._classify_chosen(regions, regions.crops, text, probs, weights)
         else:
             clip = None if regions.crops is None else self.classify_crops(regions.crops, text)
-            classified = combine(probs, clip, weight)
+            classified = combine(probs, clip, weights)
         strength = text.vocabulary.reject
         return weigh_background(classified, strength) if strength else classified
+
+    def _weight(
+        self, vocabulary: Vocabulary, weight: float | None, unseen: float | None
+    ) -> float | Tensor:
+        """One weight, or one for each of what competes, float (W,)."""
+        if weight is None:
+            weight, unseen = self.clip_ensemble_weight, self.unseen_weight
+        if unseen is None or unseen == weight:
+            return weight
+        assert self.seen_classes is not None
+        seen = self.seen_classes.of_words(vocabulary)
+        weights = [weight if each else unseen for each in seen]
+        return torch.tensor(weights, device=self.clip_adapter.pixel_mean.device)
 
     def classify_queries(self, regions: Regions, text: TextEmbeddings) -> Tensor | None:
         """MaskFormer's probabilities (Q, W), rows summing to at most one (paper section 3.1); None
@@ -65,7 +104,8 @@ class Classification:
 
     def classify_crops(self, crops: CropFeatures, text: TextEmbeddings) -> ClipClasses:
         """CLIP's classification of an image's crops (paper section 3.2)."""
-        logits = self.clip_adapter.similarity(crops.features, text.features)[:, :-1]
+        words = text.features[:-1] if text.of_crops is None else text.of_crops
+        logits = self.clip_adapter.similarity(crops.features, words)
         if text.background is None:
             return ClipClasses(logits.softmax(dim=-1), crops.valid)
         background = self.clip_adapter.similarity(crops.features, text.background)
@@ -86,23 +126,22 @@ class Classification:
         crops: CropFeatures,
         text: TextEmbeddings,
         probs: Tensor | None,
-        weight: float,
+        weight: float | Tensor,
     ) -> Classified:
         """The classification of regions of which CLIP sees those alone that can show."""
         choice, masks = self.crop_choice, regions.masks
-        # MaskFormer's share of the ensemble; it has none at 0, which means CLIP alone
-        power = 1 - weight if weight > 0 else 0
         known = len(text.vocabulary.words)  # without the background
-        ones = masks.new_ones(len(masks))
-        strength = ones if probs is None else probs[:, :known].sum(dim=1) ** power
+        strength = potential = masks.new_ones(len(masks))
+        if probs is not None:
+            weights = weight[:known] if isinstance(weight, Tensor) else weight
+            strength, potential = most_without_clip(probs[:, :known], weights)
         if regions.shared is not None:  # more is known
             before = combine(probs, self.classify_crops(regions.shared, text), weight)
-            strength = torch.zeros_like(ones)
+            strength = torch.zeros_like(strength)
             strength[before.queries] = before.class_probs[:, :known].amax(dim=1)
         # masks that are not valid have no crop, so they cost nothing
         chosen = choice.first(masks, strength) | ~crops.valid
         classified = self._classify_by(regions, crops, text, probs, weight, chosen)
-        potential = ones if probs is None else probs[:, :known].amax(dim=1) ** power
         more = choice.more(masks, potential, classified, chosen)
         if more.any():
             classified = self._classify_by(regions, crops, text, probs, weight, chosen | more)
@@ -114,7 +153,7 @@ class Classification:
         crops: CropFeatures,
         text: TextEmbeddings,
         probs: Tensor | None,
-        weight: float,
+        weight: float | Tensor,
         chosen: Tensor,
     ) -> Classified:
         """The classification of regions by the crops of those that are chosen, bool (Q,).

@@ -10,7 +10,7 @@ from ovseg.structures import Classified, ClipClasses
 from ovseg.vocabulary import Vocabulary
 
 
-def combine(probs: Tensor | None, clip: ClipClasses | None, weight: float) -> Classified:
+def combine(probs: Tensor | None, clip: ClipClasses | None, weight: float | Tensor) -> Classified:
     """The ensemble of both classifications, or the only one that there is.
 
     Args:
@@ -43,7 +43,9 @@ def clip_alone(clip_probs: Tensor, valid: Tensor) -> Classified:
     return Classified(clip_probs, valid.nonzero()[:, 0])
 
 
-def ensemble(probs: Tensor, clip_probs: Tensor, valid: Tensor, weight: float) -> Classified:
+def ensemble(
+    probs: Tensor, clip_probs: Tensor, valid: Tensor, weight: float | Tensor
+) -> Classified:
     """Combine MaskFormer's and CLIP's class probabilities.
 
     Args:
@@ -52,14 +54,35 @@ def ensemble(probs: Tensor, clip_probs: Tensor, valid: Tensor, weight: float) ->
         valid: bool (Q,), V of them true.
         weight: w in 0..1. Above 0: ``probs^(1-w) * clip_probs^w`` for every mask, where CLIP's
             probability of a mask that is not valid counts 1. At 0 the published meaning: CLIP
-            alone, over the valid masks only.
+            alone, over the valid masks only. Or float (C,), one w for each class, as FC-CLIP
+            (NeurIPS 2023, section 3.3) has two of them; of these 0 has the formula's meaning,
+            MaskFormer alone.
     """
-    if weight == 0:
+    if not isinstance(weight, Tensor) and weight == 0:
         return clip_alone(clip_probs, valid)
     clip_of_all = torch.ones_like(probs)
     clip_of_all[valid] = clip_probs.to(probs.dtype)
     combined = probs ** (1 - weight) * clip_of_all**weight
     return Classified(combined, torch.arange(len(probs), device=probs.device))
+
+
+def most_without_clip(probs: Tensor, weight: float | Tensor) -> tuple[Tensor, Tensor]:
+    """What the ensemble can become at most, as far as it is known before CLIP sees a proposal.
+
+    Args:
+        probs: MaskFormer's, (Q, C), 0..1.
+        weight: see :func:`ensemble`; at 0, CLIP alone, nothing is known.
+
+    Returns:
+        Float (Q,): for all classes together, and for the best one.
+    """
+    if not isinstance(weight, Tensor):
+        power = 1 - weight if weight > 0 else 0
+        return probs.sum(dim=1) ** power, probs.amax(dim=1) ** power
+    together = [
+        probs[:, weight == each].sum(dim=1) ** (1 - each) for each in weight.unique().tolist()
+    ]
+    return torch.stack(together).amax(dim=0), (probs ** (1 - weight)).amax(dim=1)
 
 
 def best_proposals(classified: Classified, masks: Tensor, vocabulary: Vocabulary) -> Classified:

@@ -26,6 +26,7 @@ from .crop_encoder import CropEncoder
 from .panoptic import SegmentFinder
 from .precision import autocast, device_precision
 from .proposal_network import ProposalNetwork
+from .seen_classes import SeenClasses
 
 Inputs = dict[str, Any]
 #: makes another classification of regions
@@ -50,9 +51,12 @@ class OVSeg(Assembly, Classification, ProposalNetwork):
         crops_too: bool = True,
         clip_ensemble: bool,
         clip_ensemble_weight: float,
+        unseen_weight: float | None = None,
+        seen_classes: SeenClasses | None = None,
         best_proposals_only: bool = False,
         segment_finder: SegmentFinder = _SEMANTIC_ONLY,
         mask_threshold: float,
+        min_class_area: float = 0.0,
         reject: float = 0.0,
         **network: Any,
     ) -> None:
@@ -65,11 +69,16 @@ class OVSeg(Assembly, Classification, ProposalNetwork):
             crops_too: with a shared pass, chosen crops too, which then count in its place.
             clip_ensemble: let CLIP classify the crops too; False: MaskFormer alone.
             clip_ensemble_weight: see :func:`ensemble`.
+            unseen_weight: the same for classes that are not among ``seen_classes``; None: one
+                weight for all.
+            seen_classes: those that the network was trained on.
             best_proposals_only: segment by the best proposal of each word alone, cut at
                 ``mask_threshold``, as the published demo does; False: by all soft proposals.
             segment_finder: finds panoptic segments and instances; they are always made of all soft
                 proposals.
             mask_threshold: a pixel belongs to a crop when its mask's probability exceeds this.
+            min_class_area: classes that win no more than this share of an image's pixels are
+                dropped, and the others decided again, see :func:`present_classes`; 0: none.
             reject: of inputs that do not say, see :attr:`Vocabulary.reject`.
             network: backbone, proposal head and CLIP, see :class:`ProposalNetwork`.
         """
@@ -81,9 +90,12 @@ class OVSeg(Assembly, Classification, ProposalNetwork):
         self.crops_too = crops_too
         self.clip_ensemble = clip_ensemble
         self.clip_ensemble_weight = clip_ensemble_weight
+        self.unseen_weight = unseen_weight
+        self.seen_classes = seen_classes
         self.best_proposals_only = best_proposals_only
         self.segment_finder = segment_finder
         self.mask_threshold = mask_threshold
+        self.min_class_area = min_class_area
         self.reject = reject
 
     @classmethod

@@ -95,8 +95,10 @@ class Handlers:
         upload = upload_of(image)
         names = class_names_of(text)
         own = self.tasks.models.own_settings(model)
-        # a model without CLIP ensemble takes no weight, wherever its slider stands
+        # a model without CLIP ensemble takes no weight, wherever its slider stands; and where it
+        # stands at the model's own, another one for unseen classes counts too
         share = None if own.ensemble_weight is None else _in_range("ensemble weight", weight)
+        share = None if share == own.ensemble_weight else share
         task = Task(
             upload, model, names, share,
             mask_threshold=_in_range("mask threshold", threshold),

@@ -22,9 +22,11 @@ from ovseg.cli import search, train
 from ovseg.cli.number_lists import parse_values
 from ovseg.config import setup_cfg
 from ovseg.data.datasets import load_dataset
+from ovseg.data.label_maps import read_truth
 from ovseg.engine.ensemble_search import GridCounter, search_dataset
 from ovseg.engine.resumable import Counts, resumable_pass
 from ovseg.engine.trainer import Trainer, load_model
+from ovseg.evaluation import update_confusion
 from ovseg.evaluation.ensemble_grid import Grid, GridScores, grid_scores, mean_scores
 from ovseg.evaluation.ensemble_report import Search
 
@@ -111,6 +113,44 @@ def test_every_point_is_that_of_a_separate_evaluation(world, found):
     # the points differ, so that mixing them up would have been seen
     every = np.stack([result.reporting for result in found.values()])
     assert len(np.unique(every.round(6))) > 4
+
+
+def test_two_weights_are_searched_in_the_same_pass(world):
+    grid = Grid((0.3, 0.5), (0.2, 0.8), (0.0, 1.0))
+    opts = ["DATASETS.TRAIN", "stickerscenes_train"]
+    opts += ["MODEL.CLIP_ADAPTER.CLIP_ENSEMBLE_WEIGHT_UNSEEN", "0.9"]
+    model = load_model(setup_cfg(SWIN, [*world.opts, *opts]))
+    assert model.unseen_weight == 0.9
+    counter = GridCounter(model, "search_dev", grid)
+    expected = np.zeros_like(counter.counts.arrays["confusion"][0])
+    with torch.inference_mode():
+        for place, (example,) in enumerate(Trainer.build_test_loader(world.cfg, "search_dev")):
+            counter([{**example, "position": place}])
+            truth = read_truth(example)
+            for row, (threshold, unseen) in enumerate(grid.rows):
+                for column, weight in enumerate(grid.weights):
+                    model.mask_threshold, model.clip_ensemble_weight = threshold, weight
+                    model.unseen_weight = unseen
+                    labels = model([example])[0]["labels"].numpy()
+                    update_confusion(expected[row, column], labels, truth, 255)
+    np.testing.assert_array_equal(counter.counts.arrays["confusion"][0], expected)
+    assert len(np.unique(expected.reshape(8, -1), axis=0)) > 4  # both weights matter
+
+
+def test_two_weights_in_the_tables():
+    grid = Grid((0.4,), (0.6, 0.7), (0.5, 0.9))
+    results = results_of(a=([[10, 20], [40, 30]], [[10, 20], [40, 30]]))
+    search = Search(grid, results, ["a"], False, {})
+    assert search.document()["chosen"]["weight of unseen classes"] == 0.9
+    assert search.document()["chosen"]["config"] == [
+        "MODEL.CLIP_ADAPTER.MASK_THR 0.4",
+        "MODEL.CLIP_ADAPTER.CLIP_ENSEMBLE_WEIGHT 0.6",
+        "MODEL.CLIP_ADAPTER.CLIP_ENSEMBLE_WEIGHT_UNSEEN 0.9",
+    ]
+    table = [line for line in search.text().split("\n") if "40.00" in line]
+    assert [cell.strip() for cell in table[0].strip("|").split("|")] == [
+        "0.4, 0.9", "40.00 *", "30.00"
+    ]  # fmt: skip
 
 
 def test_a_point_is_that_of_train_net(world, found, tmp_path):

@@ -60,7 +60,7 @@ def test_overrides_take_the_type_of_their_key() -> None:
             ["MODEL.CLIP_ADAPTER.CLIP_ENSEMBLE_WEIGTH", "0.5"],
             r"unknown config key .*WEIGTH; did you mean MODEL\.CLIP_ADAPTER\.CLIP_ENSEMBLE_WEIGHT",
         ),
-        (["CLIP_ENSEMBLE_WEIGHT", "0.5"], r"mean MODEL\.CLIP_ADAPTER\.CLIP_ENSEMBLE_WEIGHT\?"),
+        (["CLIP_ENSEMBLE_WEIGHT", "0.5"], r"mean MODEL\.CLIP_ADAPTER\.CLIP_ENSEMBLE_WEIGHT or "),
         (["FOO.BAR", "1"], "unknown config key FOO.BAR"),
         (["MODEL", "1"], "config key MODEL is a group"),
         (["MODEL.WEIGHTS"], "MODEL.WEIGHTS has no value"),

@@ -7,11 +7,12 @@ import open_clip
 from .adapter import ClipAdapter
 from .architecture import architecture_of_file, architecture_of_name
 from .construction import build_untrained_clip
-from .encoder import ClipEncoder, encode_texts, encoder_of, word_features
+from .encoder import ClipEncoder, encode_texts, encoder_of, template_features, word_features
 from .foreground import foreground_features
 from .pixels import pixels_of
 from .region_tokens import RegionTokens
 from .shared_pass import SharedPass, region_features
+from .template_choice import TemplateChoice
 from .text import encode_tokens, text_templates
 from .text_store import TextStore
 from .visual import MaskPromptedViT
@@ -30,6 +31,7 @@ __all__ = [
     "MaskPromptedViT",
     "RegionTokens",
     "SharedPass",
+    "TemplateChoice",
     "TextStore",
     "architecture_of_file",
     "architecture_of_name",
@@ -45,6 +47,7 @@ __all__ = [
     "pixels_of",
     "read_clip_file",
     "region_features",
+    "template_features",
     "text_templates",
     "word_features",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ from ovseg.structures import Crops
 from .encoder import ClipEncoder, encoder_of, warn_of_long_words, word_features
 from .foreground import foreground_features
 from .lowered import LOWERED, LoweredTowers
+from .template_choice import TemplateChoice
 from .text_cache import TextCache
 from .text_store import TextStore, text_encoder_digest
 from .visual import MaskPromptedViT
@@ -37,6 +39,7 @@ class ClipAdapter(nn.Module):
         templates: Sequence[str],
         *,
         mask_prompts: bool,
+        template_choice: TemplateChoice | None = None,
         text_store: TextStore | None = None,
         drop_background: bool = False,
         precision: str = "fp32",
@@ -47,6 +50,7 @@ class ClipAdapter(nn.Module):
             clip_model: made by :func:`build_untrained_clip`.
             templates: of the texts; see :func:`text_templates`.
             mask_prompts: replace background patches by mask prompts.
+            template_choice: the templates that crops are classified by; None: all.
             text_store: keeps text features for later processes.
             drop_background: leave background patches out, see :func:`foreground_features`.
             precision: of the image tower, see :func:`device_precision`. Texts are encoded in fp32.
@@ -59,6 +63,7 @@ class ClipAdapter(nn.Module):
         self.clip_model = clip_model.requires_grad_(False).eval()
         self.templates = tuple(templates)
         self.mask_prompts = mask_prompts
+        self.template_choice = template_choice
         self.drop_background = drop_background
         if drop_background and not isinstance(clip_model.visual, MaskPromptedViT):
             raise UserError(
@@ -76,12 +81,14 @@ class ClipAdapter(nn.Module):
         self.register_buffer("pixel_mean", 255 * torch.tensor(encoder.mean).view(1, 3, 1, 1))
         self.register_buffer("pixel_std", 255 * torch.tensor(encoder.std).view(1, 3, 1, 1))
         self.text_cache = TextCache()
+        self._crop_text_cache = TextCache()
         self.text_store = text_store
         self.precision = precision
         self.compiled = compiled
         self._towers = LoweredTowers()
         self._crops_at_once: int | None = None
-        self._digest: tuple[object, str] = (None, "")
+        self._digests: dict[str, str] = {}
+        self._digests_of: object = None
 
     @property
     def encoder(self) -> ClipEncoder:
@@ -107,7 +114,18 @@ class ClipAdapter(nn.Module):
         known = self.text_cache.features(words, self._encode_words, self._encoder_state())
         return torch.cat([known, F.normalize(self.non_object_embedding, dim=-1)])
 
-    def _encode_words(self, words: list[str]) -> Tensor:
+    def crop_text_features(self, words: Sequence[str]) -> Tensor | None:
+        """Unit features (len(words), D) that crops are classified by; None: :meth:`text_features`.
+
+        They are those of each word's best templates, see :class:`TemplateChoice`.
+        """
+        choice = self.template_choice
+        if choice is None:
+            return None
+        encode = functools.partial(self._encode_words, choice=choice)
+        return self._crop_text_cache.features(words, encode, self._encoder_state())
+
+    def _encode_words(self, words: list[str], choice: TemplateChoice | None = None) -> Tensor:
         # kept features may be used later in training, which inference tensors may not; and they
         # are the same whatever precision the images have
         device = self.pixel_mean.device
@@ -116,23 +134,31 @@ class ClipAdapter(nn.Module):
             torch.no_grad(),
             torch.autocast(device.type, enabled=False),
         ):
+
+            def features(words: list[str]) -> Tensor:
+                if choice is None:
+                    return word_features(self.clip_model, words, self.templates)
+                return word_features(self.clip_model, words, self.templates, choice.used(words))
+
             if self.text_store is None:
-                return word_features(self.clip_model, words, self.templates)
-            encoder = self._encoder_digest()
+                return features(words)
+            encoder = self._encoder_digest("" if choice is None else choice.digest)
             known = self.text_store.read(encoder, words)
             warn_of_long_words(self.clip_model, list(known), self.templates)
             new = [word for word in words if word not in known]
             if new:
-                features = word_features(self.clip_model, new, self.templates).cpu()
-                known.update(zip(new, features, strict=True))
+                known.update(zip(new, features(new).cpu(), strict=True))
                 self.text_store.write(encoder, {word: known[word] for word in new})
             return torch.stack([known[word] for word in words]).to(device)
 
-    def _encoder_digest(self) -> str:
+    def _encoder_digest(self, choice: str) -> str:
         state = self._encoder_state()
-        if self._digest[0] != state:
-            self._digest = state, text_encoder_digest(self.clip_model, self.templates)
-        return self._digest[1]
+        if self._digests_of != state:
+            self._digests_of, self._digests = state, {}
+        if choice not in self._digests:
+            templates = (*self.templates, choice) if choice else self.templates
+            self._digests[choice] = text_encoder_digest(self.clip_model, templates)
+        return self._digests[choice]
 
     def _encoder_state(self) -> tuple[object, ...]:
         """What changes with the weights of the text encoder."""

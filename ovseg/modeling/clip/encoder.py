@@ -151,21 +151,36 @@ def encode_texts(model: nn.Module, texts: Sequence[str]) -> Tensor:
     return encoder_of(model).text_features(texts)
 
 
-def word_features(model: nn.Module, words: Sequence[str], templates: Sequence[str]) -> Tensor:
+def template_features(model: nn.Module, words: Sequence[str], templates: Sequence[str]) -> Tensor:
+    """Features of words in each template; arguments as for :func:`word_features`.
+
+    Returns:
+        float32 (len(words), len(templates), D), of unit length.
+    """
+    warn_of_long_words(model, words, templates)
+    texts = [template.replace("{}", word) for word in words for template in templates]
+    features = F.normalize(encode_texts(model, texts), dim=-1)
+    return features.view(len(words), len(templates), -1)
+
+
+def word_features(
+    model: nn.Module, words: Sequence[str], templates: Sequence[str], used: Tensor | None = None
+) -> Tensor:
     """Features of words: normalised per text, averaged over templates, normalised again.
 
     Args:
         model: a CLIP; its text encoder runs where its weights are.
         words: any words; those longer than the context are cut, with a warning that names them.
         templates: see :func:`text_templates`.
+        used: bool (len(words), len(templates)); the templates of each word; None: all.
 
     Returns:
         float32 (len(words), D), of unit length.
     """
-    warn_of_long_words(model, words, templates)
-    texts = [template.replace("{}", word) for word in words for template in templates]
-    features = F.normalize(encode_texts(model, texts), dim=-1)
-    return F.normalize(features.view(len(words), len(templates), -1).mean(dim=1), dim=-1)
+    features = template_features(model, words, templates)
+    if used is not None:
+        features = features * used[..., None].to(features)
+    return F.normalize(features.mean(dim=1), dim=-1)
 
 
 def warn_of_long_words(model: nn.Module, words: Sequence[str], templates: Sequence[str]) -> None:

@@ -1,0 +1,72 @@
+"""Which classes the segmentation network was trained on, by their names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from detectron2.data import MetadataCatalog
+
+from ovseg.errors import UserError
+from ovseg.vocabulary import Vocabulary
+
+# what COCO-Stuff adds to a name to tell it from another class's
+_ENDINGS = ("-other", "-stuff")
+
+
+class SeenClasses:
+    """The names of the classes of a training.
+
+    A class is seen when any of its synonyms is one of these names. Case does not matter, nor do
+    COCO-Stuff's endings "-other" and "-stuff"; what stands between commas is a synonym.
+    """
+
+    def __init__(self, names: Iterable[str]) -> None:
+        """``names``: of all classes, with their synonyms."""
+        self._words = {word for name in names for word in _synonyms(name)}
+
+    @classmethod
+    def of_datasets(cls, names: Sequence[str]) -> SeenClasses:
+        """The classes of registered data sets, those of ``DATASETS.TRAIN``.
+
+        Raises:
+            UserError: there are none, or a data set's are not known.
+        """
+        words: list[str] = []
+        for name in names:
+            metadata = MetadataCatalog.get(name)
+            classes = metadata.get("class_words") or metadata.get("stuff_classes") or []
+            words += [word for entry in classes for word in _entry(entry)]
+            if not classes:
+                raise UserError(
+                    f"MODEL.CLIP_ADAPTER.CLIP_ENSEMBLE_WEIGHT_UNSEEN: the classes of {name!r}, of "
+                    "DATASETS.TRAIN, are not known; name its yaml in DATASETS.CUSTOM"
+                )
+        if not words:
+            raise UserError(
+                "MODEL.CLIP_ADAPTER.CLIP_ENSEMBLE_WEIGHT_UNSEEN needs the data sets of the "
+                "training in DATASETS.TRAIN, which is empty"
+            )
+        return cls(words)
+
+    def of_words(self, vocabulary: Vocabulary) -> list[bool]:
+        """For each of the W that compete whether its class is seen.
+
+        "others" and the background, which are no class, count as seen.
+        """
+        seen = [
+            any(word in self._words for name in names for word in _synonyms(name))
+            for names in vocabulary.words_of_class
+        ]
+        return [label < 0 or seen[label] for label in vocabulary.class_of_word]
+
+
+def _entry(entry: str | Sequence[str]) -> Sequence[str]:
+    return (entry,) if isinstance(entry, str) else entry
+
+
+def _synonyms(name: str) -> set[str]:
+    """The words of a name in the form that they are compared in."""
+    words = {part.strip().casefold() for part in name.split(",")} - {""}
+    for ending in _ENDINGS:
+        words = {word.removesuffix(ending) for word in words}
+    return words
