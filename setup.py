@@ -12,7 +12,7 @@ setup(
     package_dir={"ovseg.configs": "configs", "ovseg.resources": "resources"},
     package_data={
         "ovseg": ["py.typed", "**/*.json", "**/*.css", "**/*.html"],
-        "ovseg.configs": ["*.yaml"],
+        "ovseg.configs": ["*.yaml", "methods/*.yaml"],
         "ovseg.resources": ["ovseg_tiny.pth", "NOTICE"],
     },
 )

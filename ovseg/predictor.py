@@ -32,7 +32,7 @@ from ovseg.data.mapper import resize_short_side, test_size
 from ovseg.data.vocabulary import ClassNames, read_vocabulary
 from ovseg.encoded_image import EncodedImage
 from ovseg.engine.checkpoint import OVSegCheckpointer
-from ovseg.engine.test_time import for_inference, plain_model
+from ovseg.engine.test_time import as_ovseg, for_inference, plain_model
 from ovseg.errors import UserError
 from ovseg.image_input import ImageSource, batches, image_array, is_one_image
 from ovseg.prediction import Prediction
@@ -66,7 +66,7 @@ class Predictor:
         if model is None:
             if not cfg.MODEL.WEIGHTS:
                 raise UserError("MODEL.WEIGHTS is empty; give the path of a trained checkpoint")
-            model = build_model(cfg)
+            model = as_ovseg(build_model(cfg))
             OVSegCheckpointer(model, cfg=cfg, trained=True).load(cfg.MODEL.WEIGHTS)
         self.model: Any = for_inference(cfg, model.eval())
 

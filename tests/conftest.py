@@ -172,6 +172,7 @@ SLOW_FILES = frozenset(
     {
         "bad_input/test_bad_input.py",
         "cli/test_analyze.py",
+        "cli/test_compare.py",
         "cli/test_install_detectron2.py",
         "cli/test_main.py",
         "cli/test_panoptic_commands.py",
@@ -203,6 +204,7 @@ SLOW_FILES = frozenset(
         "labelling/test_label_command.py",
         "labelling/test_label_on_ray.py",
         "labelling/test_self_training.py",
+        "methods/test_pixel_methods.py",
         "modeling/test_clip_kinds.py",
         "modeling/test_parity.py",
         "open_clip_training/ablation/test_ablation_scoring.py",

@@ -16,7 +16,10 @@ STAGES = ("backbone", "proposals", "crops", "clip", "ensemble", "segmentation", 
 # importer's prefix -> prefixes that it must not import
 FORBIDDEN = {
     "ovseg.data": ("ovseg.modeling", "ovseg.evaluation", "ovseg.engine", "ovseg.predictor"),
-    "ovseg.modeling": ("ovseg.data", "ovseg.evaluation", "ovseg.engine", "ovseg.predictor"),
+    "ovseg.modeling": (
+        *("ovseg.data", "ovseg.evaluation", "ovseg.engine", "ovseg.predictor", "ovseg.methods"),
+    ),
+    "ovseg.methods": ("ovseg.data", "ovseg.evaluation", "ovseg.engine", "ovseg.predictor"),
     "ovseg.evaluation": ("ovseg.modeling", "ovseg.engine", "ovseg.predictor"),
     "ovseg.structures": ("ovseg.modeling", "ovseg.data", "ovseg.engine", "ovseg.predictor"),
     "ovseg.engine": ("ovseg.predictor",),

@@ -27,6 +27,7 @@ COMMANDS = {
     "search": "find the ensemble's weight and mask threshold in one pass",
     "templates": "find the best templates of each class",
     "analyze": "find out where a model loses its score",
+    "compare": "train other methods beside OVSeg and compare them",
     "export": "write a model for programs without PyTorch",
     "weights": "list, fetch, convert and swap weights",
     "info": "say what is installed, and what this machine can do",

@@ -79,11 +79,12 @@ def run(args: argparse.Namespace) -> None:
     from detectron2.modeling import build_model
 
     from ovseg.engine.checkpoint import OVSegCheckpointer
+    from ovseg.engine.test_time import as_ovseg
     from ovseg.export.write import ExportOptions, export_model
 
     if not cfg.MODEL.WEIGHTS:
         raise UserError("MODEL.WEIGHTS is empty; give the path of a trained checkpoint")
-    model = build_model(cfg)
+    model = as_ovseg(build_model(cfg))
     OVSegCheckpointer(model, cfg=cfg, trained=True).load(cfg.MODEL.WEIGHTS)
     options = ExportOptions(args.precision, tuple(args.format), vocabulary)
     began = time.perf_counter()

@@ -26,6 +26,8 @@ _LEAST = {
     "SOLVER.IMS_PER_BATCH": 1,
     "SOLVER.TEST_IMS_PER_BATCH": 1,
     "TEST.EVAL_PERIOD": 0,
+    "MODEL.METHOD.SEEN_PENALTY": 0,
+    "MODEL.METHOD.SPATIAL_BLOCKS": 0,
     "MODEL.MASK_FORMER.NUM_OBJECT_QUERIES": 1,
     "DATALOADER.NUM_WORKERS": 0,
     "TEST.SLIDING_TILE_SIZE": 1,
@@ -91,6 +93,8 @@ def check_config(cfg: CN) -> None:
             "MODEL.CLIP_ADAPTER.BACKGROUND drop leaves out the patches that mask prompts replace: "
             "set MODEL.CLIP_ADAPTER.MASK_PROMPT_FWD False"
         )
+    kinds = ("fixed", "word_vectors", "pixel_text")
+    _check_choice("MODEL.METHOD.CLASSIFIER", cfg.MODEL.METHOD.CLASSIFIER, kinds)
     _check_choice("INPUT.RANDOM_FLIP", cfg.INPUT.RANDOM_FLIP, ("none", "horizontal", "vertical"))
     _check_choice("INPUT.FORMAT", cfg.INPUT.FORMAT, ("RGB", "BGR"))
     _check_choice("SOLVER.OPTIMIZER", cfg.SOLVER.OPTIMIZER, ("ADAMW", "SGD"))

@@ -58,7 +58,7 @@ def setup_cfg(config_file: str | os.PathLike[str], opts: Sequence[str] = ()) -> 
 
 
 def _check_available(cfg: CfgNode) -> None:
-    import ovseg.modeling  # noqa: F401  registers what configs name
+    import ovseg.methods  # noqa: F401  registers what configs name, OVSeg's among it
 
     check_config(cfg)
     model = cfg.MODEL

@@ -23,6 +23,7 @@ def add_ovseg_config(cfg: CN) -> None:
     _add_backbone(cfg)
     _add_proposals(cfg)
     _add_clip(cfg)
+    _add_methods(cfg)
     _add_solver(cfg)
     _add_test(cfg)
 
@@ -200,6 +201,19 @@ def _add_clip(cfg: CN) -> None:
     cfg.MODEL.PRECISION_BACKBONE = "fp32"
     # CLIP's image tower through torch.compile
     cfg.MODEL.COMPILE = False
+
+
+def _add_methods(cfg: CN) -> None:
+    # of MODEL.META_ARCHITECTURE "PixelSegmenter", the other methods of the published table
+    # (ovseg/methods): what gives pixels their class
+    cfg.MODEL.METHOD = type(cfg)()
+    method = cfg.MODEL.METHOD
+    # "fixed": a list of classes; "word_vectors": SPNet's; "pixel_text": LSeg's
+    method.CLASSIFIER = "fixed"
+    # of "word_vectors": taken from the logits of seen classes in inference (calibrated stacking)
+    method.SEEN_PENALTY = 0.0
+    # of "pixel_text": blocks of spatial regularisation
+    method.SPATIAL_BLOCKS = 0
 
 
 def _add_solver(cfg: CN) -> None:

@@ -41,6 +41,20 @@ def for_inference(cfg: CfgNode, model: nn.Module) -> nn.Module:
     return DenseCrfSegmenter(used) if cfg.TEST.DENSE_CRF else used
 
 
+def as_ovseg(model: nn.Module) -> OVSeg:
+    """The model, for what needs proposals.
+
+    Raises:
+        UserError: it is of another method, which has none.
+    """
+    if not isinstance(model, OVSeg):
+        raise UserError(
+            f"MODEL.META_ARCHITECTURE {type(model).__name__} has no proposals, which are needed "
+            "here; evaluate it by train_net.py --eval-only, or take a config of OVSeg"
+        )
+    return model
+
+
 def plain_model(model: nn.Module) -> OVSeg:
     """The model inside of what :func:`for_inference` gave."""
     while isinstance(model, DenseCrfSegmenter | MultiViewSegmenter):

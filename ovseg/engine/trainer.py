@@ -37,7 +37,7 @@ from ovseg.engine.optimizer import build_optimizer
 from ovseg.engine.proposals import SaveProposals
 from ovseg.engine.resuming import last_checkpoint, training_settings
 from ovseg.engine.sharing import share_model
-from ovseg.engine.test_time import for_inference
+from ovseg.engine.test_time import as_ovseg, for_inference
 from ovseg.engine.unreadable import MarkUnreadable, SkipUnreadable
 from ovseg.engine.writers import WandbWriter
 from ovseg.errors import UserError
@@ -248,7 +248,6 @@ def _way_out(cfg: CfgNode) -> str:
 
 def load_model(cfg: CfgNode) -> OVSeg:
     """The model with ``MODEL.WEIGHTS``, in evaluation mode."""
-    model = Trainer.build_model(cfg).eval()
-    assert isinstance(model, OVSeg)
+    model = as_ovseg(Trainer.build_model(cfg)).eval()
     OVSegCheckpointer(model, cfg=cfg, trained=True).load(cfg.MODEL.WEIGHTS)
     return model

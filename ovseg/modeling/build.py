@@ -8,6 +8,7 @@ from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.modeling import build_backbone, build_sem_seg_head
+from torch import nn
 
 from ovseg.config import check_config
 from ovseg.config.checks import ONE_WEIGHT
@@ -34,7 +35,8 @@ TEXT_STORE = "text_features.sqlite3"  # in $OVSEG_HOME
 
 
 @contextmanager
-def _config_errors() -> Iterator[None]:
+def config_errors() -> Iterator[None]:
+    """Let what detectron2's builders raise say which keys are wrong."""
     try:
         yield
     except (KeyError, AssertionError, ValueError, RuntimeError) as error:
@@ -53,31 +55,12 @@ def build_parts(cfg: CfgNode) -> dict[str, Any]:
     """
     check_config(cfg)
     former, adapter = cfg.MODEL.MASK_FORMER, cfg.MODEL.CLIP_ADAPTER
-    with _config_errors():
+    with config_errors():
         backbone = build_backbone(cfg)
-    clip = build_clip(adapter.CLIP_MODEL_NAME, adapter.CLIP_PRETRAINED, adapter.MASK_PROMPT_DEPTH)
-    text_dim, width = encoder_of(clip).width, cfg.MODEL.SEM_SEG_HEAD.EMBEDDING_DIM
-    if text_dim != width:
-        raise UserError(
-            f"MODEL.SEM_SEG_HEAD.EMBEDDING_DIM {width} must be the width of "
-            f"{adapter.CLIP_MODEL_NAME}'s text features, {text_dim}: to train a head for this CLIP "
-            f"set MODEL.SEM_SEG_HEAD.EMBEDDING_DIM {text_dim}; a trained head needs the "
-            "MODEL.CLIP_ADAPTER.CLIP_MODEL_NAME that it was trained with"
-        )
-    with _config_errors():
+    clip = build_fitting_clip(cfg)
+    with config_errors():
         sem_seg_head = build_sem_seg_head(cfg, backbone.output_shape())
-    templates = text_templates(adapter.TEXT_TEMPLATES, adapter.PREDEFINED_PROMPT_TEMPLATES)
-    best = adapter.BEST_TEMPLATES
-    clip_adapter = ClipAdapter(
-        clip,
-        templates,
-        mask_prompts=adapter.MASK_PROMPT_FWD,
-        template_choice=TemplateChoice.read(best, templates) if best else None,
-        text_store=TextStore(home() / TEXT_STORE) if adapter.TEXT_CACHE else None,
-        drop_background=adapter.BACKGROUND == "drop",
-        precision=cfg.MODEL.PRECISION,
-        compiled=cfg.MODEL.COMPILE,
-    )
+    clip_adapter = build_adapter(cfg, clip)
     return {
         "backbone": backbone,
         "sem_seg_head": sem_seg_head,
@@ -116,6 +99,46 @@ def build_parts(cfg: CfgNode) -> dict[str, Any]:
         "min_class_area": cfg.TEST.MIN_CLASS_AREA,
         "reject": cfg.TEST.REJECT,
     }
+
+
+def build_fitting_clip(cfg: CfgNode) -> nn.Module:
+    """The CLIP that ``cfg.MODEL.CLIP_ADAPTER`` names.
+
+    Raises:
+        UserError: there is no such CLIP, or its features do not fit the head.
+    """
+    adapter = cfg.MODEL.CLIP_ADAPTER
+    clip = build_clip(adapter.CLIP_MODEL_NAME, adapter.CLIP_PRETRAINED, adapter.MASK_PROMPT_DEPTH)
+    text_dim, width = encoder_of(clip).width, cfg.MODEL.SEM_SEG_HEAD.EMBEDDING_DIM
+    if text_dim != width:
+        raise UserError(
+            f"MODEL.SEM_SEG_HEAD.EMBEDDING_DIM {width} must be the width of "
+            f"{adapter.CLIP_MODEL_NAME}'s text features, {text_dim}: to train a head for this CLIP "
+            f"set MODEL.SEM_SEG_HEAD.EMBEDDING_DIM {text_dim}; a trained head needs the "
+            "MODEL.CLIP_ADAPTER.CLIP_MODEL_NAME that it was trained with"
+        )
+    return clip
+
+
+def build_adapter(cfg: CfgNode, clip: nn.Module) -> ClipAdapter:
+    """A CLIP as ``cfg.MODEL.CLIP_ADAPTER`` uses it.
+
+    Raises:
+        UserError: a key has a value that is not supported.
+    """
+    adapter = cfg.MODEL.CLIP_ADAPTER
+    templates = text_templates(adapter.TEXT_TEMPLATES, adapter.PREDEFINED_PROMPT_TEMPLATES)
+    best = adapter.BEST_TEMPLATES
+    return ClipAdapter(
+        clip,
+        templates,
+        mask_prompts=adapter.MASK_PROMPT_FWD,
+        template_choice=TemplateChoice.read(best, templates) if best else None,
+        text_store=TextStore(home() / TEXT_STORE) if adapter.TEXT_CACHE else None,
+        drop_background=adapter.BACKGROUND == "drop",
+        precision=cfg.MODEL.PRECISION,
+        compiled=cfg.MODEL.COMPILE,
+    )
 
 
 def _weight_of_unseen(cfg: CfgNode) -> dict[str, Any]:

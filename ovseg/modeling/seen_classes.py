@@ -13,6 +13,27 @@ from ovseg.vocabulary import Vocabulary
 _ENDINGS = ("-other", "-stuff")
 
 
+def training_classes(names: Sequence[str]) -> list[tuple[str, ...]]:
+    """The classes of registered data sets, those of ``DATASETS.TRAIN``: each its name and synonyms.
+
+    Raises:
+        UserError: there are none, or a data set's are not known.
+    """
+    if not names:
+        raise UserError("DATASETS.TRAIN is empty; name the data sets of the training in it")
+    classes: dict[tuple[str, ...], None] = {}
+    for name in names:
+        metadata = MetadataCatalog.get(name)
+        entries = metadata.get("class_words") or metadata.get("stuff_classes")
+        if not entries:
+            raise UserError(
+                f"DATASETS.TRAIN: the classes of {name!r} are not known; name its yaml in "
+                "DATASETS.CUSTOM"
+            )
+        classes |= dict.fromkeys((e,) if isinstance(e, str) else tuple(e) for e in entries)
+    return list(classes)
+
+
 class SeenClasses:
     """The names of the classes of a training.
 
@@ -26,27 +47,8 @@ class SeenClasses:
 
     @classmethod
     def of_datasets(cls, names: Sequence[str]) -> SeenClasses:
-        """The classes of registered data sets, those of ``DATASETS.TRAIN``.
-
-        Raises:
-            UserError: there are none, or a data set's are not known.
-        """
-        words: list[str] = []
-        for name in names:
-            metadata = MetadataCatalog.get(name)
-            classes = metadata.get("class_words") or metadata.get("stuff_classes") or []
-            words += [word for entry in classes for word in _entry(entry)]
-            if not classes:
-                raise UserError(
-                    f"MODEL.CLIP_ADAPTER.CLIP_ENSEMBLE_WEIGHT_UNSEEN: the classes of {name!r}, of "
-                    "DATASETS.TRAIN, are not known; name its yaml in DATASETS.CUSTOM"
-                )
-        if not words:
-            raise UserError(
-                "MODEL.CLIP_ADAPTER.CLIP_ENSEMBLE_WEIGHT_UNSEEN needs the data sets of the "
-                "training in DATASETS.TRAIN, which is empty"
-            )
-        return cls(words)
+        """The classes of registered data sets; see :func:`training_classes`."""
+        return cls(word for words in training_classes(names) for word in words)
 
     def of_words(self, vocabulary: Vocabulary) -> list[bool]:
         """For each of the W that compete whether its class is seen.
@@ -58,10 +60,6 @@ class SeenClasses:
             for names in vocabulary.words_of_class
         ]
         return [label < 0 or seen[label] for label in vocabulary.class_of_word]
-
-
-def _entry(entry: str | Sequence[str]) -> Sequence[str]:
-    return (entry,) if isinstance(entry, str) else entry
 
 
 def _synonyms(name: str) -> set[str]:

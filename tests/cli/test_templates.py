@@ -60,7 +60,9 @@ def test_the_file_holds_the_templates_of_lowest_entropy(
         assert content["templates"] == TEMPLATES
         assert content["best"] == slow_choice(opts, 2)
         assert len(content["best"]) > 1
-        assert sorted(path.name for path in output.iterdir() if path.suffix != ".txt") == [file.name]
+        assert sorted(path.name for path in output.iterdir() if path.suffix != ".txt") == [
+            file.name
+        ]
         assert f"{BEST} {file}" in capsys.readouterr().out
 
         train.main(["--eval-only", "--config-file", str(SWIN), *opts, BEST, str(file)])

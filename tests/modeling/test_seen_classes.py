@@ -97,9 +97,9 @@ def test_the_model_weighs_by_the_names_of_its_training(small_model, seeded, trai
         ([UNSEEN, "-0.5"], r"WEIGHT_UNSEEN -0\.5 must lie in 0\.\.1"),
         (
             [UNSEEN, "0.5", "DATASETS.TRAIN", "('mine',)"],
-            "classes of 'mine', of DATASETS.TRAIN, are no",
+            "DATASETS.TRAIN: the classes of 'mine' are not known",
         ),
-        ([UNSEEN, "0.5", "DATASETS.TRAIN", "()"], "DATASETS.TRAIN, which is empty"),
+        ([UNSEEN, "0.5", "DATASETS.TRAIN", "()"], "DATASETS.TRAIN is empty"),
     ],
 )
 def test_mistakes(small_model, opts, message):

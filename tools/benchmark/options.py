@@ -41,11 +41,13 @@ from ovseg.utils.io import atomic_path
 from ovseg.vocabulary import Vocabulary
 
 OFF = "off"
-WEIGHTS = (0.4, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.9)
+WEIGHTS = (0.5, 0.6, 0.65, 0.7, 0.8)
 NUMBERS = (1, 2, 4, 7)
 AREAS = (1e-4, 0.002, 0.005, 0.01, 0.02)
 GROUPS = ("seen", "unseen", "stuff")
 
+#: name of a data set, and how many of its images
+Images = tuple[str, int]
 Way = Callable[[OVSeg, Regions, Vocabulary], Classified]
 
 
@@ -91,11 +93,14 @@ def templates(choice: TemplateChoice) -> Way:
 
 
 @torch.inference_mode()
-def encoded(cfg: CfgNode, model: OVSeg, name: str, cache: Path) -> Iterator[tuple[dict, Regions]]:
-    """The images of a data set, encoded; masks are kept in half precision."""
+def encoded(
+    cfg: CfgNode, model: OVSeg, images: Images, cache: Path
+) -> Iterator[tuple[dict, Regions]]:
+    """The first images of a data set, encoded; masks are kept in half precision."""
+    name, count = images
     digest = hashlib.sha256(json.dumps(model_settings(cfg)).encode()).hexdigest()[:16]
     mapper = EvaluationMapper(cfg, name)
-    for example in tqdm(load_dataset(name), desc=name, disable=None):
+    for example in tqdm(load_dataset(name)[:count], desc=name, disable=None):
         file = cache / digest / name / f"{Path(example['file_name']).stem}.pt"
         if not file.is_file():
             (found,) = model.encode([mapper(example)])
@@ -115,12 +120,13 @@ def encoded(cfg: CfgNode, model: OVSeg, name: str, cache: Path) -> Iterator[tupl
 
 @torch.inference_mode()
 def measure(
-    cfg: CfgNode, model: OVSeg, name: str, cache: Path, ways: Mapping[str, Way]
+    cfg: CfgNode, model: OVSeg, images: Images, cache: Path, ways: Mapping[str, Way]
 ) -> dict[str, dict[str, float]]:
     """mIoU in percent of every way, over all classes and over groups."""
+    name = images[0]
     names, ignored = dataset_classes([name]), ignore_label(name)
     confusion = {way: new_confusion(len(names)) for way in ways}
-    for inputs, regions in encoded(cfg, model, name, cache):
+    for inputs, regions in encoded(cfg, model, images, cache):
         truth = read_truth(inputs)
         inputs |= {"height": truth.shape[0], "width": truth.shape[1]}
         found = [way(model, regions, inputs["class_names"]) for way in ways.values()]
@@ -135,11 +141,11 @@ def measure(
     return results
 
 
-def template_ways(cfg: CfgNode, model: OVSeg, name: str, cache: Path) -> dict[str, Way]:
+def template_ways(cfg: CfgNode, model: OVSeg, images: Images, cache: Path) -> dict[str, Way]:
     """Best templates, chosen over the images of a data set."""
-    words = tuple(dataset_classes([name]))
+    words = tuple(dataset_classes([images[0]]))
     counter = TemplateCounter(model, words)
-    for _, regions in encoded(cfg, model, name, cache):
+    for _, regions in encoded(cfg, model, images, cache):
         assert regions.crops is not None
         counter.add(regions.crops)
     arrays = counter.counts.arrays
@@ -156,6 +162,7 @@ def run(args: argparse.Namespace) -> None:
     """Print the tables."""
     cfg = setup_cfg(args.config_file, ["MODEL.WEIGHTS", args.weights, "MODEL.DEVICE", "cpu"])
     model, cache = load_model(cfg), Path(args.output, "encoded")
+    choosing, reporting = zip((args.choose_on, args.report_on), args.images, strict=True)
     model.seen_classes = SeenClasses.of_datasets(cfg.DATASETS.TRAIN)
     options: dict[str, dict[str, Way]] = {
         OFF: {OFF: plain},
@@ -164,16 +171,17 @@ def run(args: argparse.Namespace) -> None:
             for seen in WEIGHTS
             for unseen in WEIGHTS
         },
-        "best templates": template_ways(cfg, model, args.choose_on, cache),
+        "best templates": template_ways(cfg, model, choosing, cache),
         "absent classes dropped": {f"area {area}": dropped(area) for area in AREAS},
     }
     everything = {name: way for ways in options.values() for name, way in ways.items()}
-    dev = measure(cfg, model, args.choose_on, cache, everything)
+    dev = measure(cfg, model, choosing, cache, everything)
     best = {option: max(ways, key=lambda way: dev[way]["all"]) for option, ways in options.items()}
     reported = {way: everything[way] for way in best.values()}
-    test = measure(cfg, model, args.report_on, cache, reported)
-    for title, results in ((args.choose_on, dev), (args.report_on, test)):
-        print(f"\n{title}\n\n| setting | all | {' | '.join(GROUPS)} |\n|---|--:|--:|--:|--:|")
+    test = measure(cfg, model, reporting, cache, reported)
+    for (title, count), results in ((choosing, dev), (reporting, test)):
+        print(f"\n{title}, {count} images\n\n| setting | all | {' | '.join(GROUPS)} |")
+        print("|---|--:|--:|--:|--:|")
         for way, row in results.items():
             print(f"| {way} | {' | '.join(f'{value:.2f}' for value in row.values())} |")
     print(f"\nchosen: {best}, numpy {np.__version__}, torch {torch.__version__}")
@@ -187,6 +195,8 @@ def main() -> None:
     add("--weights", default="ovseg://ovseg_tiny.pth")
     add("--choose-on", default="stickerscenes_dev", help="default: stickerscenes_dev")
     add("--report-on", default="stickerscenes_test", help="default: stickerscenes_test")
+    add("--images", type=int, nargs=2, default=[150, 300], metavar="N",
+        help="the first so many of both (default: 150 300)")  # fmt: skip
     add("--output", default="output/options")
     with cli_errors():
         run(parser.parse_args())

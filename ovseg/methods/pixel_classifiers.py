@@ -1,0 +1,155 @@
+"""What gives the pixels of a feature map logits of words.
+
+A classifier is called with features (B, channels, h, w) and a vocabulary's words, and returns
+logits (B, W, h, w). In training the words are the classes of the data set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ovseg.modeling.clip import ClipAdapter
+from ovseg.modeling.seen_classes import SeenClasses
+from ovseg.vocabulary import Vocabulary
+
+# of a word that the classifier cannot find
+_NEVER = -1e4
+
+
+class FixedList(nn.Module):
+    """One 1 x 1 convolution over a fixed list of classes: FCN and DeepLab, the specialists.
+
+    Words of other classes are never found.
+    """
+
+    def __init__(self, channels: int, classes: Sequence[tuple[str, ...]]) -> None:
+        """
+        Args:
+            channels: of the features.
+            classes: each its name and synonyms, in label order.
+        """
+        super().__init__()
+        self.predictor = nn.Conv2d(channels, len(classes), kernel_size=1)
+        self._label_of = {word: label for label, words in enumerate(classes) for word in words}
+
+    def forward(self, features: Tensor, words: Sequence[str]) -> Tensor:
+        scores = self.predictor(features)
+        labels = [self._label_of.get(word, scores.shape[1]) for word in words]
+        if labels == list(range(scores.shape[1])):
+            return scores
+        batch, _, height, width = scores.shape
+        never = scores.new_full((batch, 1, height, width), _NEVER)
+        return torch.cat([scores, never], dim=1)[:, labels]
+
+
+class WordVectors(nn.Module):
+    """SPNet ("Semantic Projection Network for Zero- and Few-Label Semantic
+    Segmentation", CVPR 2019).
+
+    Kept: features are projected into the space of fixed word vectors, and the logit of a word is
+    the dot product with its vector; in training cross entropy over the seen classes; in inference
+    calibrated stacking, which takes a constant from the seen classes' logits. Simplified: the word
+    vectors are CLIP's text features, times the square root of CLIP's temperature, in place of
+    word2vec and fastText side by side.
+    """
+
+    def __init__(
+        self, channels: int, clip_adapter: ClipAdapter, seen: SeenClasses, seen_penalty: float
+    ) -> None:
+        """
+        Args:
+            channels: of the features.
+            clip_adapter: its text tower makes the word vectors.
+            seen: classes of the training.
+            seen_penalty: taken from their logits in inference.
+        """
+        super().__init__()
+        width = clip_adapter.non_object_embedding.shape[1]
+        self.projection = nn.Conv2d(channels, width, kernel_size=1)
+        self._text = [clip_adapter]  # in a list: the model holds it already
+        self._seen, self._penalty = seen, seen_penalty
+
+    def forward(self, features: Tensor, words: Sequence[str]) -> Tensor:
+        (clip,) = self._text
+        vectors = clip.text_features(words)[:-1] * float(clip.encoder.temperature) ** 0.5
+        logits = torch.einsum("bdhw,cd->bchw", self.projection(features), vectors)
+        if self.training or not self._penalty:
+            return logits
+        seen = self._seen.of_words(Vocabulary.of([*words, ""]))[:-1]
+        return logits - self._penalty * logits.new_tensor(seen)[:, None, None]
+
+
+class PixelText(nn.Module):
+    """LSeg ("Language-driven Semantic Segmentation", ICLR 2022).
+
+    Kept: pixel features and CLIP's text features at unit length, their cosine times a learned
+    temperature, cross entropy per pixel, and blocks of spatial regularisation over the maps of
+    scores, which treat all classes alike so that their number and order do not matter. Simplified:
+    backbone and decoder are those of the comparison in place of DPT; a word has CLIP's templates.
+    """
+
+    def __init__(self, channels: int, clip_adapter: ClipAdapter, blocks: int) -> None:
+        """
+        Args:
+            channels: of the features.
+            clip_adapter: its text tower stays as it is.
+            blocks: of spatial regularisation.
+        """
+        super().__init__()
+        width = clip_adapter.non_object_embedding.shape[1]
+        self.projection = nn.Conv2d(channels, width, kernel_size=1)
+        self.log_temperature = nn.Parameter(torch.tensor(1 / 0.07).log())
+        self.blocks = nn.ModuleList(SpatialBlock() for _ in range(blocks))
+        self._text = [clip_adapter]
+
+    def forward(self, features: Tensor, words: Sequence[str]) -> Tensor:
+        (clip,) = self._text
+        pixels = F.normalize(self.projection(features), dim=1)
+        vectors = clip.text_features(words)[:-1]
+        logits = self.log_temperature.exp() * torch.einsum("bdhw,cd->bchw", pixels, vectors)
+        for block in self.blocks:
+            logits = block(logits)
+        return logits
+
+
+class SpatialBlock(nn.Module):
+    """LSeg's bottleneck block: every class's map is seen with the largest of all classes.
+
+    It starts as the identity.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.own = nn.Conv2d(1, 1, kernel_size=3, padding=1)
+        self.largest = nn.Conv2d(1, 1, kernel_size=3, padding=1)
+        for parameter in self.parameters():
+            nn.init.zeros_(parameter)
+
+    def forward(self, logits: Tensor) -> Tensor:
+        """``logits``: (B, W, h, w); the same."""
+        batch, words, *size = logits.shape
+        own = self.own(logits.reshape(batch * words, 1, *size)).view_as(logits)
+        return logits + own + self.largest(logits.amax(dim=1, keepdim=True))
+
+
+def build_classifier(
+    kind: str,
+    channels: int,
+    classes: Sequence[tuple[str, ...]],
+    clip_adapter: ClipAdapter | None,
+    *,
+    seen_penalty: float,
+    blocks: int,
+) -> nn.Module:
+    """The classifier of a kind of ``MODEL.METHOD.CLASSIFIER``; arguments as for these."""
+    if kind == "fixed":
+        return FixedList(channels, classes)
+    assert clip_adapter is not None
+    if kind == "word_vectors":
+        seen = SeenClasses(word for words in classes for word in words)
+        return WordVectors(channels, clip_adapter, seen, seen_penalty)
+    return PixelText(channels, clip_adapter, blocks)

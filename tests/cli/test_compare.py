@@ -1,0 +1,101 @@
+"""The comparison of methods: its runs are the ordinary commands, and it goes on where it was."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import said
+from tiny_world import as_pairs, tiny_world
+
+from ovseg.cli import compare
+from ovseg.engine import comparison
+
+#: makes the configs of configs/methods small
+SMALL = {
+    "MODEL.DEVICE": "cpu",
+    "MODEL.CLIP_ADAPTER.TEXT_TEMPLATES": "predefined",
+    "MODEL.CLIP_ADAPTER.CLIP_ENSEMBLE": "False",
+    "MODEL.SEM_SEG_HEAD.EMBEDDING_DIM": 16,
+    "MODEL.SEM_SEG_HEAD.CONVS_DIM": 32,
+    "INPUT.MIN_SIZE_TRAIN": [32, 40],
+    "INPUT.MIN_SIZE_TEST": 32,
+    "INPUT.CROP.SIZE": [32, 32],
+    "INPUT.SIZE_DIVISIBILITY": 32,
+    "SOLVER.IMS_PER_BATCH": 2,
+    "DATALOADER.NUM_WORKERS": 0,
+}
+
+
+def test_it_trains_evaluates_and_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    calls: list[list[str]] = []
+
+    run_process = subprocess.run
+
+    def here(command: list[str], **settings: Any) -> subprocess.CompletedProcess[Any]:
+        """Runs ``ovseg COMMAND`` in this process, which is quicker."""
+        from ovseg.cli import evaluate, train
+
+        if command[1:3] != ["-m", "ovseg"]:
+            return run_process(command, **settings)
+        calls.append(command[3:])
+        {"train": train, "evaluate": evaluate}[command[3]].main(command[4:])
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(comparison.subprocess, "run", here)
+    with tiny_world(tmp_path) as clip:
+        opts = as_pairs({**SMALL, "MODEL.CLIP_ADAPTER.CLIP_MODEL_NAME": clip})
+        opts += ["DATASETS.TRAIN", "tiny_train"]
+        output = tmp_path / "compared"
+        command = ["--steps", "2", "--dataset", "tiny_dev", "--output", str(output)]
+        monkeypatch.setattr(compare, "check_dataset_names", lambda names: None)
+
+        def run(*methods: str, seeds: str = "0") -> dict:
+            compare.main([*command, "--methods", ",".join(methods), "--seeds", seeds, *opts])
+            content: dict = json.loads((output / "comparison.json").read_text())
+            return content["results"]
+
+        results = run("spnet")
+        assert [call[0] for call in calls] == ["train", "evaluate"]
+        (found,) = results["spnet"]
+        evaluated = output / "spnet" / "seed_0" / "inference" / "tiny_dev" / "results.json"
+        assert found["percent"] == json.loads(evaluated.read_text())["percent"]
+        assert 0 < found["trained parameters"] < found["parameters"]
+        # another method: the first one is not done again
+        assert set(run("spnet", "lseg")) == {"spnet", "lseg"}
+        assert [Path(call[2]).stem for call in calls[2:]] == ["lseg", "lseg"]
+        # a run that was stopped after its training is only evaluated
+        (output / "lseg" / "seed_0" / "result.json").unlink()
+        run("spnet", "lseg")
+        assert [call[0] for call in calls[4:]] == ["evaluate"]
+        assert "| lseg " in (output / "comparison.md").read_text()
+        assert (output / "comparison.png").is_file()
+
+        capsys.readouterr()
+        with pytest.raises(SystemExit):
+            compare.main([*command, "--steps", "3", "--methods", "spnet", *opts])
+        assert "was begun with other settings (--steps 2, now 3)" in said(capsys)[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--steps", "0"], "--steps 0 is too small; give 1 or more"),
+        (["--seeds", "one"], "--seeds 'one': give whole numbers from 0 on, such as 0,1,2"),
+        (["--seeds", ","], "--seeds ',': give whole numbers from 0 on"),
+        (["--dataset", "stickerscenes_tst"], "did you mean stickerscenes_test"),
+        (["--methods", "lsegg"], "--methods 'lsegg' is unknown; choose from deeplabv3plus, fcn,"),
+    ],
+)
+def test_mistakes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    with pytest.raises(SystemExit):
+        compare.main(["--output", str(tmp_path / "new"), *arguments])
+    assert message in said(capsys)[0]
+    assert not (tmp_path / "new").exists()

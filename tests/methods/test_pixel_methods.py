@@ -1,0 +1,246 @@
+"""Methods that classify pixels: hand-made cases, losses computed otherwise, whole configs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import build_model
+from detectron2.structures import Instances
+from tiny_world import CONFIGS
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ovseg import Predictor, UserError
+from ovseg.config import setup_cfg
+from ovseg.engine.trainer import load_model
+from ovseg.methods import PixelSegmenter
+from ovseg.methods.pixel_classifiers import FixedList, PixelText, SpatialBlock, WordVectors
+from ovseg.methods.pixel_heads import FcnPixelHead
+from ovseg.methods.pixel_segmenter import label_maps_of, pixel_loss
+from ovseg.modeling.seen_classes import SeenClasses
+
+WORDS = ["cat", "dog", "sky"]
+NAMES = sorted(path.stem for path in (CONFIGS / "methods").glob("*.yaml"))
+PIXEL_METHODS = ["deeplabv3plus", "fcn", "lseg", "spnet"]
+
+
+class Texts(nn.Module):
+    """Stands in for CLIP's text tower: a unit vector a word, known by its place."""
+
+    class _Encoder:
+        temperature = 100.0
+
+    encoder = _Encoder()
+    ORDER = ("cat", "dog", "sky", "owl")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.non_object_embedding = nn.Parameter(torch.zeros(1, 4))
+        self.vectors = nn.Parameter(torch.eye(4))
+
+    def text_features(self, words: list[str]) -> Tensor:
+        rows = [self.vectors[self.ORDER.index(word)] for word in words]
+        return torch.stack([*rows, self.non_object_embedding[0]])
+
+
+def test_a_fixed_list_finds_its_own_classes_alone():
+    classifier = FixedList(4, [("cat", "kitten"), ("dog",)])
+    features = torch.randn(2, 4, 3, 5)
+    own = classifier(features, ["cat", "dog"])
+    torch.testing.assert_close(own, classifier.predictor(features))
+    other = classifier(features, ["owl", "dog", "kitten"])
+    torch.testing.assert_close(other[:, [2, 1]], own)
+    assert (other[:, 0] < own.min()).all()
+    assert (classifier(features, ["owl", "dog"]).argmax(dim=1) == 1).all()
+
+
+def test_scores_of_maps_side_by_side_are_the_sum_that_fcn_takes(tmp_path):
+    cfg = method_cfg("fcn", tmp_path)
+    shapes = {f"res{i}": ShapeSpec(channels=4 * i, stride=2**i) for i in (2, 3, 4, 5)}
+    head = FcnPixelHead(cfg, shapes).eval()
+    maps = {
+        name: torch.randn(1, s.channels or 0, 64 // (s.stride or 1), 64 // (s.stride or 1))
+        for name, s in shapes.items()
+    }
+    classifier = FixedList(head.channels, [(str(i),) for i in range(7)])
+    with torch.no_grad():
+        found = classifier(head(maps), [str(i) for i in range(7)])
+        coarse = head.convs(maps["res5"])
+        weight, bias = classifier.predictor.weight, classifier.predictor.bias
+        parts = weight.split([12, 16, head.channels - 28], dim=1)
+        scores = [F.conv2d(x, w) for x, w in zip((maps["res3"], maps["res4"], coarse), parts,
+                                                 strict=True)]  # fmt: skip
+        large = [F.interpolate(x, (8, 8), mode="bilinear") for x in scores]
+        assert bias is not None
+        expected = sum(large) + bias[:, None, None]
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_word_vectors_are_projected_on(one_word_features):
+    clip = Texts()
+    classifier = WordVectors(4, clip, SeenClasses(["cat", "dog"]), 3.0).train()  # type: ignore[arg-type]
+    features = torch.randn(1, 4, 2, 2)
+    logits = classifier(features, WORDS)
+    weight, bias = classifier.projection.weight[:, :, 0, 0], classifier.projection.bias
+    for row in range(2):
+        for column in range(2):
+            projected = weight @ features[0, :, row, column] + bias
+            expected = [10 * (projected @ clip.vectors[place]) for place in range(3)]
+            torch.testing.assert_close(logits[0, :, row, column], torch.stack(expected))
+    calibrated = classifier.eval()(features, WORDS)
+    penalty = torch.tensor([3.0, 3.0, 0.0])
+    torch.testing.assert_close(calibrated, logits - penalty[:, None, None])
+    # an unseen word that is as near as a seen one wins
+    features, labels = one_word_features(classifier.projection, clip, "owl")
+    assert (classifier(features, [*WORDS, "owl"]).argmax(dim=1) == labels).all()
+
+
+def test_pixels_are_compared_with_texts(one_word_features):
+    clip = Texts()
+    classifier = PixelText(4, clip, blocks=2)  # type: ignore[arg-type]
+    features = torch.randn(1, 4, 3, 3)
+    pixels = classifier.projection(features)[0].flatten(1).T
+    expected = 1 / 0.07 * F.cosine_similarity(pixels[:, None], clip.vectors[None, :3], dim=-1)
+    found = classifier(features, WORDS)[0].flatten(1).T
+    torch.testing.assert_close(found, expected)  # its blocks begin as the identity
+    features, labels = one_word_features(classifier.projection, clip, "owl")
+    assert (classifier(features, [*WORDS, "owl"]).argmax(dim=1) == labels).all()
+
+
+@pytest.fixture
+def one_word_features():
+    """Features whose projection is a word's vector, and the label 3 for each pixel."""
+
+    def make(projection: nn.Conv2d, clip: Texts, word: str) -> tuple[Tensor, Tensor]:
+        with torch.no_grad():
+            weight, bias = projection.weight[:, :, 0, 0], projection.bias
+            wanted = clip.vectors[clip.ORDER.index(word)] - bias
+            features = torch.linalg.solve(weight, wanted)
+        return features[None, :, None, None].expand(1, 4, 2, 2), torch.full((1, 2, 2), 3)
+
+    return make
+
+
+def test_spatial_blocks_know_neither_order_nor_names():
+    block = SpatialBlock()
+    for parameter in block.parameters():
+        nn.init.normal_(parameter)
+    logits, order = torch.randn(2, 5, 6, 6), torch.tensor([3, 0, 4, 1, 2])
+    torch.testing.assert_close(block(logits[:, order]), block(logits)[:, order])
+    assert not torch.allclose(block(logits), logits)
+
+
+def test_masks_of_classes_become_label_maps():
+    truth = Instances((2, 3))
+    truth.gt_classes = torch.tensor([0, 4])
+    truth.gt_masks = torch.tensor([[[1, 0, 0], [1, 0, 0]], [[0, 1, 0], [0, 1, 1]]]).bool()
+    expected = [[0, 4, 255, 255], [0, 4, 4, 255], [255] * 4]
+    assert label_maps_of([truth], (3, 4))[0].tolist() == expected
+
+
+def test_the_loss_is_the_mean_over_labelled_pixels():
+    logits, labels = torch.randn(1, 3, 2, 2), torch.tensor([[[0, 255], [2, 2]]])
+    values = logits.double().numpy()[0]
+    terms = [
+        np.log(np.exp(values[:, row, column]).sum()) - values[label, row, column]
+        for row, column, label in ((0, 0, 0), (1, 0, 2), (1, 1, 2))
+    ]
+    assert pixel_loss(logits, labels).item() == pytest.approx(np.mean(terms), rel=1e-5)
+    assert pixel_loss(logits, torch.full((1, 2, 2), 255)) == 0
+
+
+def method_cfg(name: str, folder: Path, *opts: str) -> Any:
+    return setup_cfg(
+        CONFIGS / "methods" / f"{name}.yaml",
+        ["MODEL.DEVICE", "cpu", "MODEL.CLIP_ADAPTER.TEXT_CACHE", "False",
+         "OUTPUT_DIR", str(folder), *opts],
+    )  # fmt: skip
+
+
+def example(classes: list[str]) -> dict[str, Any]:
+    truth = Instances((64, 64))
+    truth.gt_classes = torch.tensor([0, 2])
+    truth.gt_masks = torch.zeros(2, 64, 64, dtype=torch.bool)
+    truth.gt_masks[0, :32], truth.gt_masks[1, 40:] = True, True
+    generator = torch.Generator().manual_seed(0)
+    image = torch.randint(0, 256, (3, 64, 64), dtype=torch.uint8, generator=generator)
+    return {"image": image, "instances": truth, "class_names": classes}
+
+
+@pytest.mark.parametrize("name", PIXEL_METHODS)
+def test_every_config_trains_and_segments(name, tmp_path):
+    torch.manual_seed(0)
+    model = build_model(method_cfg(name, tmp_path))
+    assert isinstance(model, PixelSegmenter)
+    classes = [f"class {i}" for i in range(144)]
+    if name in ("fcn", "deeplabv3plus"):
+        classes = list(model.classifier._label_of)
+    model.train()
+    batch = [example(classes), example(classes)]
+    loss = model(batch)["loss_sem_seg"]
+    loss.backward()
+    # all that trains is reached, and CLIP stays as it is
+    for parameter, value in model.named_parameters():
+        assert value.requires_grad != parameter.startswith("clip_adapter."), parameter
+        assert (value.grad is not None) == value.requires_grad, parameter
+
+    model.eval()
+    inputs = {**batch[0], "height": 50, "width": 70, "class_names": [*classes[:3], "a yeti"]}
+    with torch.inference_mode():
+        scores = model([inputs])[0]["sem_seg"]
+        found = model([{**inputs, "output": "labels"}])[0]
+    assert scores.shape == (4, 50, 70)
+    torch.testing.assert_close(scores.sum(dim=0), torch.ones(50, 70))
+    assert torch.equal(found["labels"], scores.argmax(dim=0).int())
+    torch.testing.assert_close(found["scores"], scores.amax(dim=0))
+    if name in ("fcn", "deeplabv3plus"):
+        assert scores[3].max() == 0
+
+
+def test_words_are_looked_at_in_parts(tmp_path, monkeypatch):
+    model = build_model(method_cfg("lseg", tmp_path)).eval()
+    inputs = {**example([["cat", "kitten"], "dog", "sky", "owl"]), "height": 41, "width": 90}
+    found = []
+    for tile in (2**24, 1):
+        monkeypatch.setattr("ovseg.methods.pixel_segmenter._TILE", tile)
+        with torch.inference_mode():
+            found.append(model([{**inputs, "output": "labels"}])[0])
+    assert torch.equal(found[0]["labels"], found[1]["labels"])
+    torch.testing.assert_close(found[0]["scores"], found[1]["scores"])
+    assert found[0]["labels"].max() <= 3
+
+
+@pytest.mark.parametrize(
+    ("opts", "message"),
+    [
+        (["TEST.SLIDING_WINDOW", "True"], "a PixelSegmenter has no proposals"),
+        (["TEST.REJECT", "0.1"], r"TEST.REJECT 0\.1: a PixelSegmenter has no proposals"),
+        (["MODEL.SEM_SEG_HEAD.NUM_CLASSES", "3"], "has 144 classes; give MODEL.SEM_SEG_HEAD.NUM"),
+        (["MODEL.METHOD.CLASSIFIER", "best"], "MODEL.METHOD.CLASSIFIER 'best' is unknown"),
+        (["MODEL.METHOD.SPATIAL_BLOCKS", "-1"], "SPATIAL_BLOCKS -1 must be at least 0"),
+        (["DATASETS.TRAIN", "nothing"], "the classes of 'nothing' are not known"),
+    ],
+)
+def test_mistakes(tmp_path, opts, message):
+    with pytest.raises(UserError, match=message):
+        build_model(method_cfg("lseg", tmp_path, *opts))
+
+
+def test_a_batch_of_another_vocabulary_is_refused(tmp_path):
+    model = build_model(method_cfg("spnet", tmp_path)).train()
+    with pytest.raises(UserError, match=r"the training has 3 classes, and MODEL\.SEM_SEG_HEAD"):
+        model([example(WORDS)])
+
+
+def test_what_needs_proposals_says_so(tmp_path):
+    weights = tmp_path / "lseg.pth"
+    cfg = method_cfg("lseg", tmp_path, "MODEL.WEIGHTS", str(weights))
+    torch.save({"model": build_model(cfg).state_dict()}, weights)
+    for use in (load_model, Predictor):
+        with pytest.raises(UserError, match="PixelSegmenter has no proposals, which are needed"):
+            use(cfg)
