@@ -103,3 +103,16 @@ def test_other_commands_say_what_they_need(python: Path, command: str) -> None:
         assert line.startswith("error: no input")
     else:
         assert line.startswith(f"error: ovseg {command} needs PyTorch, and this is ovseg-runtime")
+
+
+def test_it_is_small(python: Path) -> None:
+    (packages,) = python.parent.parent.glob("lib/python*/site-packages")
+    files = [
+        file
+        for file in packages.rglob("*")
+        if file.relative_to(packages).parts[0].split("-")[0] not in {"pip", "setuptools"}
+        and file.suffix != ".pyc"
+        and file.is_file()
+    ]
+    assert any("onnxruntime" in file.parts for file in files)
+    assert sum(file.stat().st_size for file in files) < 150e6
