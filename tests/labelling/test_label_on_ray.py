@@ -23,7 +23,7 @@ pytest.importorskip("ray.data", reason="RAY IS NOT INSTALLED: labelling on a clu
 
 PICTURES = 24
 SHARDS = ("--shard-size", "3")
-_PATIENCE = 300.0  # seconds
+_PATIENCE = 600.0  # seconds
 
 
 def patiently(make: Callable[[], Any]) -> Any:
@@ -61,7 +61,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def alone(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What one process writes."""
     output = tmp_path_factory.mktemp("alone")
-    assert start(output, photos, "--workers", "0").wait() == 1
+    assert start(output, photos, "--workers", "0").wait(_PATIENCE) == 1
     return output
 
 
@@ -111,7 +111,7 @@ def test_workers_are_killed_and_a_machine_is_lost(
     writer_of_a_shard(tmp_path, done=3)
     cluster.remove_node(extra, allow_graceful=False)
     # two machines are left for three workers: the third waits, the others do its work
-    assert run.wait() == 1  # one image is broken
+    assert run.wait(_PATIENCE) == 1  # one image is broken
     assert_nothing_lost_nothing_twice(tmp_path, alone)
 
 
@@ -125,7 +125,7 @@ def test_the_command_is_killed_and_started_again(
     done = {path: path.stat().st_mtime_ns for path in (tmp_path / "done").iterdir()}
     assert 0 < len(done) < PICTURES // 3
     assert not (tmp_path / "manifest.json").exists()
-    assert start(tmp_path, photos, *on(cluster)).wait() == 1
+    assert start(tmp_path, photos, *on(cluster)).wait(_PATIENCE) == 1
     # what was done was not done again
     assert {path: path.stat().st_mtime_ns for path in done} == done
     assert_nothing_lost_nothing_twice(tmp_path, alone)
