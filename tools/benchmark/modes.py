@@ -65,6 +65,7 @@ MODES: dict[str, dict[str, object]] = {
     "int8": {PRECISION: "int8"},
     "fast, int8": {**_preset("fast"), PRECISION: "int8"},
     "fastest, int8": {**_preset("fastest"), PRECISION: "int8"},
+    "fastest, bf16": {**_preset("fastest"), PRECISION: "bf16"},
     "visible, 0.7 of the largest": _crops(tolerance=0.7),
     "visible, 0.9 of the largest": _crops(tolerance=0.9),
     "visible, second round": _crops(min_area=0.005, second_round=0.05),
