@@ -16,6 +16,9 @@ MODEL.CLIP_ADAPTER.SHARED_WEIGHTS:
     python open_clip_training/train.py --regions shared --train mask-queries --clip ViT-B/16 \\
         --train-data coco_2017_train_stuff_sem_seg --resolution 336 --output output/queries.pt
 
+--train text-prompts learns vectors that stand before a word in place of a template, CLIP itself
+frozen, in one process. --output is then a small file for MODEL.CLIP_ADAPTER.PROMPT_CHECKPOINT.
+
 Beside --output are written: <name>_resume.pt (for --resume), <name>_history.json (losses,
 accuracies, counts) and <name>_tensorboard. The result is a checkpoint of open_clip's form, which
 MODEL.CLIP_ADAPTER.CLIP_MODEL_NAME and CLIP_PRETRAINED take, as does --clip.
@@ -43,9 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
         adapt_to_regions(options)
         return
-    from open_clip_training.adaptation.loop import adapt
+    from open_clip_training.adaptation.loop import adapt, learn
 
-    adapt(options)
+    (learn if options.train == "text-prompts" else adapt)(options)
 
 
 if __name__ == "__main__":

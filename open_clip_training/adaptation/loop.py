@@ -23,6 +23,7 @@ from open_clip_training.adaptation.prompts import start_prompts
 from open_clip_training.adaptation.released import FilledBackground
 from open_clip_training.adaptation.run import AdaptationRun
 from open_clip_training.adaptation.settings import choose_settings
+from open_clip_training.adaptation.text_prompts import learn_prompts
 from open_clip_training.adaptation.zero_shot import ZeroShotCheck
 from open_clip_training.common.processes import Processes
 from open_clip_training.common.run_state import history_path, resume_path, seed_everything
@@ -44,11 +45,27 @@ def adapt(options: argparse.Namespace) -> None:
     Raises:
         UserError: an argument or the data cannot be used.
     """
-    device = options.device
+    device = _device(options)
+    start(functools.partial(_adapt_here, device, options), options, device=device, output=None)
+
+
+def learn(options: argparse.Namespace) -> None:
+    """Learn text prompts as the command line says, in this process.
+
+    Raises:
+        UserError: an argument or the data cannot be used.
+    """
+    device = _device(options)
+    log_to_stderr(logging.INFO)
+    learn_prompts(options, torch.device(device))
+
+
+def _device(options: argparse.Namespace) -> str:
+    device: str | None = options.device
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     check_device(device)
-    start(functools.partial(_adapt_here, device, options), options, device=device, output=None)
+    return device
 
 
 def _adapt_here(device: str, options: argparse.Namespace) -> None:

@@ -16,9 +16,14 @@ from ovseg.errors import Parser, UserError
 CLIP_FILES = frozenset({".pt", ".pth", ".bin", ".safetensors"})
 #: what can be trained for each way of showing CLIP a region
 TRAINED = {
-    "crops": ("visual", "mask-prompts", "both"),
+    "crops": ("visual", "mask-prompts", "both", "text-prompts"),
     "shared": ("visual", "mask-queries", "mask-bias"),
 }
+#: options that learned text prompts do not have, and their defaults
+_NOT_FOR_PROMPTS: dict[str, object] = {
+    "eval_data": None, "templates": None, "accumulate": 1, "plain_loss": False,
+    "num_gpus": None, "num_processes": None, "num_machines": 1,
+}  # fmt: skip
 RANGES: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("epochs", "steps", "accumulate"), (1, math.inf)),
     **dict.fromkeys(("mask_prompt_depth", "warmup", "workers", "eval_images"), (0, math.inf)),
@@ -26,6 +31,7 @@ RANGES: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("resolution",), (1, math.inf)),
     **dict.fromkeys(("first_block",), (0, math.inf)),
     "batch_size": (2, math.inf),
+    "prompts": (1, math.inf),
     "fill_tolerance": (0, 255),
     "seed": SEEDS,
 }
@@ -56,14 +62,16 @@ def parse_arguments(
         help="what CLIP is adapted to: crops of regions, or a shared pass of the whole image "
         "(docs/speed.md); --train-data is then a data set with ground truth")  # fmt: skip
     add("--train", choices=sorted({kind for kinds in TRAINED.values() for kind in kinds}),
-        default="visual", help="visual: fine-tuning. Of crops: mask-prompts, or both at once. Of a "
-        "shared pass: mask-queries or mask-bias, the regions' own")  # fmt: skip
+        default="visual", help="visual: fine-tuning. Of crops: mask-prompts, both at once, or "
+        "text-prompts, CLIP frozen. Of a shared pass: mask-queries or mask-bias, the regions' "
+        "own")  # fmt: skip
     add("--resolution", type=int, help="of a shared pass: shorter side of the image in pixels; "
         "default: CLIP's input size")  # fmt: skip
     add("--first-block", type=int, default=0, help="of a shared pass: block from which regions "
         "take part; default: 0, all")  # fmt: skip
     add("--region-lr", type=float, default=1e-3, help="of mask queries and mask bias")
     add("--mask-prompt-depth", type=int, help="default: the CLIP's own; 3 for new mask prompts")
+    add("--prompts", type=int, default=16, metavar="N", help="learned text prompts; default: 16")
     add("--crops", choices=("masked", "unmasked"), default="masked",
         help="fill the background of crops, or leave it (the control)")  # fmt: skip
     add("--background", choices=("fill", "drop"), default="fill",
@@ -106,6 +114,13 @@ def parse_arguments(
             "--background drop is for --regions crops --train visual; with --train "
             f"{options.train} leave it out"
         )
+    if options.train == "text-prompts":
+        for name, usual in _NOT_FOR_PROMPTS.items():
+            if getattr(options, name) != usual:
+                raise UserError(
+                    f"--{name.replace('_', '-')} is not for --train text-prompts, which sees every "
+                    "crop once, in one process; leave it out"
+                )
     return options
 
 

@@ -68,8 +68,17 @@ def check_config(cfg: CN) -> None:
             raise UserError(f"{key} {value} is not supported: set it to {not value}")
     if cfg.DATASETS.SAMPLE_PER_CLASS != -1:
         raise UserError("DATASETS.SAMPLE_PER_CLASS is not supported: set it to -1")
-    if cfg.MODEL.CLIP_ADAPTER.PROMPT_CHECKPOINT:
-        raise UserError("MODEL.CLIP_ADAPTER.PROMPT_CHECKPOINT is not supported: leave it empty")
+    learned = cfg.MODEL.CLIP_ADAPTER.TEXT_TEMPLATES == "learned"
+    if cfg.MODEL.CLIP_ADAPTER.PROMPT_CHECKPOINT and not learned:
+        raise UserError(
+            "MODEL.CLIP_ADAPTER.PROMPT_CHECKPOINT is read for MODEL.CLIP_ADAPTER.TEXT_TEMPLATES "
+            "learned: set that, or leave it empty"
+        )
+    if cfg.MODEL.CLIP_ADAPTER.BEST_TEMPLATES and learned:
+        raise UserError(
+            "MODEL.CLIP_ADAPTER.BEST_TEMPLATES: MODEL.CLIP_ADAPTER.TEXT_TEMPLATES learned has no "
+            "templates to choose from; leave one of the two out"
+        )
     _check_choice("MODEL.PRECISION", cfg.MODEL.PRECISION, (*_PRECISIONS, "int8"))
     _check_choice("MODEL.PRECISION_BACKBONE", cfg.MODEL.PRECISION_BACKBONE, _PRECISIONS)
     _check_choice(

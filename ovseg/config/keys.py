@@ -137,7 +137,7 @@ def _add_clip(cfg: CN) -> None:
     # open_clip's tag of pretrained weights, or a file of them; "" when none are wanted. Fetched
     # only when MODEL.WEIGHTS does not carry CLIP's weights
     adapter.CLIP_PRETRAINED = "openai"
-    # "vild", "imagenet" or "predefined"
+    # "vild", "imagenet", "predefined", or "learned": the prompts of PROMPT_CHECKPOINT
     adapter.TEXT_TEMPLATES = "vild"
     # read for "predefined"; {} stands for the word
     adapter.PREDEFINED_PROMPT_TEMPLATES = ["a photo of a {}."]
@@ -146,7 +146,7 @@ def _add_clip(cfg: CN) -> None:
     adapter.BEST_TEMPLATES = ""
     # keep text features in $OVSEG_HOME for later processes
     adapter.TEXT_CACHE = True
-    # published key of learned text prompts, which OVSeg does not have; a path is refused
+    # of "learned": the file that train.py --train text-prompts wrote (clip/learned_prompts.py)
     adapter.PROMPT_CHECKPOINT = ""
     # background of a crop: "mean" (CLIP's mean colour) or "zero" (black)
     adapter.MASK_FILL = "mean"

@@ -120,6 +120,7 @@ def _check(cfg: CfgNode, options: ExportOptions) -> None:
         ("MODEL.CLIP_ADAPTER.CLIP_ENSEMBLE_WEIGHT_UNSEEN", adapter.CLIP_ENSEMBLE_WEIGHT_UNSEEN, -1),
         ("MODEL.CLIP_ADAPTER.BEST_TEMPLATES", adapter.BEST_TEMPLATES, ""),
         ("TEST.MIN_CLASS_AREA", test.MIN_CLASS_AREA, 0),
+        ("MODEL.CLIP_ADAPTER.PROMPT_CHECKPOINT", adapter.PROMPT_CHECKPOINT, ""),
     ):
         if value != off:
             raise UserError(f"{key} {value!r} is not part of an export; set it to {off!r}")

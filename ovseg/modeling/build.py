@@ -22,6 +22,7 @@ from .clip import (
     TextStore,
     build_clip,
     encoder_of,
+    read_prompts,
     text_templates,
 )
 from .criterion import SetCriterion
@@ -128,12 +129,13 @@ def build_adapter(cfg: CfgNode, clip: nn.Module) -> ClipAdapter:
     """
     adapter = cfg.MODEL.CLIP_ADAPTER
     templates = text_templates(adapter.TEXT_TEMPLATES, adapter.PREDEFINED_PROMPT_TEMPLATES)
-    best = adapter.BEST_TEMPLATES
+    best, learned = adapter.BEST_TEMPLATES, adapter.TEXT_TEMPLATES == "learned"
     return ClipAdapter(
         clip,
         templates,
         mask_prompts=adapter.MASK_PROMPT_FWD,
         template_choice=TemplateChoice.read(best, templates) if best else None,
+        text_prompts=read_prompts(adapter.PROMPT_CHECKPOINT, clip) if learned else None,
         text_store=TextStore(home() / TEXT_STORE) if adapter.TEXT_CACHE else None,
         drop_background=adapter.BACKGROUND == "drop",
         precision=cfg.MODEL.PRECISION,

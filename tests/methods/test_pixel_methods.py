@@ -25,7 +25,6 @@ from ovseg.methods.pixel_segmenter import label_maps_of, pixel_loss
 from ovseg.modeling.seen_classes import SeenClasses
 
 WORDS = ["cat", "dog", "sky"]
-NAMES = sorted(path.stem for path in (CONFIGS / "methods").glob("*.yaml"))
 PIXEL_METHODS = ["deeplabv3plus", "fcn", "lseg", "spnet"]
 
 

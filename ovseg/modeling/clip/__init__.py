@@ -9,6 +9,7 @@ from .architecture import architecture_of_file, architecture_of_name
 from .construction import build_untrained_clip
 from .encoder import ClipEncoder, encode_texts, encoder_of, template_features, word_features
 from .foreground import foreground_features
+from .learned_prompts import check_promptable, prompted_features, read_prompts
 from .pixels import pixels_of
 from .region_tokens import RegionTokens
 from .shared_pass import SharedPass, region_features
@@ -37,6 +38,7 @@ __all__ = [
     "architecture_of_name",
     "build_clip",
     "build_untrained_clip",
+    "check_promptable",
     "encode_texts",
     "encode_tokens",
     "encoder_of",
@@ -45,7 +47,9 @@ __all__ = [
     "is_clip_file",
     "load_clip_weights",
     "pixels_of",
+    "prompted_features",
     "read_clip_file",
+    "read_prompts",
     "region_features",
     "template_features",
     "text_templates",

@@ -14,9 +14,11 @@ from ovseg.errors import UserError
 from ovseg.modeling.memory import in_parts
 from ovseg.modeling.precision import DTYPES, autocast, device_precision
 from ovseg.structures import Crops
+from ovseg.utils.digests import digest
 
 from .encoder import ClipEncoder, encoder_of, warn_of_long_words, word_features
 from .foreground import foreground_features
+from .learned_prompts import prompted_features
 from .lowered import LOWERED, LoweredTowers
 from .template_choice import TemplateChoice
 from .text_cache import TextCache
@@ -35,6 +37,7 @@ class ClipAdapter(nn.Module):
 
     pixel_mean: Tensor
     pixel_std: Tensor
+    text_prompts: Tensor | None
 
     def __init__(
         self,
@@ -43,6 +46,7 @@ class ClipAdapter(nn.Module):
         *,
         mask_prompts: bool,
         template_choice: TemplateChoice | None = None,
+        text_prompts: Tensor | None = None,
         text_store: TextStore | None = None,
         drop_background: bool = False,
         precision: str = "fp32",
@@ -54,6 +58,7 @@ class ClipAdapter(nn.Module):
             templates: of the texts; see :func:`text_templates`.
             mask_prompts: replace background patches by mask prompts.
             template_choice: the templates that crops are classified by; None: all.
+            text_prompts: learned, float (N, width), in place of templates; None: these.
             text_store: keeps text features for later processes.
             drop_background: leave background patches out, see :func:`foreground_features`.
             precision: of the image tower, see :func:`device_precision`. Texts are encoded in fp32.
@@ -67,6 +72,8 @@ class ClipAdapter(nn.Module):
         self.templates = tuple(templates)
         self.mask_prompts = mask_prompts
         self.template_choice = template_choice
+        # of a file of their own, so no part of checkpoints
+        self.register_buffer("text_prompts", text_prompts, persistent=False)
         self.drop_background = drop_background
         if drop_background and not isinstance(clip_model.visual, MaskPromptedViT):
             raise UserError(
@@ -139,6 +146,9 @@ class ClipAdapter(nn.Module):
         ):
 
             def features(words: list[str]) -> Tensor:
+                if self.text_prompts is not None:
+                    model: Any = self.clip_model
+                    return prompted_features(model, self.text_prompts, words)
                 if choice is None:
                     return word_features(self.clip_model, words, self.templates)
                 return word_features(self.clip_model, words, self.templates, choice.used(words))
@@ -160,6 +170,8 @@ class ClipAdapter(nn.Module):
             self._digests_of, self._digests = state, {}
         if choice not in self._digests:
             templates = (*self.templates, choice) if choice else self.templates
+            if self.text_prompts is not None:
+                templates = (*templates, digest([self.text_prompts.cpu().numpy().data]))
             self._digests[choice] = text_encoder_digest(self.clip_model, templates)
         return self._digests[choice]
 

@@ -22,17 +22,20 @@ def text_templates(kind: str, predefined: Sequence[str]) -> tuple[str, ...]:
     """The templates of a kind, ``{}`` in each standing for the word.
 
     Args:
-        kind: ``"vild"`` (14, of ViLD), ``"imagenet"`` (of CLIP's paper) or ``"predefined"``.
+        kind: ``"vild"`` (14, of ViLD), ``"imagenet"`` (of CLIP's paper), ``"predefined"``, or
+            ``"learned"``, which has none.
         predefined: what ``"predefined"`` means.
 
     Raises:
         UserError: for another kind, no template, or one without a place for the word.
     """
+    if kind == "learned":
+        return ("{}",)
     known = json.loads(Path(__file__).with_name("templates.json").read_text(encoding="utf-8"))
     if kind != "predefined" and kind not in known:
         raise UserError(
-            f"MODEL.CLIP_ADAPTER.TEXT_TEMPLATES {kind!r} is unknown; choose from vild, imagenet "
-            "and predefined"
+            f"MODEL.CLIP_ADAPTER.TEXT_TEMPLATES {kind!r} is unknown; choose from vild, imagenet, "
+            "predefined and learned"
         )
     templates = tuple(predefined) if kind == "predefined" else tuple(known[kind])
     if not templates or any("{}" not in template for template in templates):
@@ -74,7 +77,13 @@ def encode_tokens(model: open_clip.CLIP, tokens: Tensor) -> Tensor:
     ends = tokens.argmax(dim=1)  # the end token has the largest id
     length = int(ends.max()) + 1
     tokens, ends = tokens[:, :length].to(device), ends.to(device)
-    x = model.token_embedding(tokens) + model.positional_embedding[:length]
+    return encode_embedded(model, model.token_embedding(tokens), ends)
+
+
+def encode_embedded(model: open_clip.CLIP, x: Tensor, ends: Tensor) -> Tensor:
+    """Encode texts whose tokens are embedded, (B, L, width); they end at ``ends``, int64 (B,)."""
+    length = x.shape[1]
+    x = x + model.positional_embedding[:length]
     x = model.transformer(x, attn_mask=model.attn_mask[:length, :length])
-    last = x[torch.arange(len(x), device=device), ends]
+    last = x[torch.arange(len(x), device=x.device), ends]
     return model.ln_final(last) @ model.text_projection

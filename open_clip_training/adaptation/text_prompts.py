@@ -1,0 +1,213 @@
+"""Text prompts are learned: vectors before a word, CLIP itself frozen (SimBaseline, ECCV 2022).
+
+CLIP's image tower does not change, so every crop is encoded once. Each step then classifies some of
+them among all nouns, whose texts begin with the vectors that are learned.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import open_clip
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from open_clip_training.adaptation.batches import BatchOrder, PairImages
+from open_clip_training.adaptation.model import load_clip, weights_digest
+from open_clip_training.adaptation.pairs import read_pairs
+from open_clip_training.common.images import CPU_CHUNK, normalise
+from open_clip_training.common.run_state import (
+    history_path,
+    learning_rate,
+    read_resume,
+    seed_everything,
+    start_step,
+    write_resume,
+)
+from ovseg.engine import stopping
+from ovseg.engine.joining import stop_agreed
+from ovseg.errors import UserError
+from ovseg.modeling.clip import check_promptable, pixels_of, prompted_features
+from ovseg.modeling.clip.encoder import TEMPERATURE
+from ovseg.modeling.clip.learned_prompts import ENTRY
+from ovseg.utils.digests import digest
+from ovseg.utils.finite import loss_error
+from ovseg.utils.io import write_json
+from ovseg.utils.write_checkpoint import write_checkpoint
+
+logger = logging.getLogger("train")
+SAVE_EVERY = 100  # steps
+
+
+@dataclass(frozen=True)
+class PromptSettings:
+    """Everything a run depends on besides its data and its CLIP."""
+
+    prompts: int
+    steps: int
+    batch: int
+    warmup: int
+    prompt_lr: float
+    seed: int
+    train: str = "text-prompts"
+
+
+def prompt_loss(features: Tensor, texts: Tensor, labels: Tensor) -> Tensor:
+    """Mean cross entropy of crops among all nouns.
+
+    Args:
+        features: of crops, (B, D), of any length.
+        texts: unit features of the nouns, (C, D).
+        labels: int64 (B,), the noun of each crop.
+    """
+    return F.cross_entropy(TEMPERATURE * F.normalize(features, dim=-1) @ texts.T, labels)
+
+
+@dataclass
+class PromptRun:
+    """A run that can be saved and continued; ``features`` (P, D) are those of all crops."""
+
+    model: open_clip.CLIP
+    features: Tensor
+    labels: Tensor
+    nouns: Sequence[str]
+    settings: PromptSettings
+    step: int = 0
+    losses: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        width = self.model.positional_embedding.shape[1]
+        generator = torch.Generator().manual_seed(self.settings.seed)
+        start = 0.02 * torch.randn((self.settings.prompts, width), generator=generator)
+        self.prompts = start.to(self.features.device).requires_grad_()
+        self.optimizer = torch.optim.SGD([self.prompts], lr=self.settings.prompt_lr, momentum=0.9)
+        self.made_of = {
+            "clip": weights_digest(self.model),
+            "nouns": digest(["\n".join(self.nouns)]),
+        }
+
+    def advance(self, indices: Tensor) -> float:
+        """Do one step with some crops; returns its loss.
+
+        Raises:
+            UserError: it is not finite.
+        """
+        settings = self.settings
+        rate = learning_rate(self.step, settings.warmup, settings.steps)
+        start_step(self.optimizer, [settings.prompt_lr], rate)
+        texts = prompted_features(self.model, self.prompts, self.nouns)
+        loss = prompt_loss(self.features[indices], texts, self.labels[indices])
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            way_out = f"give a smaller --prompt-lr (now {settings.prompt_lr})"
+            raise loss_error({"loss": value}, self.step, settings.prompt_lr * rate, way_out, "step")
+        loss.backward()
+        self.optimizer.step()
+        self.step += 1
+        self.losses.append(value)
+        return value
+
+    def save(self, output: Path) -> None:
+        """Write ``output`` and its neighbours to resume from and to read."""
+        prompts = self.prompts.detach().cpu()
+        write_checkpoint({ENTRY: prompts}, output)
+        history = {"step": self.step, "losses": self.losses, "settings": asdict(self.settings)}
+        progress = {"prompts": prompts, "optimizer": self.optimizer.state_dict()}
+        write_resume(output, {**progress, "history": history, "made_of": self.made_of})
+        write_json(history_path(output), history)
+
+    def resume(self, output: Path) -> None:
+        """Continue from what :meth:`save` left beside ``output``.
+
+        Raises:
+            UserError: nothing is there, or it was made with other settings, data or CLIP.
+        """
+        present = {**asdict(self.settings), **self.made_of}
+        saved = read_resume(output, present, {"batch": "--batch-size"})
+        with torch.no_grad():
+            self.prompts.copy_(saved["prompts"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.step, self.losses = saved["history"]["step"], saved["history"]["losses"]
+
+
+@torch.no_grad()
+def crop_features(model: open_clip.CLIP, images: PairImages) -> tuple[Tensor, Tensor]:
+    """Features (P, D) of all crops that can be used, and their places, int64 (P,)."""
+    device, with_masks = model.visual.conv1.weight.device, model.visual.mask_prompt_depth > 0
+    features, used = [], []
+    places = torch.arange(len(images))
+    for part in tqdm(places.split(CPU_CHUNK), desc="crops", disable=None):
+        batch = images[part.tolist()]
+        pixels = normalise(batch.images[batch.valid].to(device), *pixels_of(model))
+        masks = batch.masks[batch.valid].to(device) if with_masks else None
+        features.append(model.visual(pixels, masks))
+        used.append(part[batch.valid])
+    return torch.cat(features), torch.cat(used)
+
+
+def learn_prompts(options: argparse.Namespace, device: torch.device) -> None:
+    """Learn text prompts as the command line says, or go on with it.
+
+    Raises:
+        UserError: an argument or the data cannot be used.
+    """
+    seed_everything(options.seed)
+    depth = options.mask_prompt_depth
+    model, _ = load_clip(options.clip, options.pretrained, depth, prompts_train=False)
+    check_promptable(model, f"--clip {options.clip!r}")
+    if options.prompts > model.context_length // 2:
+        raise UserError(
+            f"--prompts {options.prompts} leave no place for words; give at most "
+            f"{model.context_length // 2}"
+        )
+    model.requires_grad_(False).eval().to(device)
+    with_masks = model.visual.mask_prompt_depth > 0
+    pairs = read_pairs(
+        options.train_data,
+        masked=options.crops == "masked",
+        with_masks=with_masks,
+        captions=options.captions,
+        data_root=options.data_root,
+        fill_tolerance=options.fill_tolerance,
+    )
+    nouns = sorted({pair.noun for pair in pairs})
+    place_of = {noun: place for place, noun in enumerate(nouns)}
+    features, used = crop_features(model, PairImages(pairs, model.visual.image_size, with_masks))
+    labels = torch.tensor([place_of[pairs[place].noun] for place in used.tolist()], device=device)
+    batch = min(256, len(used)) if options.batch_size is None else options.batch_size
+    if not 0 < batch <= len(used):
+        raise UserError(
+            f"--batch-size {batch} is more than the {len(used)} pairs; give a smaller one"
+        )
+    steps = options.steps or options.epochs * (len(used) // batch)
+    settings = PromptSettings(
+        options.prompts, steps, batch, min(options.warmup, steps // 10), options.prompt_lr,
+        options.seed,
+    )  # fmt: skip
+    run = PromptRun(model, features.to(device), labels, nouns, settings)
+    if options.resume:
+        run.resume(options.output)
+    logger.info("%d crops of %d nouns; %d prompts of width %d train, %d steps of %d crops",
+                len(used), len(nouns), *run.prompts.shape, steps, batch)  # fmt: skip
+    order = BatchOrder(len(used), batch, steps, options.seed)
+    with (
+        tqdm(total=steps, initial=run.step, unit="step") as bar,
+        stopping.step_by_step("the training ends this step and is saved"),
+    ):
+        while run.step < steps:
+            bar.set_postfix(loss=f"{run.advance(order.indices(run.step)):.3f}")
+            bar.update()
+            ends = stop_agreed(run.step) and run.step < steps
+            if ends or run.step == steps or run.step % SAVE_EVERY == 0:
+                run.save(options.output)
+            if ends:
+                raise stopping.stopped()
+    logger.info("use it by MODEL.CLIP_ADAPTER.TEXT_TEMPLATES learned "
+                "MODEL.CLIP_ADAPTER.PROMPT_CHECKPOINT %s", options.output)  # fmt: skip

@@ -1,0 +1,85 @@
+"""Text prompts are learned: the loss, a run from its command line, and going on."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from adaptation_world import command, history, write_world
+from torch.nn import functional as F
+
+from open_clip_training.adaptation.text_prompts import PromptRun, prompt_loss
+from open_clip_training.train import main
+from ovseg.errors import UserError
+from ovseg.modeling.clip.learned_prompts import ENTRY
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """A folder with pairs and a CLIP without mask prompts."""
+    return write_world(tmp_path_factory.mktemp("prompts"))
+
+
+def test_the_loss_is_that_of_each_crop_among_all_nouns():
+    features, texts = torch.randn(3, 4), F.normalize(torch.randn(5, 4), dim=-1)
+    labels = torch.tensor([4, 0, 4])
+    terms = []
+    for row, label in zip(features.double().numpy(), labels, strict=True):
+        logits = 100 * (row / np.linalg.norm(row)) @ texts.double().numpy().T
+        terms.append(np.log(np.exp(logits - logits.max()).sum()) + logits.max() - logits[label])
+    assert prompt_loss(features, texts, labels).item() == pytest.approx(np.mean(terms), rel=1e-4)
+
+
+def learn(world, output, *extra):
+    main(command(world, output, "--train", "text-prompts", "--prompts", 4, "--prompt-lr", 0.05,
+                 "--batch-size", 14, *extra))  # fmt: skip
+
+
+def test_learning_lowers_the_loss(world, tmp_path):
+    learn(world, tmp_path / "prompts.pt", "--steps", 15)
+    losses = history(tmp_path / "prompts.pt")["losses"]
+    assert np.mean(losses[-3:]) < 0.9 * np.mean(losses[:3])
+    saved = torch.load(tmp_path / "prompts.pt", weights_only=True)
+    assert list(saved) == [ENTRY]
+    assert saved[ENTRY].shape[0] == 4
+
+
+def test_a_run_goes_on_as_if_it_had_not_been_stopped(world, tmp_path, monkeypatch):
+    learn(world, tmp_path / "whole.pt", "--steps", 6)
+    save, advance = PromptRun.save, PromptRun.advance
+
+    def stop(run, indices):
+        if run.step == 3:
+            save(run, tmp_path / "parts.pt")
+            raise KeyboardInterrupt
+        return advance(run, indices)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PromptRun, "advance", stop)
+        with pytest.raises(KeyboardInterrupt):
+            learn(world, tmp_path / "parts.pt", "--steps", 6)
+    again = command(world, tmp_path / "parts.pt", "--train", "text-prompts", "--prompts", 4,
+                    "--prompt-lr", 0.05, "--batch-size", 14, "--steps", 6)  # fmt: skip
+    main([*again, "--resume"])
+    whole, parts = (torch.load(tmp_path / f"{name}.pt", weights_only=True)[ENTRY]
+                    for name in ("whole", "parts"))  # fmt: skip
+    torch.testing.assert_close(whole, parts)
+    assert history(tmp_path / "parts.pt")["losses"] == history(tmp_path / "whole.pt")["losses"]
+    with pytest.raises(UserError, match=r"was made with|begun with other settings"):
+        main([*again[:-1], "7", "--resume"])
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        (("--prompts", 70), "--prompts 70 leave no place for words"),
+        (("--prompts", 0), "--prompts"),
+        (("--batch-size", 5000), "--batch-size 5000 is more than the"),
+        (("--templates", "imagenet"), "--templates is not for --train text-prompts"),
+        (("--num-processes", 2), "--num-processes is not for --train text-prompts"),
+    ],
+)
+def test_mistakes(world, tmp_path, extra, message):
+    with pytest.raises((UserError, SystemExit)) as caught:
+        main(command(world, tmp_path / "new.pt", "--train", "text-prompts", *extra))
+    assert message in str(caught.value)
