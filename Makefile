@@ -14,6 +14,7 @@ INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
 INSTALLED_DOCS := $(VENV)/.installed-docs
 INSTALLED_WEB := $(VENV)/.installed-web-test
+INSTALLED_MATRIX := $(VENV)/.installed-matrix
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 # PYTHONWARNINGS: setuptools warns of every editable installation
@@ -28,14 +29,25 @@ define use_working_opencv
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev demo test test-fast test-slow test-browser docs ablations lint types format clean distclean
+.PHONY: help install install-dev install-pinned demo test test-fast test-slow test-browser coverage matrix lock sbom \
+	docs ablations lint types format clean distclean
 
 help:  ## say what the targets do
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(INSTALLED)  ## create .venv and install OVSeg and detectron2 into it
 
 install-dev: $(INSTALLED_DEV)  ## the same, with what lint and tests need
+
+# Without build isolation: sources are built by the setuptools that is pinned, too.
+HASHED := $(BIN)/python -m pip install --quiet --require-hashes --no-build-isolation --requirement
+install-pinned: | $(BIN)/pip  ## the same in the releases of requirements/, each file compared with its hash
+	$(HASHED) requirements/build.txt
+	$(HASHED) requirements/dev.txt
+	$(EDITABLE) --no-deps --no-build-isolation .
+	$(use_working_opencv)
+	$(BIN)/ovseg install-detectron2
+	@touch $(INSTALLED) $(INSTALLED_DEV) $(INSTALLED_WEB) $(INSTALLED_DOCS)
 
 demo: $(INSTALLED)  ## segment the sample images with the embedded model
 	$(BIN)/python demo.py --class-names $(DEMO_WORDS) --input $(DEMO_INPUT) --output $(DEMO_OUTPUT)
@@ -50,12 +62,29 @@ test-fast: $(INSTALLED_DEV)  ## the quick tests, in a minute or two: nothing tha
 
 # FUZZ_CASES: of each of some 23 properties
 FUZZ_CASES ?= 4400
-test-slow: $(INSTALLED_DEV) $(INSTALLED_WEB)  ## 100 000 made-up inputs, and the web page under eight clients for five minutes
+test-slow: $(INSTALLED_DEV) $(INSTALLED_WEB)  ## 100 000 made-up inputs, folders that vanish, and the web page under eight clients for five minutes
 	OVSEG_FUZZ_CASES=$(FUZZ_CASES) $(BIN)/python -m pytest $(PYTEST_ARGS) tests/fuzz
+	OVSEG_ALL_WAYS=1 $(BIN)/python -m pytest $(PYTEST_ARGS) tests/engine/test_vanished_folders.py \
+		tests/engine/test_shared_training.py
 	$(BIN)/python tools/soak_web.py --clients 8 --minutes 5
 
 test-browser: $(INSTALLED_DEV) $(INSTALLED_WEB)  ## the web page, in Chromium or Chrome where one is installed
 	$(BIN)/python -m pytest -m browser $(PYTEST_ARGS) tests/web tests/results
+
+coverage: $(INSTALLED_DEV)  ## the quick tests, and how much of the code they run: less than the floor is an error
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not slow and not browser' --cov --cov-report=term:skip-covered $(PYTEST_ARGS)
+
+# pyenv shows only the Pythons that PYENV_VERSION names
+NOX = PYENV_VERSION="$$(pyenv versions --bare 2>/dev/null | sort -rV | paste -sd:)" \
+	$(BIN)/python -m nox --no-error-on-missing-interpreters
+matrix: $(INSTALLED_MATRIX)  ## Python 3.10 to 3.13 with the oldest, newest and pinned releases of all dependencies
+	$(NOX)
+
+lock: $(INSTALLED_MATRIX)  ## pin the newest releases of all dependencies in requirements/
+	$(NOX) --session lock -- $(LOCK_ARGS)
+
+sbom: $(INSTALLED_DEV) $(INSTALLED_MATRIX)  ## list all that .venv holds in output/sbom.cdx.json, as CycloneDX
+	$(NOX) --session sbom
 
 # NO_MKDOCS_2_WARNING: the theme advertises its successor
 docs: $(INSTALLED_DOCS)  ## build the documentation into site/; broken links are errors
@@ -110,6 +139,11 @@ $(INSTALLED_DEV): $(INSTALLED)
 
 $(INSTALLED_WEB): $(INSTALLED)
 	$(EDITABLE) '.[web-test]'
+	$(use_working_opencv)
+	@touch $@
+
+$(INSTALLED_MATRIX): $(INSTALLED)
+	$(EDITABLE) '.[matrix]'
 	$(use_working_opencv)
 	@touch $@
 

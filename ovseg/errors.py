@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import errno
 import logging
+import os
 import sys
 import threading
 import traceback
@@ -99,7 +100,9 @@ def user_line(error: BaseException) -> str | None:
         full = error.errno in NO_ROOM
         if error.filename is None and not full:
             return None
-        place = f"{str(error.filename)!r}: " if error.filename is not None else ""
+        name = error.filename
+        name = os.fsdecode(name) if isinstance(name, bytes) else name
+        place = f"{str(name)!r}: " if name is not None else ""
         return f"{place}{error.strerror}{'; make room there, or write elsewhere' if full else ''}"
     if isinstance(error, ModuleNotFoundError) and lacks_detectron2(error):
         return NO_DETECTRON2
@@ -126,14 +129,14 @@ def without_notices() -> Iterator[None]:
 
 @contextmanager
 def _quiet_threads() -> Iterator[None]:
-    """Leave it to the main thread, which writes too, to say that a disk is full.
+    """Leave it to the main thread, which writes too, to say that files cannot be written.
 
     TensorBoard writes from a thread of its own, whose traceback would be printed.
     """
     usual = threading.excepthook
 
     def hook(args: threading.ExceptHookArgs) -> None:
-        if not (isinstance(args.exc_value, OSError) and args.exc_value.errno in NO_ROOM):
+        if not (isinstance(args.exc_value, OSError) and user_line(args.exc_value)):
             usual(args)
 
     threading.excepthook = hook

@@ -2,11 +2,11 @@
 
     python tools/kill_runs.py --kills 50 --report output/kills.json
 
-Each kind of run (training, search, mining, CLIP training, preparation, segmentation) is done once
-undisturbed. Then it is started, killed and started again, until its share of the kills is spent;
-then it may end. Every other kill waits for the moment when a file is being written. After each
-kill all files are read: none may be truncated or broken. In the end the results have to be those
-of the undisturbed run, bit for bit. Exit code 1 where something is lost.
+Each kind of run (training, search, mining, CLIP training, preparation, segmentation, labelling) is
+done once undisturbed. Then it is started, killed and started again, until its share of the kills is
+spent; then it may end. Every other kill waits for the moment when a file is being written. After
+each kill all files are read: none may be truncated or broken. In the end the results have to be
+those of the undisturbed run, bit for bit. Exit code 1 where something is lost.
 """
 
 from __future__ import annotations
@@ -148,6 +148,10 @@ def read_whole(path: Path) -> None:
         with path.open(newline="", encoding="utf-8") as file:
             header, *rows = csv.reader(file)
         assert all(len(row) == len(header) for row in rows)
+    elif path.suffix == ".parquet":
+        import pyarrow.parquet
+
+        pyarrow.parquet.read_table(path)
     elif path.name == "last_checkpoint":
         assert (path.parent / path.read_text(encoding="utf-8")).is_file()
     elif not path.stat().st_size:

@@ -33,6 +33,7 @@ from ovseg.engine.joining import stop_agreed
 from ovseg.engine.place import restarts
 from ovseg.engine.processes import start
 from ovseg.errors import UserError
+from ovseg.utils.io import folder_stays
 from ovseg.utils.loading_process import loading_init
 
 logger = logging.getLogger("train")
@@ -174,7 +175,11 @@ def train(
     saved = time.monotonic()
     bar = tqdm(total=settings.steps, initial=run.step, unit="step", disable=processes.rank > 0)
     # an error is said on a line of its own
-    with bar, stopping.step_by_step("the training ends this step and is saved"):
+    with (
+        bar,
+        folder_stays(output.parent),
+        stopping.step_by_step("the training ends this step and is saved"),
+    ):
         for batch in loader:
             loss = run.advance(batch, order.indices(run.step))
             bar.update()

@@ -23,7 +23,7 @@ from ovseg.config import setup_cfg
 from ovseg.data.own.registration import register_custom
 from ovseg.errors import UserError
 from ovseg.utils.digests import with_digest
-from ovseg.utils.io import read_json, write_json
+from ovseg.utils.io import folder_stays, read_json, write_json
 from ovseg.utils.settings import (
     check_folder_settings,
     option_settings,
@@ -78,7 +78,7 @@ def collect_pairs(options: argparse.Namespace, processes: Processes) -> dict[str
         total=sum(min(IMAGES_A_PART, len(source) - starts[part]) for part in todo),
         desc="pairs", unit="image", mininterval=1, disable=None if processes.rank == 0 else True,
     )  # fmt: skip
-    with bar:
+    with bar, folder_stays(options.output):
         for part in todo:
             collect_part(source, part, options.output, bar)
     comm.synchronize()

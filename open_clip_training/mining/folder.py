@@ -60,7 +60,6 @@ def write_crops(
         Their rows of the table.
     """
     rows = []
-    (folder / name).parent.mkdir(parents=True, exist_ok=True)
     for index, pair in enumerate(pairs):
         stem = f"{name}_{index}"
         images = {

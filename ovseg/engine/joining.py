@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import secrets
 import signal
+import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +20,7 @@ from ovseg.errors import UserError, say_error, say_interrupted, user_line
 
 #: how errors read that come of another process's end
 _OF_CONNECTION = re.compile(r"gloo|NCCL|[Cc]onnection (closed|reset|refused)|Broken pipe|TCPStore")
+_PAUSE = 0.05  # seconds
 
 
 def connect(place: Place) -> dist.Store:
@@ -30,11 +33,50 @@ def connect(place: Place) -> dist.Store:
         return dist.PrefixStore("ovseg", open_store(place.host, place.port, place.rank == 0))
     wait = timedelta(seconds=ARRIVAL)
     try:
-        # torchrun may keep a store itself, with keys of their own for each of its starts
         store, _, _ = next(dist.rendezvous("env://", place.rank, place.world, timeout=wait))
     except (RuntimeError, ValueError, dist.DistError) as error:
         raise _unreachable(place.host, place.port, place.rank == 0, error) from error
-    return dist.PrefixStore("ovseg", store)
+    return dist.PrefixStore(_own_prefix(store, place), store)
+
+
+def _own_prefix(store: dist.Store, place: Place) -> str:
+    """What the keys of this start begin with.
+
+    torchrun keeps its store when it starts the processes again, with all that those before have
+    written; and how often it has, machines count differently. So process 0 makes a prefix up, and
+    gives it to each of the others in answer to a word that no earlier process has said.
+    """
+    others = range(1, place.world)
+    until = time.monotonic() + ARRIVAL
+    if place.rank > 0:
+        word, prefix = secrets.token_hex(8), ""
+        store.set(f"ovseg/ask/{place.rank}", word)
+        while not prefix and time.monotonic() < until:
+            asked, _, prefix = _read(store, f"ovseg/answer/{place.rank}").partition(" ")
+            prefix = prefix if asked == word else ""
+            time.sleep(0.0 if prefix else _PAUSE)
+        if not prefix:
+            raise UserError(
+                f"process 0 of {place.world} has not come in {ARRIVAL:.0f} s; look for its own "
+                "message"
+            )
+        store.set(f"{prefix}/came/{place.rank}", "1")
+        return prefix
+    prefix, answered = f"ovseg/{secrets.token_hex(8)}", dict.fromkeys(others, "")
+    came = [f"{prefix}/came/{rank}" for rank in others]
+    while not store.check(came) and time.monotonic() < until:
+        for rank in others:
+            word = _read(store, f"ovseg/ask/{rank}")
+            if word != answered[rank]:
+                answered[rank] = word
+                store.set(f"ovseg/answer/{rank}", f"{word} {prefix}")
+        time.sleep(_PAUSE)
+    return prefix  # who has not come is said where they agree
+
+
+def _read(store: dist.Store, key: str) -> str:
+    """The text of a key; empty where it is not there yet."""
+    return store.get(key).decode() if store.check([key]) else ""
 
 
 def open_store(host: str, port: int, keep: bool) -> dist.TCPStore:

@@ -29,7 +29,7 @@ from ovseg.engine.meeting import Meeting
 from ovseg.engine.place import Place, find_place
 from ovseg.engine.process_counts import refuse_options, wanted_processes
 from ovseg.errors import UserError, cli_errors, is_debugging
-from ovseg.utils.io import is_full_disk, make_folder, naming_file
+from ovseg.utils.io import folder_stays, is_full_disk, make_folder, naming_file
 
 #: one process's work; a function of a module, or a ``partial`` of one, that processes can be given
 Work = Callable[[], Any]
@@ -135,7 +135,7 @@ def _started(place: Place, store: dist.Store, arguments: tuple[Any, ...]) -> Non
 
 
 def _do(work: Work, output: str | os.PathLike[str] | None) -> Any:
-    with plain_errors(), naming_file(output or ""):
+    with plain_errors(), folder_stays(output), naming_file(output or ""):
         return work()
 
 

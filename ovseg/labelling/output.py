@@ -13,7 +13,7 @@ from typing import Any
 from ovseg.errors import UserError
 from ovseg.labelling.plan import Shard
 from ovseg.labelling.sources import is_url
-from ovseg.utils.io import atomic_path, make_folder, remove_abandoned
+from ovseg.utils.io import atomic_path, check_is_there, make_folder, remove_abandoned
 
 PLAN = "plan.jsonl"
 SETTINGS = "settings.json"
@@ -49,10 +49,11 @@ class Output:
         """A path to write to; the file has its name when the block succeeds.
 
         Raises:
-            UserError: elsewhere, it cannot be written.
+            UserError: elsewhere, it cannot be written; here, the folder has vanished.
             OSError: here, it cannot be written.
         """
         if self._remote is None:
+            check_is_there(Path(self.place))
             with atomic_path(Path(self.place, name)) as path:
                 yield path
             return

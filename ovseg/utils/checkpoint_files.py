@@ -199,7 +199,10 @@ def _reason(error: Exception, form: Form | None) -> str:
             return "it holds code besides weights, and only plain weights can be read"
         return "it is truncated or damaged; get it again"
     # PyTorch's words, then those of safetensors
-    cut_short = ("central directory", "not fully covered", "invalid header length")
+    cut_short = (
+        "central directory",
+        *("not fully covered", "MetadataIncompleteBuffer", "invalid header length"),
+    )
     ended = isinstance(error, EOFError | IndexError | struct.error)
     if ended or any(words in text for words in cut_short):
         return "it is truncated; get it again"

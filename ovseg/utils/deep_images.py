@@ -26,6 +26,7 @@ _DESCRIPTION, _MAX_SAMPLE, _SAMPLE_FORMAT, _SMAX_SAMPLE = 270, 281, 339, 341
 _UNSIGNED, _SIGNED, _FLOAT = 1, 2, 3
 _BITS_OF_OME = re.compile(r"\bSignificantBits=\"(\d+)\"")  # OME-TIFF's description is XML
 _BAND = 1 << 22  # numbers that are worked on at once
+_SILENT = 0  # OpenCV's LOG_LEVEL_SILENT
 _told: set[str] = set()
 
 
@@ -64,8 +65,8 @@ def opencv_values(path: Path) -> np.ndarray | None:
     """
     import cv2
 
-    log = cv2.utils.logging
-    level = log.setLogLevel(log.LOG_LEVEL_SILENT)  # what is wrong is said by our errors
+    log = getattr(cv2.utils, "logging", cv2)  # OpenCV 5's place, and OpenCV 4's
+    level = log.setLogLevel(_SILENT)  # what is wrong is said by our errors
     try:
         values = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error:

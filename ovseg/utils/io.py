@@ -24,6 +24,7 @@ _TEMPORARY = re.compile(r"\..*-([0-9a-f]{4})-(\d+)-[0-9a-f]{8}(\.[^.]*)?", re.DO
 _HOST = f"{zlib.crc32(platform.node().encode()) & 0xFFFF:04x}"
 _IDLE = 3600.0  # seconds after which a file of another machine counts as abandoned
 _swept: set[Path] = set()
+_staying: set[Path] = set()
 
 
 @contextmanager
@@ -37,10 +38,12 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     Raises:
         IsADirectoryError: ``path`` is a folder.
         OSError: the disk is full, in whatever words the block said so; names ``path``.
+        UserError: the folder should have stayed, see :func:`folder_stays`.
     """
     target = Path(path)
     if target.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
+    _check_folders_stayed(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.parent not in _swept:
         _swept.add(target.parent)
@@ -54,7 +57,46 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
             yield temporary
             temporary.replace(target)
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # a folder that can no longer be written has been told of
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def folder_stays(folder: str | os.PathLike[str] | None) -> Iterator[None]:
+    """Let :func:`atomic_path` not make ``folder`` anew while the block runs.
+
+    A run whose folder vanishes, a network's for example, would go on in an empty one, without what
+    it has written before.
+
+    Args:
+        folder: one that is not there yet is not looked after; nor is None.
+    """
+    added = {Path(folder).absolute()} if folder is not None and Path(folder).is_dir() else set()
+    added -= _staying
+    _staying.update(added)
+    try:
+        yield
+    finally:
+        _staying.difference_update(added)
+
+
+def _check_folders_stayed(target: Path) -> None:
+    for folder in _staying:
+        if target.absolute().is_relative_to(folder):
+            check_is_there(folder)
+
+
+def check_is_there(folder: Path) -> None:
+    """Check that a folder that was written to is still there.
+
+    Raises:
+        UserError: it is not.
+    """
+    if not folder.is_dir():
+        raise UserError(
+            f"the folder {str(folder)!r} has vanished during the run; when it is back, give the "
+            "same command again (a training needs --resume)"
+        )
 
 
 def remove_abandoned(folder: Path) -> None:

@@ -34,6 +34,8 @@ class ArrayUnpickler(pickle.Unpickler):
         """The class or function ``module.name``, if it is one of those allowed."""
         if (module, name) not in self.allowed:
             raise pickle.UnpicklingError(f"{module}.{name} is not allowed in such a file")
+        if module.startswith(("numpy.core.", "numpy._core.")):
+            return _numpy_builder(module, name)
         return super().find_class(module, name)
 
 
@@ -43,13 +45,15 @@ def torch_safe_globals() -> list[Any]:
     NumPy's values, which optimizers keep as learning rates, and the ``argparse.Namespace`` of a
     script's options. Hand it to ``torch.serialization.safe_globals``.
     """
-    # the module that is there under NumPy 2's name or NumPy 1's stands for both
-    core = "numpy._core" if hasattr(np, "_core") else "numpy.core"
-    builders: list[Any] = [
-        (getattr(importlib.import_module(module.replace("numpy.core", core)), name),
-         f"{module}.{name}")
-        for module, name in NUMPY_BUILDERS
-        if core == "numpy._core" or "_core" not in module
-    ]  # fmt: skip
+    builders = [(_numpy_builder(*builder), ".".join(builder)) for builder in NUMPY_BUILDERS]
     dtypes = [getattr(np.dtypes, name) for name in np.dtypes.__all__]
     return [*builders, *dtypes, argparse.Namespace]
+
+
+def _numpy_builder(module: str, name: str) -> Any:
+    """What another release calls so: NumPy 2 has ``_core``, 1 has ``core``, 1.26 parts of both."""
+    new = module.replace("numpy.core", "numpy._core")
+    try:
+        return getattr(importlib.import_module(new), name)
+    except ModuleNotFoundError:
+        return getattr(importlib.import_module(new.replace("_core", "core")), name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -20,7 +21,7 @@ from ovseg.cli import train
 from tools.compare_processes import TOLERANCE, difference, run_way
 
 #: what torch says of itself
-LIBRARIES = re.compile(r"Warning: |warnings\.warn|No CUDA runtime")
+LIBRARIES = re.compile(r"Warning: |warnings\.warn|No CUDA runtime|^  return torch\._C")
 
 
 def test_two_processes_train_and_evaluate_as_one(tmp_path: Path) -> None:
@@ -77,3 +78,32 @@ def test_a_training_that_is_asked_to_end_is_saved(number: signal.Signals, tmp_pa
     train.main([*command(tmp_path, "--resume"), "SOLVER.MAX_ITER", str(done + 2)])
     final = torch.load(tmp_path / "model_final.pth", weights_only=True)
     assert final["iteration"] == done + 1
+
+
+def by_torchrun(output: Path, script: str, restarts: int) -> subprocess.CompletedProcess[str]:
+    """Two processes train for ten iterations."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    launcher += ["--nproc-per-node", "2", "--max-restarts", str(restarts), script]
+    options = ["SOLVER.MAX_ITER", "10", "SOLVER.CHECKPOINT_PERIOD", "4"]
+    return subprocess.run(
+        [*launcher, *command(output), *options], cwd=ROOT, text=True, capture_output=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}, check=False,
+    )  # fmt: skip
+
+
+def test_torchrun_restarts_a_training_that_lost_a_process(tmp_path: Path) -> None:
+    killed = tmp_path / "killed"
+    run = by_torchrun(killed, "tests/killed_once.py", restarts=1)
+    assert run.returncode == 0, run.stderr
+    assert "error: process 1 of 2 was killed or has crashed" in run.stderr
+    assert "model_0000003.pth" in (killed / "log.txt").read_text()  # where it went on
+    rows = [json.loads(line) for line in (killed / "metrics.json").read_text().splitlines()]
+    assert [row["iteration"] for row in rows] == sorted({row["iteration"] for row in rows})
+    final = torch.load(killed / "model_final.pth", weights_only=True)
+    assert final["iteration"] == 9
+    if "OVSEG_ALL_WAYS" in os.environ:
+        assert by_torchrun(tmp_path / "whole", "train_net.py", restarts=0).returncode == 0
+        whole = torch.load(tmp_path / "whole" / "model_final.pth", weights_only=True)
+        assert whole["model"].keys() == final["model"].keys()
+        for name, weight in whole["model"].items():
+            assert torch.equal(weight, final["model"][name])

@@ -141,6 +141,14 @@ def _segment(data: Path, output: Path, resume: bool) -> list[str]:
     ]  # fmt: skip
 
 
+def _label(data: Path, output: Path, resume: bool) -> list[str]:
+    return [
+        "--input", str(data / "images"), "--output", str(output), "--workers", "0",
+        "--shard-size", "2", "--score-maps", "--class-names", "cat", "dog", "grass", "sand",
+        "--opts", "MODEL.DEVICE", "cpu",
+    ]  # fmt: skip
+
+
 def _weights(path: Path) -> dict[str, str]:
     """A digest of each tensor and number of a checkpoint, by its place in it."""
     found: dict[str, str] = {}
@@ -221,5 +229,8 @@ KINDS = {
     ),
     "segmentation": Kind(
         "from ovseg.cli.segment import main", _segment, _files("*.png", "*.jpg", "coco.json")
+    ),
+    "labelling": Kind(
+        "from ovseg.cli.label import main", _label, _files("labels-*", "manifest.json", "done/*")
     ),
 }
