@@ -199,6 +199,7 @@ SLOW_FILES = frozenset(
         "engine/test_test_time.py",
         "engine/test_trainer.py",
         "export/test_export.py",
+        "export/test_shared_export.py",
         "fuzz/test_fuzz_files.py",
         "fuzz/test_fuzz_model.py",
         "labelling/test_label_command.py",

@@ -1,4 +1,4 @@
-"""The networks of a model as three modules that can be traced, from tensors to tensors."""
+"""The networks of a model as modules that can be traced, from tensors to tensors."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from ovseg.modeling.clip import ClipAdapter
 from ovseg.modeling.clip.compact_embedding import CompactTokenEmbedding
 from ovseg.modeling.clip.construction import TOKENS
 from ovseg.modeling.clip.encoder import CausalTextEncoder
+from ovseg.modeling.clip.shared_pass import SharedPass, region_features
 
 # of the examples: no length is 1, which would be taken for a constant, and no two are the same
 _BATCH, _ROWS, _COLUMNS = 2, 3, 4
@@ -75,6 +76,42 @@ class RegionGraph(nn.Module):
             (N, D), not normalised.
         """
         return self._encode((crops - self.mean) / self.std, masks)
+
+
+class SharedGraph(nn.Module):
+    """The whole image, and which patches each proposal covers, to CLIP features."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, shared_pass: SharedPass) -> None:
+        """Share CLIP's image tower and what was trained for the pass."""
+        super().__init__()
+        adapter = shared_pass.clip_adapter
+        self.visual: Any = adapter.clip_model.visual
+        self.tokens = shared_pass.tokens
+        self.first_block = shared_pass.first_block
+        self.readout = shared_pass.readout
+        self.register_buffer("mean", adapter.pixel_mean.clone(), persistent=False)
+        self.register_buffer("std", adapter.pixel_std.clone(), persistent=False)
+
+    def forward(self, images: Tensor, covered: Tensor) -> Tensor:
+        """
+        Args:
+            images: float32 (1, 3, rows * patch, columns * patch), RGB, 0..255.
+            covered: float32 (1, Q, rows, columns), above 0 where a mask has a pixel.
+
+        Returns:
+            (1, Q, D), not normalised.
+        """
+        return region_features(
+            self.visual,
+            (images - self.mean) / self.std,
+            covered.flatten(2) > 0,
+            first_block=self.first_block,
+            tokens=self.tokens,
+            readout=self.readout,
+        )
 
 
 class TextGraph(nn.Module):
@@ -162,6 +199,21 @@ def region_graph(model: OVSeg) -> Graph:
     return Graph(
         RegionGraph(adapter, prompted), examples, dict.fromkeys(examples, batch), ("features",)
     )
+
+
+def shared_graph(shared_pass: SharedPass) -> Graph:
+    """The graph of a shared pass; any number of proposals, any number of patches."""
+    patch = shared_pass.patch
+    sides = [Dim(name, min=2, max=_MOST // patch) for name in ("rows", "columns")]
+    examples = {
+        "images": torch.zeros(1, 3, _ROWS * patch, _COLUMNS * patch),
+        "covered": torch.ones(1, _BATCH, _ROWS, _COLUMNS),
+    }
+    dimensions = {
+        "images": {2: patch * sides[0], 3: patch * sides[1]},
+        "covered": {1: Dim("regions", min=1, max=_MOST), 2: sides[0], 3: sides[1]},
+    }
+    return Graph(SharedGraph(shared_pass), examples, dimensions, ("features",))
 
 
 def text_graph(model: OVSeg) -> Graph | None:

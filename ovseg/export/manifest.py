@@ -65,6 +65,9 @@ def describe(
             "mean": adapter.pixel_mean.flatten().tolist(),
             "std": adapter.pixel_std.flatten().tolist(),
         },
+        "shared": None
+        if model.shared_pass is None
+        else {"short_side": model.shared_pass.short_side, "patch": model.shared_pass.patch},
         "classification": {
             "clip_ensemble": model.clip_ensemble,
             "ensemble_weight": model.clip_ensemble_weight,

@@ -18,7 +18,7 @@ from detectron2.config import CfgNode
 
 from ovseg.data.vocabulary import ClassNames, read_vocabulary
 from ovseg.errors import UserError
-from ovseg.export.graphs import Graph, proposal_graph, region_graph, text_graph
+from ovseg.export.graphs import Graph, proposal_graph, region_graph, shared_graph, text_graph
 from ovseg.export.manifest import describe, describe_files
 from ovseg.export.onnx_files import (
     PRECISIONS,
@@ -80,7 +80,9 @@ def export_model(
     words = list(dict.fromkeys([*vocabulary.words, OTHERS])) if vocabulary else []
     model = model.eval()
     graphs = {"proposals": proposal_graph(model), "text": text_graph(model)}
-    if model.clip_ensemble:
+    if model.clip_ensemble and model.shared_pass is not None:
+        graphs["shared"] = shared_graph(model.shared_pass)
+    elif model.clip_ensemble:
         graphs["regions"] = region_graph(model)
     if graphs["text"] is None and vocabulary is None:
         raise UserError(
@@ -111,7 +113,7 @@ def _check(cfg: CfgNode, options: ExportOptions) -> None:
         if kind not in FORMATS:
             raise UserError(f"--format {kind!r} must be one of {', '.join(FORMATS)}")
     adapter, test = cfg.MODEL.CLIP_ADAPTER, cfg.TEST
-    if (adapter.REGION_ENCODER, adapter.CROPS) != ("crops", "all"):
+    if adapter.REGION_ENCODER == "both" or adapter.CROPS != "all":
         raise UserError(
             f"MODEL.CLIP_ADAPTER.REGION_ENCODER {adapter.REGION_ENCODER} with CROPS "
             f"{adapter.CROPS} cannot be exported; leave out --speed, or set --speed exact"

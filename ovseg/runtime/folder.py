@@ -18,7 +18,7 @@ MANIFEST = "manifest.json"
 #: of the manifest; a reader of one version reads no other
 VERSION = 1
 #: the graphs by what they do, and where they lie
-GRAPHS = {"proposals": "proposals.onnx", "regions": "regions.onnx", "text": "text.onnx"}
+GRAPHS = {name: f"{name}.onnx" for name in ("proposals", "regions", "shared", "text")}
 #: the tokenizer's merges, as OpenAI published them
 MERGES = "bpe_simple_vocab_16e6.txt.gz"
 #: float32 (W, D), little endian: the features of the manifest's W words
@@ -39,7 +39,10 @@ class Settings:
         mask_threshold, expand_ratio, matting: see :func:`ovseg.runtime.crops.cut_crops`.
         fill: the background of crops, RGB, 0..255.
         mask_prompts: whether the graph of the crops takes masks.
-        clip_ensemble: whether CLIP classifies crops.
+        shared: of a model whose CLIP sees the whole image once, see
+            :func:`ovseg.runtime.shared_pass.shared_inputs`: shorter side and patch in pixels; None
+            of one that sees crops.
+        clip_ensemble: whether CLIP classifies proposals.
         ensemble_weight, temperature, reject, best_proposals_only: as the model's.
         no_object: the feature of "no object", D numbers, of unit length.
         templates: of the texts, ``{}`` in each for the word.
@@ -59,6 +62,7 @@ class Settings:
     matting: bool
     fill: tuple[float, ...]
     mask_prompts: bool
+    shared: tuple[int, int] | None
     clip_ensemble: bool
     ensemble_weight: float
     temperature: float
@@ -150,6 +154,7 @@ def _settings(manifest: Mapping[str, Any]) -> Settings:
     image, crops, text = manifest["image"], manifest["crops"], manifest["text"]
     classification = manifest["classification"]
     height, width = crops["size"]
+    shared = manifest["shared"]
     return Settings(
         channels=image["channels"],
         short_side=int(image["short_side"]),
@@ -162,6 +167,7 @@ def _settings(manifest: Mapping[str, Any]) -> Settings:
         matting=bool(crops["matting"]),
         fill=tuple(float(value) for value in crops["fill"]),
         mask_prompts=bool(crops["mask_prompts"]),
+        shared=shared and (int(shared["short_side"]), int(shared["patch"])),
         clip_ensemble=bool(classification["clip_ensemble"]),
         ensemble_weight=float(classification["ensemble_weight"]),
         temperature=float(classification["temperature"]),

@@ -21,6 +21,7 @@ from ovseg.runtime.encoded_image import EncodedImage
 from ovseg.runtime.folder import GRAPHS, ExportFolder
 from ovseg.runtime.resize import resize_short_side
 from ovseg.runtime.segmentation import image_masks
+from ovseg.runtime.shared_pass import shared_inputs
 from ovseg.runtime.text import TextEncoder
 from ovseg.vocabulary import Vocabulary
 
@@ -151,20 +152,24 @@ class Predictor:
         return Text(features, self._text.features(background_words(vocabulary.words)))
 
     def encode_crops(self, regions: Regions, mask_threshold: float | None = None) -> Regions:
-        """Regions with CLIP's features of their crops, where the model has a CLIP ensemble.
+        """Regions with CLIP's features, of their crops or of a shared pass, where the model has a
+        CLIP ensemble.
 
         Args:
             regions: of one image.
             mask_threshold: in place of the model's own.
         """
         settings = self.folder.settings
+        threshold = settings.mask_threshold if mask_threshold is None else mask_threshold
         if not settings.clip_ensemble:
             return regions
+        if settings.shared is not None:
+            return self._encode_together(regions, threshold, *settings.shared)
         crops = cut_crops(
             regions.image,
             regions.masks,
             size=settings.crop_size,
-            threshold=settings.mask_threshold if mask_threshold is None else mask_threshold,
+            threshold=threshold,
             fill=settings.fill,
             expand_ratio=settings.expand_ratio,
             matting=settings.matting,
@@ -177,6 +182,18 @@ class Predictor:
                 inputs["masks"] = crops.masks[part]
             features[part] = self._region_graph(inputs)[0]
         return replace(regions, features=features, valid=crops.valid)
+
+    def _encode_together(
+        self, regions: Regions, threshold: float, short_side: int, patch: int
+    ) -> Regions:
+        image, covered, valid = shared_inputs(
+            regions.image, regions.masks > np.float32(threshold), short_side, patch
+        )
+        features = np.zeros((len(covered), len(self.folder.settings.no_object)), np.float32)
+        if len(features):
+            graph = self._shared_graph
+            features = graph({"images": image[None], "covered": covered[None]})[0][0]
+        return replace(regions, features=features, valid=valid)
 
     def _model_input(self, image: np.ndarray) -> np.ndarray:
         """uint8 (3, H, W) as the model takes it."""
@@ -226,6 +243,10 @@ class Predictor:
     @cached_property
     def _region_graph(self) -> Callable[[Mapping[str, np.ndarray]], list[np.ndarray]]:
         return self._graph("regions")
+
+    @cached_property
+    def _shared_graph(self) -> Callable[[Mapping[str, np.ndarray]], list[np.ndarray]]:
+        return self._graph("shared")
 
     @cached_property
     def _text_graph(self) -> Callable[[Mapping[str, np.ndarray]], list[np.ndarray]]:

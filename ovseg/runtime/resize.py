@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-# the cubic kernel's parameter in PyTorch
-_CUBIC = -0.75
+# the cubic kernel's parameter in PyTorch, without and with smoothing
+_CUBIC, _SMOOTH_CUBIC = -0.75, -0.5
 
 
 def resize_short_side(image: np.ndarray, short: int, longest: int) -> np.ndarray:
@@ -56,6 +56,15 @@ def bicubic(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return _along(_along(images, 2, *_cubic_taps(width, size[1])), 1, *_cubic_taps(height, size[0]))
 
 
+def bicubic_smoothed(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Float arrays (N, h, w) at another size by cubic splines that widen where it shrinks, as
+    ``antialias=True``."""
+    rows, columns = (
+        _smoothing_weights(old, new) for old, new in zip(images.shape[-2:], size, strict=True)
+    )
+    return rows @ images @ columns.T
+
+
 def nearest(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Arrays (N, h, w) at another size, each pixel that of its upper left corner."""
 
@@ -98,17 +107,28 @@ def _cubic_taps(length: int, new: int) -> tuple[np.ndarray, np.ndarray]:
     return taps.clip(0, length - 1), weights.astype(np.float32)
 
 
+def _smoothing_weights(length: int, new: int) -> np.ndarray:
+    """float32 (new, length): what each old pixel counts for each new one."""
+    scale = length / new
+    centres = (np.arange(new) + 0.5) * scale
+    away = np.abs(np.arange(length) + 0.5 - centres[:, None]) / max(scale, 1)
+    near = _cubic_near(away, _SMOOTH_CUBIC)
+    far = _cubic_far(away, _SMOOTH_CUBIC)
+    weights = np.where(away < 1, near, np.where(away < 2, far, 0))
+    return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
 def _centres(length: int, new: int) -> np.ndarray:
     """Where the centres of new pixels lie among the old ones, float32."""
     scale = np.float32(length) / np.float32(new)
     return (np.arange(new, dtype=np.float32) + np.float32(0.5)) * scale - np.float32(0.5)
 
 
-def _cubic_near(x: np.ndarray) -> np.ndarray:
+def _cubic_near(x: np.ndarray, a: float = _CUBIC) -> np.ndarray:
     """The kernel within one pixel of the centre."""
-    return ((_CUBIC + 2) * x - (_CUBIC + 3)) * x * x + 1
+    return ((a + 2) * x - (a + 3)) * x * x + 1
 
 
-def _cubic_far(x: np.ndarray) -> np.ndarray:
+def _cubic_far(x: np.ndarray, a: float = _CUBIC) -> np.ndarray:
     """The kernel between one and two pixels from the centre."""
-    return ((_CUBIC * x - 5 * _CUBIC) * x + 8 * _CUBIC) * x - 4 * _CUBIC
+    return ((a * x - 5 * a) * x + 8 * a) * x - 4 * a

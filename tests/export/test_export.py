@@ -167,7 +167,7 @@ def test_an_interrupted_export_leaves_nothing(
         (["TEST.AUG.ENABLED", True], "TEST.AUG.ENABLED True is no part of the networks"),
         (["TEST.SLIDING_WINDOW", True], "TEST.SLIDING_WINDOW True is no part of the networks"),
         (["MODEL.PRECISION", "bf16"], "MODEL.PRECISION bf16 is how PyTorch computes"),
-        (["MODEL.CLIP_ADAPTER.REGION_ENCODER", "shared"], "REGION_ENCODER shared with CROPS all"),
+        (["MODEL.CLIP_ADAPTER.REGION_ENCODER", "both"], "REGION_ENCODER both with CROPS all"),
         (["MODEL.CLIP_ADAPTER.CLIP_ENSEMBLE_WEIGHT_UNSEEN", 0.5], "UNSEEN 0.5 is not part of an"),
         (["MODEL.CLIP_ADAPTER.BEST_TEMPLATES", "a.json"], "set it to ''"),
         (["TEST.MIN_CLASS_AREA", 0.1], "TEST.MIN_CLASS_AREA 0.1 is not part of an export"),

@@ -44,6 +44,15 @@ def test_resizing(mode: str, old: tuple[int, int], new: tuple[int, int]) -> None
     np.testing.assert_allclose(found, expected, atol=1e-3)  # of 255
 
 
+@pytest.mark.parametrize(("old", "new"), SIZES)
+def test_resizing_with_smoothing(old: tuple[int, int], new: tuple[int, int]) -> None:
+    image = torch.rand(1, 3, *old, generator=torch.Generator().manual_seed(1)) * 255
+    expected = F.interpolate(image, size=new, mode="bicubic", antialias=True)[0].numpy()
+    found = resize.bicubic_smoothed(image[0].numpy(), new)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected, atol=2e-3)
+
+
 def test_nearest_at_every_size() -> None:
     line = torch.arange(37.0).view(1, 1, 1, -1)
     for new in range(1, 120):

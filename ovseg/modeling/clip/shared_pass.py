@@ -99,7 +99,8 @@ def _embed(visual: MaskPromptedViT, images: Tensor) -> Tensor:
     class_token = visual.class_embedding.to(x.dtype).expand(len(x), 1, -1)
     positions = visual.positional_embedding
     side = round((len(positions) - 1) ** 0.5)
-    if maps.shape[-2:] != (side, side):
+    # of the same size they stay as they are; a graph for any size may not ask for that
+    if torch.compiler.is_exporting() or maps.shape[-2:] != (side, side):
         grid = positions[1:].view(1, side, side, -1).permute(0, 3, 1, 2)
         grid = F.interpolate(grid, size=maps.shape[-2:], mode="bicubic")
         positions = torch.cat([positions[:1], grid[0].flatten(1).T])
@@ -204,6 +205,17 @@ class SharedPass:
         self.readout = readout
         self.tokens = read_region_tokens(weights, visual, first_block) if weights else None
 
+    @property
+    def patch(self) -> int:
+        """The side of a patch in pixels."""
+        visual: Any = self.clip_adapter.clip_model.visual
+        return int(visual.conv1.kernel_size[0])
+
+    @property
+    def short_side(self) -> int:
+        """Of the image that CLIP sees, in pixels, before it is rounded to whole patches."""
+        return self.resolution or self.clip_adapter.input_size[0]
+
     def __call__(self, image: Tensor, masks: Tensor) -> Tensor:
         """Features float32 (Q, embed_dim) of an image's regions, not normalised.
 
@@ -213,11 +225,9 @@ class SharedPass:
         """
         adapter = self.clip_adapter
         visual: Any = adapter.clip_model.visual
-        patch = visual.conv1.kernel_size[0]
-        resolution = self.resolution or adapter.input_size[0]
-        grid = patch_grid(image.shape[-2:], resolution, patch)
+        grid = patch_grid(image.shape[-2:], self.short_side, self.patch)
         pixels = (image[None].float() - adapter.pixel_mean) / adapter.pixel_std
-        size = [side * patch for side in grid]
+        size = [side * self.patch for side in grid]
         resized = F.interpolate(pixels, size=size, mode="bicubic", antialias=True)
         tokens = None if self.tokens is None else self.tokens.to(image.device)
         features = region_features(
