@@ -16,8 +16,9 @@ MODEL.CLIP_ADAPTER.SHARED_WEIGHTS:
     python open_clip_training/train.py --regions shared --train mask-queries --clip ViT-B/16 \\
         --train-data coco_2017_train_stuff_sem_seg --resolution 336 --output output/queries.pt
 
---train text-prompts learns vectors that stand before a word in place of a template, CLIP itself
-frozen, in one process. --output is then a small file for MODEL.CLIP_ADAPTER.PROMPT_CHECKPOINT.
+CLIP itself frozen, --train text-prompts learns vectors that stand before a word in place of a
+template, and --train template-map weights of the templates, both in one process. --output is then a
+small file for MODEL.CLIP_ADAPTER.PROMPT_CHECKPOINT or TEMPLATE_MAP.
 
 Beside --output are written: <name>_resume.pt (for --resume), <name>_history.json (losses,
 accuracies, counts) and <name>_tensorboard. The result is a checkpoint of open_clip's form, which
@@ -48,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     from open_clip_training.adaptation.loop import adapt, learn
 
-    (learn if options.train == "text-prompts" else adapt)(options)
+    (learn if options.train in ("text-prompts", "template-map") else adapt)(options)
 
 
 if __name__ == "__main__":

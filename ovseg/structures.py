@@ -21,7 +21,7 @@ class TextEmbeddings:
         features: float (N + 1, D), of unit length; the last row stands for "no object".
         background: float (M, D), of unit length; words of no class, which compete as one; None:
             without ``vocabulary.reject``.
-        of_crops: float (N, D), of unit length; what CLIP's branch compares crops with in place of
+        of_crops: float (N, D), of any length; what CLIP's branch multiplies crops with in place of
             ``features``; None: the same.
     """
 

@@ -17,13 +17,13 @@ from tqdm import tqdm
 from open_clip_training.adaptation.batches import BatchOrder, PairImages
 from open_clip_training.adaptation.class_folders import ClassFolderCheck
 from open_clip_training.adaptation.eval_data import eval_data_check
+from open_clip_training.adaptation.frozen_clip import learn_prompts
 from open_clip_training.adaptation.model import choose_trained, load_clip
 from open_clip_training.adaptation.pairs import read_pairs
 from open_clip_training.adaptation.prompts import start_prompts
 from open_clip_training.adaptation.released import FilledBackground
 from open_clip_training.adaptation.run import AdaptationRun
 from open_clip_training.adaptation.settings import choose_settings
-from open_clip_training.adaptation.text_prompts import learn_prompts
 from open_clip_training.adaptation.zero_shot import ZeroShotCheck
 from open_clip_training.common.processes import Processes
 from open_clip_training.common.run_state import history_path, resume_path, seed_everything
@@ -51,7 +51,7 @@ def adapt(options: argparse.Namespace) -> None:
 
 
 def learn(options: argparse.Namespace) -> None:
-    """Learn text prompts as the command line says, in this process.
+    """Learn text prompts or a template map as the command line says, in this process.
 
     Raises:
         UserError: an argument or the data cannot be used.

@@ -16,7 +16,7 @@ from ovseg.errors import Parser, UserError
 CLIP_FILES = frozenset({".pt", ".pth", ".bin", ".safetensors"})
 #: what can be trained for each way of showing CLIP a region
 TRAINED = {
-    "crops": ("visual", "mask-prompts", "both", "text-prompts"),
+    "crops": ("visual", "mask-prompts", "both", "text-prompts", "template-map"),
     "shared": ("visual", "mask-queries", "mask-bias"),
 }
 #: options that learned text prompts do not have, and their defaults
@@ -63,8 +63,8 @@ def parse_arguments(
         "(docs/speed.md); --train-data is then a data set with ground truth")  # fmt: skip
     add("--train", choices=sorted({kind for kinds in TRAINED.values() for kind in kinds}),
         default="visual", help="visual: fine-tuning. Of crops: mask-prompts, both at once, or "
-        "text-prompts, CLIP frozen. Of a shared pass: mask-queries or mask-bias, the regions' "
-        "own")  # fmt: skip
+        "text-prompts or template-map, CLIP frozen. Of a shared pass: mask-queries or mask-bias, "
+        "the regions' own")  # fmt: skip
     add("--resolution", type=int, help="of a shared pass: shorter side of the image in pixels; "
         "default: CLIP's input size")  # fmt: skip
     add("--first-block", type=int, default=0, help="of a shared pass: block from which regions "
@@ -114,12 +114,12 @@ def parse_arguments(
             "--background drop is for --regions crops --train visual; with --train "
             f"{options.train} leave it out"
         )
-    if options.train == "text-prompts":
+    if options.train in ("text-prompts", "template-map"):
         for name, usual in _NOT_FOR_PROMPTS.items():
             if getattr(options, name) != usual:
                 raise UserError(
-                    f"--{name.replace('_', '-')} is not for --train text-prompts, which sees every "
-                    "crop once, in one process; leave it out"
+                    f"--{name.replace('_', '-')} is not for --train {options.train}, which sees "
+                    "every crop once, in one process; leave it out"
                 )
     return options
 

@@ -74,10 +74,16 @@ def check_config(cfg: CN) -> None:
             "MODEL.CLIP_ADAPTER.PROMPT_CHECKPOINT is read for MODEL.CLIP_ADAPTER.TEXT_TEMPLATES "
             "learned: set that, or leave it empty"
         )
-    if cfg.MODEL.CLIP_ADAPTER.BEST_TEMPLATES and learned:
+    for key in ("BEST_TEMPLATES", "TEMPLATE_MAP"):
+        if cfg.MODEL.CLIP_ADAPTER[key] and learned:
+            raise UserError(
+                f"MODEL.CLIP_ADAPTER.{key}: MODEL.CLIP_ADAPTER.TEXT_TEMPLATES learned has no "
+                "templates to choose from; leave one of the two out"
+            )
+    if cfg.MODEL.CLIP_ADAPTER.BEST_TEMPLATES and cfg.MODEL.CLIP_ADAPTER.TEMPLATE_MAP:
         raise UserError(
-            "MODEL.CLIP_ADAPTER.BEST_TEMPLATES: MODEL.CLIP_ADAPTER.TEXT_TEMPLATES learned has no "
-            "templates to choose from; leave one of the two out"
+            "MODEL.CLIP_ADAPTER.BEST_TEMPLATES and MODEL.CLIP_ADAPTER.TEMPLATE_MAP are both set; "
+            "give one of them"
         )
     _check_choice("MODEL.PRECISION", cfg.MODEL.PRECISION, (*_PRECISIONS, "int8"))
     _check_choice("MODEL.PRECISION_BACKBONE", cfg.MODEL.PRECISION_BACKBONE, _PRECISIONS)

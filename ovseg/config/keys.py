@@ -144,6 +144,9 @@ def _add_clip(cfg: CN) -> None:
     # file of "ovseg templates" with the best templates of each word, by which CLIP then classifies
     # (clip/template_choice.py); "": all templates
     adapter.BEST_TEMPLATES = ""
+    # file of "train.py --train template-map" with the weights of the templates' cosines, of which
+    # CLIP's scores are the sum (clip/template_map.py); "": their mean
+    adapter.TEMPLATE_MAP = ""
     # keep text features in $OVSEG_HOME for later processes
     adapter.TEXT_CACHE = True
     # of "learned": the file that train.py --train text-prompts wrote (clip/learned_prompts.py)

@@ -67,6 +67,7 @@ MAY_CHANGE = (
     "MODEL.CLIP_ADAPTER.CROPS_BORROW_IOU",
     "MODEL.CLIP_ADAPTER.TEXT_CACHE",
     "MODEL.CLIP_ADAPTER.BEST_TEMPLATES",
+    "MODEL.CLIP_ADAPTER.TEMPLATE_MAP",
     "MODEL.PRECISION",  # of crops, which training does not have
     "MODEL.COMPILE",
     "MODEL.WEIGHTS",  # what it started from

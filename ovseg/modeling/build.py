@@ -19,6 +19,7 @@ from .clip import (
     ClipAdapter,
     SharedPass,
     TemplateChoice,
+    TemplateMap,
     TextStore,
     build_clip,
     encoder_of,
@@ -129,12 +130,17 @@ def build_adapter(cfg: CfgNode, clip: nn.Module) -> ClipAdapter:
     """
     adapter = cfg.MODEL.CLIP_ADAPTER
     templates = text_templates(adapter.TEXT_TEMPLATES, adapter.PREDEFINED_PROMPT_TEMPLATES)
-    best, learned = adapter.BEST_TEMPLATES, adapter.TEXT_TEMPLATES == "learned"
+    choice: TemplateChoice | TemplateMap | None = None
+    if adapter.BEST_TEMPLATES:
+        choice = TemplateChoice.read(adapter.BEST_TEMPLATES, templates)
+    elif adapter.TEMPLATE_MAP:
+        choice = TemplateMap.read(adapter.TEMPLATE_MAP, templates)
+    learned = adapter.TEXT_TEMPLATES == "learned"
     return ClipAdapter(
         clip,
         templates,
         mask_prompts=adapter.MASK_PROMPT_FWD,
-        template_choice=TemplateChoice.read(best, templates) if best else None,
+        template_choice=choice,
         text_prompts=read_prompts(adapter.PROMPT_CHECKPOINT, clip) if learned else None,
         text_store=TextStore(home() / TEXT_STORE) if adapter.TEXT_CACHE else None,
         drop_background=adapter.BACKGROUND == "drop",

@@ -170,6 +170,7 @@ def test_an_interrupted_export_leaves_nothing(
         (["MODEL.CLIP_ADAPTER.REGION_ENCODER", "both"], "REGION_ENCODER both with CROPS all"),
         (["MODEL.CLIP_ADAPTER.CLIP_ENSEMBLE_WEIGHT_UNSEEN", 0.5], "UNSEEN 0.5 is not part of an"),
         (["MODEL.CLIP_ADAPTER.BEST_TEMPLATES", "a.json"], "set it to ''"),
+        (["MODEL.CLIP_ADAPTER.TEMPLATE_MAP", "a.pt"], "TEMPLATE_MAP 'a.pt' is not part of an"),
         (["TEST.MIN_CLASS_AREA", 0.1], "TEST.MIN_CLASS_AREA 0.1 is not part of an export"),
     ],
 )

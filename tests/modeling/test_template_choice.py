@@ -12,10 +12,11 @@ from torch.nn import functional as F
 
 from ovseg import UserError
 from ovseg.engine.template_choice import best_templates, crop_entropies
-from ovseg.modeling.clip import TemplateChoice, encode_texts
+from ovseg.modeling.clip import TemplateChoice, TemplateMap, encode_texts
 from ovseg.vocabulary import Vocabulary
 
 BEST = "MODEL.CLIP_ADAPTER.BEST_TEMPLATES"
+MAP = "MODEL.CLIP_ADAPTER.TEMPLATE_MAP"
 WORDS = ["dog", "cat", "sky"]
 TEMPLATES = ["a photo of a {}.", "a drawing of {}", "{} in the scene"]
 OPTS = ["MODEL.CLIP_ADAPTER.TEXT_TEMPLATES", "predefined",
@@ -71,6 +72,48 @@ def test_features_on_disk_are_told_apart(small_model, tmp_path, monkeypatch):
         found.append(model.clip_adapter.crop_text_features(["dog"]))
     torch.testing.assert_close(found[0], found[2])
     assert not torch.allclose(found[0], found[1])
+
+
+def test_a_map_weighs_the_cosines_with_each_template(small_model, seeded, tmp_path):
+    file = tmp_path / "map.pt"
+    weights = torch.tensor([0.5, -0.25, 1.0])
+    torch.save({"template_weights": weights, "templates": TEMPLATES}, file)
+    model = small_model(*OPTS, MAP, str(file))
+    texts = [[t.replace("{}", w) for t in TEMPLATES] for w in WORDS]
+    with torch.no_grad():
+        text = model.text(Vocabulary.of(WORDS))
+        regions = model.encode([{"image": seeded.image(64, 96, 1)}])[0]
+        found = model.classify_crops(regions.crops, text).class_probs
+        each = [encode_texts(model.clip_adapter.clip_model, of_word) for of_word in texts]
+        for row, crop in zip(found, regions.crops.features, strict=True):
+            scores = [(weights * F.cosine_similarity(crop, of_word)).sum() for of_word in each]
+            torch.testing.assert_close(row, (100 * torch.stack(scores)).softmax(dim=0))
+    assert len(found) > 0
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "no such file; open_clip_training/train.py --train template-map writes one"),
+        (b"{", "cannot be read"),
+        ({"a": 1}, "holds no map of templates"),
+        ({"template_weights": torch.ones(2), "templates": ["{}", "a {}"]}, "is of other templates"),
+        ({"template_weights": torch.ones(2), "templates": TEMPLATES}, "is of other templates"),
+    ],
+)
+def test_maps_that_are_none(tmp_path, content, message):
+    file = tmp_path / "map.pt"
+    if isinstance(content, bytes):
+        file.write_bytes(content)
+    elif content is not None:
+        torch.save(content, file)
+    with pytest.raises(UserError, match=message):
+        TemplateMap.read(file, TEMPLATES)
+
+
+def test_one_of_the_two(small_model):
+    with pytest.raises(UserError, match="are both set; give one of them"):
+        small_model(*OPTS, MAP, "a.pt", BEST, "b.json")
 
 
 @pytest.mark.parametrize(

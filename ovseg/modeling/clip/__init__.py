@@ -14,6 +14,7 @@ from .pixels import pixels_of
 from .region_tokens import RegionTokens
 from .shared_pass import SharedPass, region_features
 from .template_choice import TemplateChoice
+from .template_map import TemplateMap
 from .text import encode_tokens, text_templates
 from .text_store import TextStore
 from .visual import MaskPromptedViT
@@ -33,6 +34,7 @@ __all__ = [
     "RegionTokens",
     "SharedPass",
     "TemplateChoice",
+    "TemplateMap",
     "TextStore",
     "architecture_of_file",
     "architecture_of_name",

@@ -16,11 +16,18 @@ from ovseg.modeling.precision import DTYPES, autocast, device_precision
 from ovseg.structures import Crops
 from ovseg.utils.digests import digest
 
-from .encoder import ClipEncoder, encoder_of, warn_of_long_words, word_features
+from .encoder import (
+    ClipEncoder,
+    encoder_of,
+    template_features,
+    warn_of_long_words,
+    word_features,
+)
 from .foreground import foreground_features
 from .learned_prompts import prompted_features
 from .lowered import LOWERED, LoweredTowers
 from .template_choice import TemplateChoice
+from .template_map import TemplateMap
 from .text_cache import TextCache
 from .text_store import TextStore, text_encoder_digest
 from .visual import MaskPromptedViT
@@ -45,7 +52,7 @@ class ClipAdapter(nn.Module):
         templates: Sequence[str],
         *,
         mask_prompts: bool,
-        template_choice: TemplateChoice | None = None,
+        template_choice: TemplateChoice | TemplateMap | None = None,
         text_prompts: Tensor | None = None,
         text_store: TextStore | None = None,
         drop_background: bool = False,
@@ -57,7 +64,7 @@ class ClipAdapter(nn.Module):
             clip_model: made by :func:`build_untrained_clip`.
             templates: of the texts; see :func:`text_templates`.
             mask_prompts: replace background patches by mask prompts.
-            template_choice: the templates that crops are classified by; None: all.
+            template_choice: how crops are classified by templates; None: by their mean.
             text_prompts: learned, float (N, width), in place of templates; None: these.
             text_store: keeps text features for later processes.
             drop_background: leave background patches out, see :func:`foreground_features`.
@@ -125,9 +132,9 @@ class ClipAdapter(nn.Module):
         return torch.cat([known, F.normalize(self.non_object_embedding, dim=-1)])
 
     def crop_text_features(self, words: Sequence[str]) -> Tensor | None:
-        """Unit features (len(words), D) that crops are classified by; None: :meth:`text_features`.
+        """Features (len(words), D) that crops are classified by; None: :meth:`text_features`.
 
-        They are those of each word's best templates, see :class:`TemplateChoice`.
+        See :class:`TemplateChoice` and :class:`TemplateMap`.
         """
         choice = self.template_choice
         if choice is None:
@@ -135,7 +142,9 @@ class ClipAdapter(nn.Module):
         encode = functools.partial(self._encode_words, choice=choice)
         return self._crop_text_cache.features(words, encode, self._encoder_state())
 
-    def _encode_words(self, words: list[str], choice: TemplateChoice | None = None) -> Tensor:
+    def _encode_words(
+        self, words: list[str], choice: TemplateChoice | TemplateMap | None = None
+    ) -> Tensor:
         # kept features may be used later in training, which inference tensors may not; and they
         # are the same whatever precision the images have
         device = self.pixel_mean.device
@@ -151,7 +160,8 @@ class ClipAdapter(nn.Module):
                     return prompted_features(model, self.text_prompts, words)
                 if choice is None:
                     return word_features(self.clip_model, words, self.templates)
-                return word_features(self.clip_model, words, self.templates, choice.used(words))
+                each = template_features(self.clip_model, words, self.templates)
+                return choice.mix(words, each)
 
             if self.text_store is None:
                 return features(words)

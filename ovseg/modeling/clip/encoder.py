@@ -163,24 +163,18 @@ def template_features(model: nn.Module, words: Sequence[str], templates: Sequenc
     return features.view(len(words), len(templates), -1)
 
 
-def word_features(
-    model: nn.Module, words: Sequence[str], templates: Sequence[str], used: Tensor | None = None
-) -> Tensor:
+def word_features(model: nn.Module, words: Sequence[str], templates: Sequence[str]) -> Tensor:
     """Features of words: normalised per text, averaged over templates, normalised again.
 
     Args:
         model: a CLIP; its text encoder runs where its weights are.
         words: any words; those longer than the context are cut, with a warning that names them.
         templates: see :func:`text_templates`.
-        used: bool (len(words), len(templates)); the templates of each word; None: all.
 
     Returns:
         float32 (len(words), D), of unit length.
     """
-    features = template_features(model, words, templates)
-    if used is not None:
-        features = features * used[..., None].to(features)
-    return F.normalize(features.mean(dim=1), dim=-1)
+    return F.normalize(template_features(model, words, templates).mean(dim=1), dim=-1)
 
 
 def warn_of_long_words(model: nn.Module, words: Sequence[str], templates: Sequence[str]) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from ovseg.errors import UserError
 from ovseg.utils.digests import digest
@@ -63,13 +64,19 @@ class TemplateChoice:
             )
         return cls(tuple(templates), {word: tuple(chosen) for word, chosen in best.items()})
 
-    def used(self, words: Sequence[str]) -> Tensor:
-        """Which templates each of W words uses, bool (W, M)."""
+    def mix(self, words: Sequence[str], features: Tensor) -> Tensor:
+        """The mean of each word's best templates, (W, D), of unit length.
+
+        Args:
+            words: W of them.
+            features: unit features (W, M, D) of the words in each template.
+        """
         everything = range(len(self.templates))
-        used = torch.zeros(len(words), len(self.templates), dtype=torch.bool)
-        for row, word in zip(used, words, strict=True):
-            row[list(self.best.get(word, everything))] = True
-        return used
+        means = [
+            texts[list(self.best.get(word, everything))].mean(dim=0)
+            for word, texts in zip(words, features, strict=True)
+        ]
+        return F.normalize(torch.stack(means), dim=-1)
 
     @property
     def digest(self) -> str:

@@ -1,4 +1,4 @@
-"""Text prompts are learned: the loss, a run from its command line, and going on."""
+"""Text prompts and template maps: the loss, a run from its command line, and going on."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ import torch
 from adaptation_world import command, history, write_world
 from torch.nn import functional as F
 
-from open_clip_training.adaptation.text_prompts import PromptRun, prompt_loss
+from open_clip_training.adaptation.frozen_clip import PromptRun, PromptSettings, prompt_loss
+from open_clip_training.adaptation.model import load_clip
 from open_clip_training.train import main
 from ovseg.errors import UserError
+from ovseg.modeling.clip import TemplateMap, encode_texts, text_templates
 from ovseg.modeling.clip.learned_prompts import ENTRY
+from ovseg.modeling.clip.template_map import ENTRY as WEIGHTS
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +70,33 @@ def test_a_run_goes_on_as_if_it_had_not_been_stopped(world, tmp_path, monkeypatc
     assert history(tmp_path / "parts.pt")["losses"] == history(tmp_path / "whole.pt")["losses"]
     with pytest.raises(UserError, match=r"was made with|begun with other settings"):
         main([*again[:-1], "7", "--resume"])
+
+
+def test_a_map_begins_as_the_mean_of_cosines_and_learns(world, tmp_path):
+    output = tmp_path / "map.pt"
+    main(command(world, output, "--train", "template-map", "--steps", 15, "--batch-size", 14,
+                 "--prompt-lr", 0.02))  # fmt: skip
+    saved = torch.load(output, weights_only=True)
+    templates = text_templates("vild", [])
+    assert saved["templates"] == list(templates)
+    assert TemplateMap.read(output, templates).weights.tolist() == saved[WEIGHTS].tolist()
+    assert len(saved[WEIGHTS].unique()) > 1
+    losses = history(output)["losses"]
+    assert np.mean(losses[-3:]) < np.mean(losses[:3])
+
+    model, _ = load_clip(str(world / "clip.pt"), "openai", 0, prompts_train=False)
+    features, labels = torch.randn(6, model.text_projection.shape[1]), torch.arange(6) % 2
+    settings = PromptSettings("template-map", 0, 5, 6, 0, 0.1, 0, templates)
+    run = PromptRun(model.requires_grad_(False), features, labels, ["owl", "dog"], settings)
+    texts = [[t.replace("{}", noun) for t in templates] for noun in run.nouns]
+    cosines = [
+        F.cosine_similarity(features[:, None], encode_texts(model, of_noun), dim=-1).mean(dim=1)
+        for of_noun in texts
+    ]
+    expected = F.cross_entropy(100 * torch.stack(cosines, dim=1), labels)
+    assert run.advance(torch.arange(6)) == pytest.approx(expected.item(), rel=1e-4)
+    assert run.learned.grad is not None
+    assert (run.learned.grad != 0).all()
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,8 @@
-"""Text prompts are learned: vectors before a word, CLIP itself frozen (SimBaseline, ECCV 2022).
+"""What is learned of texts while CLIP itself stays frozen.
 
-CLIP's image tower does not change, so every crop is encoded once. Each step then classifies some of
-them among all nouns, whose texts begin with the vectors that are learned.
+Text prompts are vectors before a word (SimBaseline, ECCV 2022); a template map weighs the cosines
+with a word's templates (MaskCLIP++, 2024). CLIP's image tower does not change, so every crop is
+encoded once. Each step then classifies some of them among all nouns.
 """
 
 from __future__ import annotations
@@ -34,9 +35,18 @@ from open_clip_training.common.run_state import (
 from ovseg.engine import stopping
 from ovseg.engine.joining import stop_agreed
 from ovseg.errors import UserError
-from ovseg.modeling.clip import check_promptable, pixels_of, prompted_features
+from ovseg.modeling.clip import (
+    TemplateMap,
+    check_promptable,
+    pixels_of,
+    prompted_features,
+    template_features,
+    text_templates,
+)
 from ovseg.modeling.clip.encoder import TEMPERATURE
-from ovseg.modeling.clip.learned_prompts import ENTRY
+from ovseg.modeling.clip.learned_prompts import ENTRY as PROMPTS
+from ovseg.modeling.clip.template_map import ENTRY as WEIGHTS
+from ovseg.modeling.clip.template_map import TEMPLATES
 from ovseg.utils.digests import digest
 from ovseg.utils.finite import loss_error
 from ovseg.utils.io import write_json
@@ -50,13 +60,14 @@ SAVE_EVERY = 100  # steps
 class PromptSettings:
     """Everything a run depends on besides its data and its CLIP."""
 
+    train: str
     prompts: int
     steps: int
     batch: int
     warmup: int
     prompt_lr: float
     seed: int
-    train: str = "text-prompts"
+    templates: tuple[str, ...] = ()
 
 
 def prompt_loss(features: Tensor, texts: Tensor, labels: Tensor) -> Tensor:
@@ -64,7 +75,7 @@ def prompt_loss(features: Tensor, texts: Tensor, labels: Tensor) -> Tensor:
 
     Args:
         features: of crops, (B, D), of any length.
-        texts: unit features of the nouns, (C, D).
+        texts: what the nouns' scores are the dot products with, (C, D).
         labels: int64 (B,), the noun of each crop.
     """
     return F.cross_entropy(TEMPERATURE * F.normalize(features, dim=-1) @ texts.T, labels)
@@ -83,15 +94,28 @@ class PromptRun:
     losses: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        width = self.model.positional_embedding.shape[1]
-        generator = torch.Generator().manual_seed(self.settings.seed)
-        start = 0.02 * torch.randn((self.settings.prompts, width), generator=generator)
-        self.prompts = start.to(self.features.device).requires_grad_()
-        self.optimizer = torch.optim.SGD([self.prompts], lr=self.settings.prompt_lr, momentum=0.9)
+        settings = self.settings
+        self.templated: Tensor | None = None
+        if settings.train == "template-map":
+            with torch.no_grad():
+                self.templated = template_features(self.model, self.nouns, settings.templates)
+            start = torch.full((len(settings.templates),), 1 / len(settings.templates))
+        else:
+            width = self.model.positional_embedding.shape[1]
+            generator = torch.Generator().manual_seed(settings.seed)
+            start = 0.02 * torch.randn((settings.prompts, width), generator=generator)
+        self.learned = start.to(self.features.device).requires_grad_()
+        self.optimizer = torch.optim.SGD([self.learned], lr=settings.prompt_lr, momentum=0.9)
         self.made_of = {
             "clip": weights_digest(self.model),
             "nouns": digest(["\n".join(self.nouns)]),
         }
+
+    def texts(self) -> Tensor:
+        """What the nouns' scores are the dot products with, (C, D)."""
+        if self.templated is None:
+            return prompted_features(self.model, self.learned, self.nouns)
+        return TemplateMap(self.learned).mix(self.nouns, self.templated)
 
     def advance(self, indices: Tensor) -> float:
         """Do one step with some crops; returns its loss.
@@ -102,8 +126,7 @@ class PromptRun:
         settings = self.settings
         rate = learning_rate(self.step, settings.warmup, settings.steps)
         start_step(self.optimizer, [settings.prompt_lr], rate)
-        texts = prompted_features(self.model, self.prompts, self.nouns)
-        loss = prompt_loss(self.features[indices], texts, self.labels[indices])
+        loss = prompt_loss(self.features[indices], self.texts(), self.labels[indices])
         value = float(loss.detach())
         if not math.isfinite(value):
             way_out = f"give a smaller --prompt-lr (now {settings.prompt_lr})"
@@ -116,10 +139,14 @@ class PromptRun:
 
     def save(self, output: Path) -> None:
         """Write ``output`` and its neighbours to resume from and to read."""
-        prompts = self.prompts.detach().cpu()
-        write_checkpoint({ENTRY: prompts}, output)
+        learned = self.learned.detach().cpu()
+        if self.templated is None:
+            write_checkpoint({PROMPTS: learned}, output)
+        else:
+            content = {WEIGHTS: learned, TEMPLATES: list(self.settings.templates)}
+            write_checkpoint(content, output)
         history = {"step": self.step, "losses": self.losses, "settings": asdict(self.settings)}
-        progress = {"prompts": prompts, "optimizer": self.optimizer.state_dict()}
+        progress = {"learned": learned, "optimizer": self.optimizer.state_dict()}
         write_resume(output, {**progress, "history": history, "made_of": self.made_of})
         write_json(history_path(output), history)
 
@@ -132,7 +159,7 @@ class PromptRun:
         present = {**asdict(self.settings), **self.made_of}
         saved = read_resume(output, present, {"batch": "--batch-size"})
         with torch.no_grad():
-            self.prompts.copy_(saved["prompts"])
+            self.learned.copy_(saved["learned"])
         self.optimizer.load_state_dict(saved["optimizer"])
         self.step, self.losses = saved["history"]["step"], saved["history"]["losses"]
 
@@ -145,15 +172,19 @@ def crop_features(model: open_clip.CLIP, images: PairImages) -> tuple[Tensor, Te
     places = torch.arange(len(images))
     for part in tqdm(places.split(CPU_CHUNK), desc="crops", disable=None):
         batch = images[part.tolist()]
+        if not batch.valid.any():
+            continue
         pixels = normalise(batch.images[batch.valid].to(device), *pixels_of(model))
         masks = batch.masks[batch.valid].to(device) if with_masks else None
         features.append(model.visual(pixels, masks))
         used.append(part[batch.valid])
+    if not used:
+        return torch.empty(0), places[:0]
     return torch.cat(features), torch.cat(used)
 
 
 def learn_prompts(options: argparse.Namespace, device: torch.device) -> None:
-    """Learn text prompts as the command line says, or go on with it.
+    """Learn text prompts or a template map as the command line says, or go on with it.
 
     Raises:
         UserError: an argument or the data cannot be used.
@@ -161,12 +192,8 @@ def learn_prompts(options: argparse.Namespace, device: torch.device) -> None:
     seed_everything(options.seed)
     depth = options.mask_prompt_depth
     model, _ = load_clip(options.clip, options.pretrained, depth, prompts_train=False)
-    check_promptable(model, f"--clip {options.clip!r}")
-    if options.prompts > model.context_length // 2:
-        raise UserError(
-            f"--prompts {options.prompts} leave no place for words; give at most "
-            f"{model.context_length // 2}"
-        )
+    if options.train == "text-prompts":
+        _check_prompts(model, options)
     model.requires_grad_(False).eval().to(device)
     with_masks = model.visual.mask_prompt_depth > 0
     pairs = read_pairs(
@@ -177,37 +204,69 @@ def learn_prompts(options: argparse.Namespace, device: torch.device) -> None:
         data_root=options.data_root,
         fill_tolerance=options.fill_tolerance,
     )
+    features, used = crop_features(model, PairImages(pairs, model.visual.image_size, with_masks))
+    settings = frozen_settings(options, len(used))
     nouns = sorted({pair.noun for pair in pairs})
     place_of = {noun: place for place, noun in enumerate(nouns)}
-    features, used = crop_features(model, PairImages(pairs, model.visual.image_size, with_masks))
     labels = torch.tensor([place_of[pairs[place].noun] for place in used.tolist()], device=device)
-    batch = min(256, len(used)) if options.batch_size is None else options.batch_size
-    if not 0 < batch <= len(used):
-        raise UserError(
-            f"--batch-size {batch} is more than the {len(used)} pairs; give a smaller one"
-        )
-    steps = options.steps or options.epochs * (len(used) // batch)
-    settings = PromptSettings(
-        options.prompts, steps, batch, min(options.warmup, steps // 10), options.prompt_lr,
-        options.seed,
-    )  # fmt: skip
-    run = PromptRun(model, features.to(device), labels, nouns, settings)
+    run = PromptRun(model, features, labels, nouns, settings)
     if options.resume:
         run.resume(options.output)
-    logger.info("%d crops of %d nouns; %d prompts of width %d train, %d steps of %d crops",
-                len(used), len(nouns), *run.prompts.shape, steps, batch)  # fmt: skip
-    order = BatchOrder(len(used), batch, steps, options.seed)
+    logger.info("%d crops of %d nouns; %s: %d numbers train, %d steps of %d crops",
+                len(used), len(nouns), settings.train, run.learned.numel(), settings.steps,
+                settings.batch)  # fmt: skip
+    train(run, options.output)
+
+
+def train(run: PromptRun, output: Path) -> None:
+    """Take the run to its last step, and save it now and then."""
+    settings = run.settings
+    order = BatchOrder(len(run.features), settings.batch, settings.steps, settings.seed)
     with (
-        tqdm(total=steps, initial=run.step, unit="step") as bar,
+        tqdm(total=settings.steps, initial=run.step, unit="step") as bar,
         stopping.step_by_step("the training ends this step and is saved"),
     ):
-        while run.step < steps:
+        while run.step < settings.steps:
             bar.set_postfix(loss=f"{run.advance(order.indices(run.step)):.3f}")
             bar.update()
-            ends = stop_agreed(run.step) and run.step < steps
-            if ends or run.step == steps or run.step % SAVE_EVERY == 0:
-                run.save(options.output)
+            ends = stop_agreed(run.step) and run.step < settings.steps
+            if ends or run.step == settings.steps or run.step % SAVE_EVERY == 0:
+                run.save(output)
             if ends:
                 raise stopping.stopped()
-    logger.info("use it by MODEL.CLIP_ADAPTER.TEXT_TEMPLATES learned "
-                "MODEL.CLIP_ADAPTER.PROMPT_CHECKPOINT %s", options.output)  # fmt: skip
+    key = "TEMPLATE_MAP" if run.templated is not None else "PROMPT_CHECKPOINT"
+    logger.info("for MODEL.CLIP_ADAPTER.%s: %s", key, output)
+
+
+def frozen_settings(options: argparse.Namespace, crops: int) -> PromptSettings:
+    """The settings of a run, the defaults filled in.
+
+    Raises:
+        UserError: they do not fit the number of crops.
+    """
+    if not crops:
+        raise UserError("--train-data: none of the pairs can be used; the log says why")
+    batch = min(256, crops) if options.batch_size is None else options.batch_size
+    if batch > crops:
+        raise UserError(f"--batch-size {batch} is more than the {crops} pairs; give a smaller one")
+    steps = options.steps or options.epochs * (crops // batch)
+    mapped = options.train == "template-map"
+    return PromptSettings(
+        train=options.train,
+        prompts=0 if mapped else options.prompts,
+        steps=steps,
+        batch=batch,
+        warmup=min(options.warmup, steps // 10),
+        prompt_lr=options.prompt_lr,
+        seed=options.seed,
+        templates=text_templates("vild", []) if mapped else (),
+    )
+
+
+def _check_prompts(model: open_clip.CLIP, options: argparse.Namespace) -> None:
+    check_promptable(model, f"--clip {options.clip!r}")
+    most = model.context_length // 2
+    if options.prompts > most:
+        raise UserError(
+            f"--prompts {options.prompts} leave no place for words; give at most {most}"
+        )
