@@ -43,6 +43,8 @@ def test_contents(wheel: Path) -> None:
     wanted = {
         "ovseg/py.typed",
         "ovseg/configs/base_ovseg.yaml",
+        "ovseg/configs/methods/lseg.yaml",
+        "ovseg/methods/pixel_segmenter.py",
         "ovseg/resources/ovseg_tiny.pth",
         "ovseg/data/vocabularies/stickerscenes.json",
         "ovseg/web/page.css",

@@ -34,7 +34,7 @@ from ovseg.engine.template_choice import TemplateCounter, best_templates
 from ovseg.engine.trainer import load_model
 from ovseg.errors import Parser, cli_errors
 from ovseg.evaluation import group_miou, new_confusion, scores, update_confusion
-from ovseg.modeling.clip import TemplateChoice
+from ovseg.modeling.clip import TemplateChoice, template_features
 from ovseg.modeling.seen_classes import SeenClasses
 from ovseg.structures import Classified, CropFeatures, Regions
 from ovseg.utils.io import atomic_path
@@ -78,14 +78,9 @@ def templates(choice: TemplateChoice) -> Way:
     known: dict[Vocabulary, torch.Tensor] = {}
 
     def way(model: OVSeg, regions: Regions, vocabulary: Vocabulary) -> Classified:
-        adapter = model.clip_adapter
         if vocabulary not in known:
-            adapter.template_choice = choice
-            features = adapter.crop_text_features(vocabulary.words)
-            adapter.template_choice = None
-            adapter._crop_text_cache.clear()
-            assert features is not None
-            known[vocabulary] = features
+            clip, words = model.clip_adapter.clip_model, vocabulary.words
+            known[vocabulary] = choice.mix(words, template_features(clip, words, choice.templates))
         text = replace(model.text(vocabulary), of_crops=known[vocabulary])
         return model.classify(regions, text)
 
