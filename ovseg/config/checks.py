@@ -108,7 +108,7 @@ def check_config(cfg: CN) -> None:
             "MODEL.CLIP_ADAPTER.BACKGROUND drop leaves out the patches that mask prompts replace: "
             "set MODEL.CLIP_ADAPTER.MASK_PROMPT_FWD False"
         )
-    kinds = ("fixed", "word_vectors", "pixel_text")
+    kinds = ("fixed", "word_vectors", "pixel_text", "generated")
     _check_choice("MODEL.METHOD.CLASSIFIER", cfg.MODEL.METHOD.CLASSIFIER, kinds)
     _check_choice("INPUT.RANDOM_FLIP", cfg.INPUT.RANDOM_FLIP, ("none", "horizontal", "vertical"))
     _check_choice("INPUT.FORMAT", cfg.INPUT.FORMAT, ("RGB", "BGR"))

@@ -211,10 +211,13 @@ def _add_methods(cfg: CN) -> None:
     # (ovseg/methods): what gives pixels their class
     cfg.MODEL.METHOD = type(cfg)()
     method = cfg.MODEL.METHOD
-    # "fixed": a list of classes; "word_vectors": SPNet's; "pixel_text": LSeg's
+    # "fixed": a list of classes; or of SPNet "word_vectors", of LSeg "pixel_text", of ZS3Net
+    # "generated"
     method.CLASSIFIER = "fixed"
     # of "word_vectors": taken from the logits of seen classes in inference (calibrated stacking)
     method.SEEN_PENALTY = 0.0
+    # of "generated": data sets whose classes are known by name in training
+    method.NAMED_CLASSES = ()
     # of "pixel_text": blocks of spatial regularisation
     method.SPATIAL_BLOCKS = 0
 

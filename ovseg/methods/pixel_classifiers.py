@@ -134,22 +134,3 @@ class SpatialBlock(nn.Module):
         batch, words, *size = logits.shape
         own = self.own(logits.reshape(batch * words, 1, *size)).view_as(logits)
         return logits + own + self.largest(logits.amax(dim=1, keepdim=True))
-
-
-def build_classifier(
-    kind: str,
-    channels: int,
-    classes: Sequence[tuple[str, ...]],
-    clip_adapter: ClipAdapter | None,
-    *,
-    seen_penalty: float,
-    blocks: int,
-) -> nn.Module:
-    """The classifier of a kind of ``MODEL.METHOD.CLASSIFIER``; arguments as for these."""
-    if kind == "fixed":
-        return FixedList(channels, classes)
-    assert clip_adapter is not None
-    if kind == "word_vectors":
-        seen = SeenClasses(word for words in classes for word in words)
-        return WordVectors(channels, clip_adapter, seen, seen_penalty)
-    return PixelText(channels, clip_adapter, blocks)

@@ -18,7 +18,8 @@ from ovseg.modeling.class_names import common_vocabulary, vocabulary_of
 from ovseg.modeling.seen_classes import training_classes
 from ovseg.vocabulary import Vocabulary
 
-from .pixel_classifiers import build_classifier
+from .build import build_classifier
+from .generated_features import GeneratedFeatures
 
 IGNORED = 255
 # elements of the largest array while labels are found
@@ -27,7 +28,7 @@ _TILE = 2**24
 
 @META_ARCH_REGISTRY.register()
 class PixelSegmenter(nn.Module):
-    """FCN, DeepLabV3+, SPNet and LSeg: they differ in their head and classifier.
+    """FCN, DeepLabV3+, SPNet, ZS3Net and LSeg: they differ in their head and classifier.
 
     It takes what :class:`ovseg.modeling.OVSeg` takes, and gives the same.
     """
@@ -90,10 +91,7 @@ class PixelSegmenter(nn.Module):
         return {
             "backbone": backbone,
             "sem_seg_head": head,
-            "classifier": build_classifier(
-                method.CLASSIFIER, head.channels, classes, adapter,
-                seen_penalty=method.SEEN_PENALTY, blocks=method.SPATIAL_BLOCKS,
-            ),
+            "classifier": build_classifier(cfg, head.channels, classes, adapter),
             "clip_adapter": adapter,
             "num_classes": len(classes),
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
@@ -106,7 +104,7 @@ class PixelSegmenter(nn.Module):
         return self.pixel_mean.device
 
     def forward(self, batched_inputs: list[dict[str, Any]]) -> dict[str, Tensor] | list[Any]:
-        """Segment a batch, or in training return its loss; see :meth:`OVSeg.forward`.
+        """Segment a batch, or in training return its losses; see :meth:`OVSeg.forward`.
 
         Raises:
             UserError: there are other class names than the classifier was made for.
@@ -120,25 +118,27 @@ class PixelSegmenter(nn.Module):
                 f"the training has {len(vocabulary)} classes, and MODEL.SEM_SEG_HEAD.NUM_CLASSES "
                 f"is {self.num_classes}; set it to {len(vocabulary)}"
             )
-        logits = self._logits(images, vocabulary.names)
+        features = self.sem_seg_head(self.backbone(images.tensor))
+        logits = self.classifier(features, vocabulary.names)
         logits = F.interpolate(logits, images.tensor.shape[-2:], mode="bilinear")
         truth = [inputs["instances"].to(self.device) for inputs in batched_inputs]
         labels = label_maps_of(truth, images.tensor.shape[-2:])
-        return {"loss_sem_seg": pixel_loss(logits, labels)}
+        losses = {"loss_sem_seg": pixel_loss(logits, labels)}
+        if isinstance(self.classifier, GeneratedFeatures):
+            size = features.shape[-2:]
+            small = F.interpolate(labels[:, None].float(), size, mode="nearest")[:, 0].long()
+            losses |= self.classifier.losses(features, small)
+        return losses
 
     def _normalised(self, batched_inputs: Sequence[dict[str, Any]]) -> ImageList:
         images = [inputs["image"].to(self.device) for inputs in batched_inputs]
         normalised = [(image - self.pixel_mean) / self.pixel_std for image in images]
         return ImageList.from_tensors(normalised, self.size_divisibility)
 
-    def _logits(self, images: ImageList, words: Sequence[str]) -> Tensor:
-        """Logits (B, W, h, w) of words."""
-        logits: Tensor = self.classifier(self.sem_seg_head(self.backbone(images.tensor)), words)
-        return logits
-
     def _segment(self, inputs: dict[str, Any]) -> dict[str, Tensor]:
         images, vocabulary = self._normalised([inputs]), vocabulary_of(inputs)
-        probs = self._logits(images, vocabulary.words)[0].softmax(dim=0)
+        features = self.sem_seg_head(self.backbone(images.tensor))
+        probs = self.classifier(features, vocabulary.words)[0].softmax(dim=0)
         shown = inputs["image"].shape[-2:]
         size = inputs.get("height", shown[0]), inputs.get("width", shown[1])
         padded = images.tensor.shape[-2:]

@@ -13,22 +13,25 @@ from ovseg.vocabulary import Vocabulary
 _ENDINGS = ("-other", "-stuff")
 
 
-def training_classes(names: Sequence[str]) -> list[tuple[str, ...]]:
-    """The classes of registered data sets, those of ``DATASETS.TRAIN``: each its name and synonyms.
+def training_classes(names: Sequence[str], key: str = "DATASETS.TRAIN") -> list[tuple[str, ...]]:
+    """The classes of registered data sets: each its name and synonyms.
+
+    Args:
+        names: of the data sets.
+        key: the config key that names them, for messages.
 
     Raises:
         UserError: there are none, or a data set's are not known.
     """
     if not names:
-        raise UserError("DATASETS.TRAIN is empty; name the data sets of the training in it")
+        raise UserError(f"{key} is empty; name the data sets whose classes are meant")
     classes: dict[tuple[str, ...], None] = {}
     for name in names:
         metadata = MetadataCatalog.get(name)
         entries = metadata.get("class_words") or metadata.get("stuff_classes")
         if not entries:
             raise UserError(
-                f"DATASETS.TRAIN: the classes of {name!r} are not known; name its yaml in "
-                "DATASETS.CUSTOM"
+                f"{key}: the classes of {name!r} are not known; name its yaml in DATASETS.CUSTOM"
             )
         classes |= dict.fromkeys((e,) if isinstance(e, str) else tuple(e) for e in entries)
     return list(classes)

@@ -1,0 +1,112 @@
+"""ZS3Net ("Zero-Shot Semantic Segmentation", NeurIPS 2019): features of unseen classes are made up.
+
+Kept: a generator turns word vectors and noise into pixel features; it learns from real features of
+seen classes, by maximum mean discrepancy as GMMN does; and the classifier learns from real features
+of seen classes and generated ones of unseen classes. Simplified: all of it happens in one training,
+step by step, in place of three trainings one after the other; the word vectors are CLIP's text
+features in place of word2vec; and a crop's layout of classes (its graph context) is not looked at.
+As in the paper the names of the unseen classes must be known when it is trained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ovseg.modeling.clip import ClipAdapter
+
+from .pixel_classifiers import FixedList
+
+# real pixels of a batch, and generated ones of each step
+_PIXELS = 512
+# widths of the Gaussian kernels
+_WIDTHS = (2.0, 5.0, 10.0, 20.0, 40.0, 60.0)
+IGNORED = 255
+
+
+def mean_discrepancy(first: Tensor, second: Tensor) -> Tensor:
+    """The squared maximum mean discrepancy of two sets of features, (N, D) and (M, D)."""
+
+    def kernel(x: Tensor, y: Tensor) -> Tensor:
+        squared = (x[:, None] - y[None]).square().sum(dim=-1)
+        values = [(-squared / (2 * width**2)).exp() for width in _WIDTHS]
+        return torch.stack(values).sum(dim=0).mean()
+
+    return kernel(first, first) + kernel(second, second) - 2 * kernel(first, second)
+
+
+class Generator(nn.Module):
+    """Word vectors and noise -> pixel features, which are not negative."""
+
+    def __init__(self, width: int, hidden: int, channels: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Linear(2 * width, hidden), nn.LeakyReLU(0.2), nn.Linear(hidden, channels), nn.ReLU()
+        )
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        """``vectors``: (N, width); features (N, channels), others at every call."""
+        features: Tensor = self.layers(torch.cat([vectors, torch.randn_like(vectors)], dim=1))
+        return features
+
+
+class GeneratedFeatures(FixedList):
+    """A fixed list of classes, some of which are known by name alone."""
+
+    def __init__(
+        self,
+        channels: int,
+        seen: Sequence[tuple[str, ...]],
+        unseen: Sequence[tuple[str, ...]],
+        clip_adapter: ClipAdapter,
+        hidden: int,
+    ) -> None:
+        """
+        Args:
+            channels: of the features.
+            seen: the classes of the training, in label order.
+            unseen: classes that are known by their names.
+            clip_adapter: its text tower makes the word vectors.
+            hidden: width of the generator.
+        """
+        super().__init__(channels, [*seen, *unseen])
+        width = clip_adapter.non_object_embedding.shape[1]
+        self.generator = Generator(width, hidden, channels)
+        self._names = [words[0] for words in (*seen, *unseen)]
+        self._seen = len(seen)
+        self._text = [clip_adapter]  # in a list: the model holds it already
+
+    def forward(self, features: Tensor, words: Sequence[str]) -> Tensor:
+        # in training all classes compete, those that the labels cannot name too
+        return self.predictor(features) if self.training else super().forward(features, words)
+
+    def losses(self, features: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """What the generator and, by its features, the classifier learn.
+
+        Args:
+            features: of pixels, (B, channels, h, w); no gradient goes there.
+            labels: int64 (B, h, w), of seen classes, 255 where there is none.
+        """
+        (clip,) = self._text
+        width = clip.non_object_embedding.shape[1]
+        vectors = clip.text_features(self._names)[:-1] * width**0.5  # as large as the noise
+        real = features.detach().permute(0, 2, 3, 1).flatten(0, 2)
+        known = (labels.flatten() != IGNORED).nonzero()[:, 0]
+        known = known[torch.randperm(len(known), device=known.device)[:_PIXELS]]
+        classes = labels.flatten()[known]
+        made = self.generator(vectors[classes])
+        present = classes.unique()
+        discrepancies = [mean_discrepancy(real[known][classes == c], made[classes == c])
+                         for c in present]  # fmt: skip
+        generator = torch.stack(discrepancies).mean() if len(present) else made.sum()
+        unseen = torch.arange(self._seen, len(self._names), device=labels.device)
+        if not len(unseen):
+            return {"loss_generator": generator}
+        wanted = unseen[torch.arange(_PIXELS, device=labels.device) % len(unseen)]
+        with torch.no_grad():
+            unreal = self.generator(vectors[wanted])
+        scores = self.predictor(unreal[:, :, None, None])[:, :, 0, 0]
+        return {"loss_generator": generator, "loss_unseen": F.cross_entropy(scores, wanted)}
