@@ -13,6 +13,7 @@ from ovseg.vocabulary import Vocabulary
 
 from .class_names import things_of, vocabulary_of
 from .ensemble import best_proposals
+from .memory import rows_at
 from .panoptic import SegmentFinder
 from .segmentation import label_map, label_maps, word_scores
 
@@ -44,7 +45,7 @@ class Assembly:
         """
         masks = self._segmentation_masks(regions, mask_threshold)
         classified = self._selected(classified, masks, vocabulary)
-        return PartialScores(classified.class_probs, masks[classified.queries])
+        return PartialScores(classified.class_probs, rows_at(masks, classified.queries))
 
     def label_maps(
         self,

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from ovseg.structures import Crops
 
+from .memory import rows_at
+
 
 def mask_boxes(masks: Tensor) -> Tensor:
     """Tight boxes of masks.
@@ -80,8 +82,9 @@ def cut_crops(
     """
     binary = masks > threshold
     valid = binary.flatten(1).any(dim=1)
-    binary = binary[valid]
-    weights = (masks[valid] if matting else binary).to(masks.dtype)
+    places = valid.nonzero()[:, 0]
+    binary = rows_at(binary, places)
+    weights = rows_at(masks, places) if matting else binary
     image = image.to(masks.dtype)
     colour = image.new_tensor(fill).view(3, 1, 1)
     if not len(weights):
@@ -100,7 +103,8 @@ def cut_one_by_one(
 
     Args:
         image: (3, H, W).
-        weights: (N, H, W), at least one; the colour takes the place of pixels of weight 0.
+        weights: (N, H, W), at least one, bool or as the image; the colour takes the place of pixels
+            of weight 0.
         boxes: int64 (N, 4), as of :func:`expand_boxes`.
         colour: (3, 1, 1).
         size: of the crops.
@@ -108,13 +112,14 @@ def cut_one_by_one(
     Returns:
         Images (N, 3, *size), bicubic, and weights (N, 1, *size), nearest.
     """
-    images, crop_masks = [], []
-    for (left, top, right, bottom), weight in zip(boxes.tolist(), weights, strict=True):
-        weight = weight[None, top:bottom, left:right]
+    images = image.new_empty((len(weights), 3, *size))
+    crop_masks = image.new_empty((len(weights), 1, *size))
+    for place, (left, top, right, bottom) in enumerate(boxes.tolist()):
+        weight = weights[place, None, top:bottom, left:right].to(image.dtype)
         crop = torch.where(weight > 0, image[:, top:bottom, left:right] * weight, colour)
-        images.append(F.interpolate(crop[None], size=size, mode="bicubic"))
-        crop_masks.append(F.interpolate(weight[None], size=size, mode="nearest"))
-    return torch.cat(images), torch.cat(crop_masks)
+        images[place] = F.interpolate(crop[None], size=size, mode="bicubic")[0]
+        crop_masks[place] = F.interpolate(weight[None], size=size, mode="nearest")[0]
+    return images, crop_masks
 
 
 def cut_at_once(
@@ -124,7 +129,7 @@ def cut_at_once(
     width = image.shape[-1]
     rows, row_shares, near_rows = _taps(boxes[:, 1], boxes[:, 3], size[0])
     columns, column_shares, near_columns = _taps(boxes[:, 0], boxes[:, 2], size[1])
-    pixels, weights = image.flatten(1), weights.flatten(1)
+    pixels, weights = image.flatten(1), weights.flatten(1).to(image.dtype)
 
     def weights_at(rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
         places = rows[:, :, None] * width + columns[:, None]

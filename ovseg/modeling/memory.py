@@ -43,3 +43,14 @@ def in_parts(work: Callable[[slice], Tensor], count: int, at_once: int) -> tuple
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
     return torch.cat(done), at_once
+
+
+def rows_at(values: Tensor, places: Tensor) -> Tensor:
+    """``values[places]``, without a copy where that would be all of them: masks are large.
+
+    Args:
+        values: (N, ...).
+        places: int64 (K,).
+    """
+    everything = torch.arange(len(values), device=places.device)
+    return values if torch.equal(places, everything) else values[places]

@@ -23,6 +23,7 @@ from .clip import SharedPass
 from .criterion import SetCriterion, padded_targets
 from .crop_choice import CropChoice
 from .crop_encoder import CropEncoder
+from .memory import rows_at
 from .panoptic import SegmentFinder
 from .precision import autocast, device_precision
 from .proposal_network import ProposalNetwork
@@ -193,7 +194,7 @@ class OVSeg(Assembly, Classification, ProposalNetwork):
         valid = _valid(regions, threshold)
 
         def encode(places: Tensor) -> Tensor:
-            chosen = replace(regions, masks=regions.masks[places])
+            chosen = replace(regions, masks=rows_at(regions.masks, places))
             return self.crop_encoder([chosen], threshold)[0]
 
         if self.crop_choice.visible_only:

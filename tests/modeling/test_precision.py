@@ -16,7 +16,7 @@ from ovseg.errors import UserError
 from ovseg.modeling import precision as precision_module
 from ovseg.modeling.clip import ClipAdapter, build_untrained_clip
 from ovseg.modeling.clip.lowered import LoweredTowers
-from ovseg.modeling.memory import in_parts
+from ovseg.modeling.memory import in_parts, rows_at
 from ovseg.modeling.precision import device_precision
 from ovseg.structures import Crops
 
@@ -171,6 +171,14 @@ def test_parts_are_halved_until_they_fit(caplog):
     assert "out of memory with 11 crops at once: going on with 6" in caplog.text
     with pytest.raises(torch.OutOfMemoryError):
         in_parts(short_of_memory(0, []), 5, 5)
+
+
+def test_rows_are_copied_only_where_some_are_left_out() -> None:
+    values = torch.arange(12.0).view(4, 3)
+    assert rows_at(values, torch.arange(4)) is values
+    for places in ([3, 1], [0, 1, 2], [1, 0, 2, 3], [0, 1, 2, 3, 3], []):
+        found = rows_at(values, torch.tensor(places, dtype=torch.int64))
+        assert found.tolist() == [values.tolist()[place] for place in places]
 
 
 @torch.no_grad()
