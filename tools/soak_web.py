@@ -74,9 +74,10 @@ WRONG = ["", "grass\nGrass", "a\n|", "\n".join(f"word {n}" for n in range(2000))
 class Page:
     """A client of the page."""
 
-    def __init__(self, address: str) -> None:
-        """The page at ``http://HOST:PORT``."""
+    def __init__(self, address: str, anew: bool = False) -> None:
+        """The page at ``http://HOST:PORT``; ``anew``: each question comes from a new visitor."""
         self._address = address
+        self._anew = anew
         self._session = uuid.uuid4().hex
         config = json.loads(self._read("/config"))
         (button,) = (
@@ -103,6 +104,8 @@ class Page:
 
     def ask(self, content: bytes, words: str) -> tuple[bool, str]:
         """Whether an image is segmented, and into what; or the message."""
+        if self._anew:
+            self._session = uuid.uuid4().hex
         image = {"path": self.upload(content), "orig_name": "photo.png",
                  "meta": {"_type": "gradio.FileData"}}  # fmt: skip
         data = [image, words, "tiny", 0.65, 0.5, 0.0, 0.5, None]
@@ -135,7 +138,9 @@ def requests() -> dict[str, tuple[bytes, str]]:
     return good | broken | wrong
 
 
-def soak(address: str, process: int, clients: int, seconds: float) -> list[str]:
+def soak(
+    address: str, process: int, clients: int, seconds: float, new_visitors: bool = False
+) -> list[str]:
     """Ask for everything alone, then by several clients at once; what went wrong, and a report.
 
     Args:
@@ -143,6 +148,7 @@ def soak(address: str, process: int, clients: int, seconds: float) -> list[str]:
         process: of the server, for its memory.
         clients: that ask at the same time.
         seconds: how long they do.
+        new_visitors: each question comes from another visitor.
 
     Returns:
         A line for each fault.
@@ -158,7 +164,7 @@ def soak(address: str, process: int, clients: int, seconds: float) -> list[str]:
 
     def client(number: int) -> None:
         rng = random.Random(number)
-        mine = Page(address)
+        mine = Page(address, new_visitors)
         while time.monotonic() < end:
             try:
                 name = rng.choice([*asked, "new words"])
@@ -236,6 +242,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser = Parser(__doc__)
     parser.add_argument("--clients", type=int, default=8, help="default: 8")
     parser.add_argument("--minutes", type=float, default=5.0, help="default: 5")
+    parser.add_argument(
+        "--new-visitors", action="store_true", help="each question comes from a new visitor"
+    )
     return parser
 
 
@@ -245,7 +254,7 @@ def main() -> None:
         args = build_parser().parse_args()
         process, address = start(Path(folder))
         try:
-            faults = soak(address, process.pid, args.clients, 60 * args.minutes)
+            faults = soak(address, process.pid, args.clients, 60 * args.minutes, args.new_visitors)
         finally:
             process.terminate()
             process.wait()

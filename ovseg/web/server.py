@@ -40,10 +40,12 @@ class Limits:
     Attributes:
         max_upload: bytes of an image's file.
         queue: how many requests may wait.
+        sessions: of how many visitors, those who came last, is kept what they see.
     """
 
     max_upload: int = 20 * 2**20
     queue: int = 20
+    sessions: int = 200
 
 
 def examples() -> list[ExampleImage]:
@@ -77,6 +79,7 @@ def build_app(
     # Gradio looks only in launched pages whether a file that a request names is an upload; without
     # this any image of the server could be asked for
     page.has_launched = True
+    page.state_session_capacity = limits.sessions  # Gradio keeps 10 000, some 100 kB each
     return gr.mount_gradio_app(
         FastAPI(openapi_url=None), page, path="/", allowed_paths=[str(_FOLDER)],
         auth=auth, max_file_size=limits.max_upload, theme=theme(), css=STYLE, footer_links=[],

@@ -23,6 +23,7 @@ from ovseg.web.tasks import Tasks
 
 pytest.importorskip("gradio", reason="Gradio is not installed: pip install 'ovseg[web]'")
 from fastapi.testclient import TestClient
+from gradio.state_holder import StateHolder
 
 from ovseg.web.server import Limits, build_app
 
@@ -205,6 +206,26 @@ def test_the_queue_has_a_bound(client: TestClient, monkeypatch: pytest.MonkeyPat
     ]
     go_on.set()
     assert codes == [200] * LIMITS.queue + [503]
+
+
+def test_what_visitors_see_is_kept_of_the_last_ones(
+    models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+
+    class Watched(StateHolder):
+        def __init__(self) -> None:
+            super().__init__()
+            found.append(self)
+
+    monkeypatch.setattr("gradio.routes.StateHolder", Watched)
+    app = build_app(Tasks(models), tmp_path, Limits(sessions=3))
+    with TestClient(app) as client:
+        path = upload(client, noise(8)).json()[0]
+        for visitor in range(5):
+            assert call(client, values(path), session=f"visitor {visitor}")["success"]
+    held = [name for holder in found for name in holder.session_data]
+    assert held == ["visitor 2", "visitor 3", "visitor 4"]
 
 
 def test_a_password_is_asked_for(models: Models, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ovseg.config import setup_cfg
 from ovseg.engine.trainer import Trainer
+from ovseg.vocabulary import Vocabulary
 
 GIB = 1 << 30
 #: masks of an image of COCO-Stuff, rounded up
@@ -36,7 +37,7 @@ def count(config: str) -> dict[str, float]:
         "image": torch.randint(0, 256, (3, height, width), dtype=torch.uint8),
         "height": height, "width": width, "instances": targets, "class_names": words,
     }  # fmt: skip
-    model.text(words)  # encoded once in a training
+    model.text(Vocabulary.of(words))  # encoded once in a training
     kept: dict[int, int] = {}
 
     def keep(value: torch.Tensor) -> torch.Tensor:
