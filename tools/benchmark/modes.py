@@ -45,6 +45,10 @@ EXACT = "exact"
 GROUPS = ("all", "seen", "unseen")
 
 
+# of a name beside its point in a chart: offset in points, and which side of the name it is for
+_NAME_PLACES = (((6, 3), "left"), ((-5, -11), "right"), ((-5, 5), "right"), ((6, -9), "left"))
+
+
 def _crops(**keys: float) -> dict[str, object]:
     return {"CROPS": "visible", **{f"CROPS_{key.upper()}": value for key, value in keys.items()}}
 
@@ -196,15 +200,19 @@ def chart(accuracy_file: Path, speed_file: Path | None, output: Path) -> None:
     figure = Figure(figsize=(7, 3.6), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
-    for number, (name, row) in enumerate(measured["modes"].items()):
-        if timed is not None and name not in timed:
-            continue
-        at = row["crops"] if timed is None else timed[name]["times as fast"], row["all"]
+    places = {
+        name: (row["crops"] if timed is None else timed[name]["times as fast"], row["all"])
+        for name, row in measured["modes"].items()
+        if timed is None or name in timed
+    }
+    for number, (name, at) in enumerate(sorted(places.items(), key=lambda item: item[1])):
         axes.scatter(*at, s=30, color="tab:red" if name in SPEEDS else "tab:blue")
-        # by turns above and below, so that neighbours can be read
-        offset = (5, 4 if number % 2 else -10)
+        # by turns on four sides, so that neighbours can be read
+        (x, y), side = _NAME_PLACES[number % len(_NAME_PLACES)]
         size = 9 if name in SPEEDS else 6
-        axes.annotate(name, at, xytext=offset, textcoords="offset points", fontsize=size)
+        axes.annotate(
+            name, at, xytext=(x, y), textcoords="offset points", fontsize=size, ha=side
+        )  # fmt: skip
     if timed is None:
         axes.set_xlim(0, 135)  # room for names
         axes.set_xlabel("crops that CLIP sees, in percent of all")
