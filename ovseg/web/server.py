@@ -79,7 +79,7 @@ def build_app(
     # Gradio looks only in launched pages whether a file that a request names is an upload; without
     # this any image of the server could be asked for
     page.has_launched = True
-    page.state_session_capacity = limits.sessions  # Gradio keeps 10 000, some 100 kB each
+    page.state_session_capacity = limits.sessions  # by default Gradio keeps 10 000
     return gr.mount_gradio_app(
         FastAPI(openapi_url=None), page, path="/", allowed_paths=[str(_FOLDER)],
         auth=auth, max_file_size=limits.max_upload, theme=theme(), css=STYLE, footer_links=[],
