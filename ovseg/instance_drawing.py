@@ -7,8 +7,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ovseg.visualizer import draw_overlay, palette
+from ovseg.colours import palette
+from ovseg.plain_drawing import drawing
 
+_OPACITY = 0.5
 # how far shades go towards black and white
 _DEPTH = 0.55
 # steps of the golden section never come back to a shade, and stay apart however many there are
@@ -35,7 +37,7 @@ def draw_segments(
     labels = [labels[place] for place in seen.tolist()]
     places = np.where(places >= 0, np.searchsorted(seen, places), -1)
     names = numbered_names(labels, class_names)
-    return draw_overlay(image, places, names, colours=shades(labels, len(class_names)))
+    return drawing()(image, places, names, _OPACITY, shades(labels, len(class_names)))
 
 
 def numbered_names(labels: Sequence[int], class_names: Sequence[str]) -> list[str]:

@@ -5,7 +5,7 @@ Plainer than :mod:`ovseg.visualizer`: outlines are steps of pixels, words are in
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from PIL import Image
@@ -17,6 +17,18 @@ from ovseg.utils.label_maps import count_labels
 
 #: an image's longer side in the overlay, at least; smaller images are enlarged
 MIN_OVERLAY_SIDE = 640
+
+
+def drawing() -> Callable[..., np.ndarray]:
+    """What draws overlays: that of :mod:`ovseg.visualizer`, or where OpenCV is missing the one
+    below."""
+    try:
+        from ovseg import visualizer
+    except ModuleNotFoundError as error:
+        if error.name != "cv2":
+            raise
+        return draw_overlay
+    return visualizer.draw_overlay
 
 
 def draw_overlay(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from ovseg.plain_drawing import drawing
 from ovseg.results.coco import coco_content
 from ovseg.results.detections import detections
 from ovseg.results.files import ResultPaths, save_result
@@ -86,7 +86,7 @@ class Prediction:
             steady: with the same legend for every frame of a video.
         """
         colours = self._colours
-        drawn = _drawing()(
+        drawn = drawing()(
             self.image, self.labels, self.class_names, opacity, colours, steady=steady
         )
         return Image.fromarray(drawn)
@@ -231,16 +231,3 @@ class Prediction:
         from ovseg.colours import palette
 
         return palette(len(self.class_names), self.palette)
-
-
-def _drawing() -> Callable[..., np.ndarray]:
-    """What draws overlays; imported when there is one to draw."""
-    try:
-        from ovseg import visualizer
-    except ModuleNotFoundError as error:
-        if error.name != "cv2":
-            raise
-        from ovseg import plain_drawing
-
-        return plain_drawing.draw_overlay
-    return visualizer.draw_overlay

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from ovseg.errors import UserError
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -60,6 +62,24 @@ class Vocabulary:
         """The class of each of the W that compete: the words, -1 for "others" or background."""
         places = tuple(place for place, words in enumerate(self.words_of_class) for _ in words)
         return (*places, -1) if len(self) == 1 or self.reject else places
+
+    def things(self, names: Iterable[str] | None) -> frozenset[int]:
+        """The classes of the names that are things; all of them without names.
+
+        Raises:
+            UserError: a name is none of the classes'.
+        """
+        if names is None:
+            return frozenset(range(len(self)))
+        label_of = {name: label for label, name in enumerate(self.names)}
+        wanted = tuple(names)
+        for name in wanted:
+            if name not in label_of:
+                raise UserError(
+                    f"thing_classes: {name!r} is none of the class names; give some of "
+                    f"{', '.join(self.names[:5])}{', ...' if len(self) > 5 else ''}"
+                )
+        return frozenset(label_of[name] for name in wanted)
 
     def best_of_words(self, values: Tensor, dim: int = 0) -> Tensor:
         """The largest value of each class's words; "others" and background are left out.

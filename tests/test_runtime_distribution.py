@@ -93,6 +93,28 @@ def test_the_environment_has_no_pytorch(python: Path) -> None:
     assert done.stdout.strip() == "[]", done.stderr
 
 
+SEGMENTS = """
+import sys
+from ovseg.errors import UserError
+from ovseg.runtime import Predictor
+encoded = Predictor(sys.argv[1]).encode(sys.argv[2])
+found = encoded.panoptic(["soccer ball", "grass"], ["soccer ball"], object_mask_threshold=0.02)
+print([segment.name for segment in found.segments], found.overlay().height)
+try:
+    encoded.instances(["soccer ball", "grass"]).describe()
+except UserError as error:
+    print(error)
+"""
+
+
+def test_segments_are_found_and_drawn_without_opencv(python: Path, exported: Path) -> None:
+    done = run(python, "-c", SEGMENTS, str(exported), str(ROOT / "resources/samples/ball.jpg"))
+    segments, message = done.stdout.splitlines()
+    assert "'soccer ball'" in segments, done.stderr
+    assert "'grass'" in segments
+    assert message == "COCO's masks need pycocotools: pip install pycocotools"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("command", ["train", "web", "export", "segment"])
 def test_other_commands_say_what_they_need(python: Path, command: str) -> None:

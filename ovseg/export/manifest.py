@@ -76,6 +76,11 @@ def describe(
             "best_proposals_only": model.best_proposals_only,
             "no_object": no_object.tolist(),
         },
+        "segments": {
+            "object_mask_threshold": model.segment_finder.object_mask_threshold,
+            "overlap_threshold": model.segment_finder.overlap_threshold,
+            "max_instances": model.segment_finder.max_instances,
+        },
         "text": {
             "templates": list(adapter.templates),
             "context_length": adapter.encoder.tokenizer.context_length,

@@ -52,14 +52,4 @@ def things_of(inputs: Mapping[str, Any], vocabulary: Vocabulary) -> frozenset[in
     Raises:
         UserError: a name of ``thing_classes`` is none of the classes.
     """
-    names = inputs.get("thing_classes")
-    if names is None:
-        return frozenset(range(len(vocabulary)))
-    label_of = {name: label for label, name in enumerate(vocabulary.names)}
-    for name in names:
-        if name not in label_of:
-            raise UserError(
-                f"thing_classes: {name!r} is none of the class names; give some of "
-                f"{', '.join(vocabulary.names[:5])}{', ...' if len(vocabulary) > 5 else ''}"
-            )
-    return frozenset(label_of[name] for name in names)
+    return vocabulary.things(inputs.get("thing_classes"))

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ovseg.errors import UserError
 from ovseg.results import outlines
 
 
@@ -57,9 +58,15 @@ def coco_content(
 
 
 def run_lengths(mask: np.ndarray) -> dict[str, Any]:
-    """COCO's compressed run-length encoding of a mask, bool (H, W), ready for JSON."""
-    from pycocotools import mask as coco_mask
+    """COCO's compressed run-length encoding of a mask, bool (H, W), ready for JSON.
 
+    Raises:
+        UserError: pycocotools is not installed, as beside exported models.
+    """
+    try:
+        from pycocotools import mask as coco_mask
+    except ModuleNotFoundError as error:
+        raise UserError("COCO's masks need pycocotools: pip install pycocotools") from error
     code = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
     return {"size": list(mask.shape), "counts": code["counts"].decode()}
 

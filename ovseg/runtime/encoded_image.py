@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ovseg.data.vocabulary import ClassNames, read_vocabulary
+from ovseg.data.vocabulary import ClassNames, read_vocabulary, thing_names
 from ovseg.errors import UserError, check_share
 from ovseg.prediction import Prediction, ProposalScores
 from ovseg.runtime.classify import (
@@ -22,7 +23,9 @@ from ovseg.runtime.classify import (
     classify_queries,
     weigh_background,
 )
+from ovseg.runtime.panoptic import instances, panoptic_segments
 from ovseg.runtime.segmentation import label_map, word_score_bands
+from ovseg.segments import InstancePrediction, PanopticPrediction
 from ovseg.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -103,15 +106,79 @@ class EncodedImage:
             proposals=self._proposal_scores(regions, vocabulary) if proposals else None,
         )
 
+    def panoptic(
+        self,
+        class_names: ClassNames,
+        thing_classes: Sequence[str] | None = None,
+        *,
+        object_mask_threshold: float | None = None,
+        overlap_threshold: float | None = None,
+        reject: float | None = None,
+    ) -> PanopticPrediction:
+        """Cut the image into segments; args, result and errors are those of
+        :meth:`ovseg.encoded_image.EncodedImage.panoptic`."""
+        check_share("object_mask_threshold", object_mask_threshold)
+        check_share("overlap_threshold", overlap_threshold)
+        settings = self._predictor.folder.settings
+        classified, competing, things = self._competing(class_names, thing_classes, reject)
+        return panoptic_segments(
+            classified, self.regions.masks, competing, things, self.image,
+            settings.object_mask_threshold
+            if object_mask_threshold is None
+            else object_mask_threshold,
+            settings.overlap_threshold if overlap_threshold is None else overlap_threshold,
+        )  # fmt: skip
+
+    def instances(
+        self,
+        class_names: ClassNames,
+        thing_classes: Sequence[str] | None = None,
+        *,
+        max_instances: int | None = None,
+        reject: float | None = None,
+    ) -> InstancePrediction:
+        """Find things; args, result and errors are those of
+        :meth:`ovseg.encoded_image.EncodedImage.instances`."""
+        most = self._predictor.folder.settings.max_instances
+        most = most if max_instances is None else max_instances
+        if most < 1:
+            raise UserError(f"max_instances {most} must be at least 1")
+        classified, competing, things = self._competing(class_names, thing_classes, reject)
+        return instances(classified, self.regions.masks, competing, things, self.image, most)
+
+    def _competing(
+        self,
+        class_names: ClassNames,
+        thing_classes: Sequence[str] | None,
+        reject: float | None,
+    ) -> tuple[Classified, Vocabulary, frozenset[int]]:
+        """The classified proposals, what they compete for, and which classes are things."""
+        check_share("reject", reject)
+        settings, vocabulary = self._predictor.folder.settings, read_vocabulary(class_names)
+        names = thing_names(class_names) if thing_classes is None else thing_classes
+        strength = settings.reject if reject is None else float(reject)
+        competing = replace(vocabulary, reject=strength)
+        things = competing.things(names)
+        return (
+            self._probabilities(self.regions, competing, settings.ensemble_weight),
+            competing,
+            things,
+        )
+
+    def _probabilities(self, regions: Regions, vocabulary: Vocabulary, weight: float) -> Classified:
+        text = self._predictor.text(vocabulary)
+        temperature = self._predictor.folder.settings.temperature
+        classified = classify(regions, text, temperature, weight)
+        if vocabulary.reject:
+            return weigh_background(classified, vocabulary.reject)
+        return classified
+
     def _classified(
         self, regions: Regions, vocabulary: Vocabulary, weight: float, threshold: float
     ) -> tuple[Classified, np.ndarray]:
         """The proposals that the segmentation is made of, and their masks."""
         settings = self._predictor.folder.settings
-        text = self._predictor.text(vocabulary)
-        classified = classify(regions, text, settings.temperature, weight)
-        if vocabulary.reject:
-            classified = weigh_background(classified, vocabulary.reject)
+        classified = self._probabilities(regions, vocabulary, weight)
         masks = regions.masks
         if settings.best_proposals_only:
             masks = (masks > np.float32(threshold)).astype(np.float32)

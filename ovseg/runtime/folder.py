@@ -44,6 +44,9 @@ class Settings:
             of one that sees crops.
         clip_ensemble: whether CLIP classifies proposals.
         ensemble_weight, temperature, reject, best_proposals_only: as the model's.
+        object_mask_threshold, overlap_threshold: see
+            :func:`ovseg.runtime.panoptic.panoptic_segments`.
+        max_instances: see :func:`ovseg.runtime.panoptic.instances`.
         no_object: the feature of "no object", D numbers, of unit length.
         templates: of the texts, ``{}`` in each for the word.
         context_length: the most tokens of a text.
@@ -68,6 +71,9 @@ class Settings:
     temperature: float
     reject: float
     best_proposals_only: bool
+    object_mask_threshold: float
+    overlap_threshold: float
+    max_instances: int
     no_object: tuple[float, ...]
     templates: tuple[str, ...]
     context_length: int
@@ -154,7 +160,7 @@ def _settings(manifest: Mapping[str, Any]) -> Settings:
     image, crops, text = manifest["image"], manifest["crops"], manifest["text"]
     classification = manifest["classification"]
     height, width = crops["size"]
-    shared = manifest["shared"]
+    shared, segments = manifest["shared"], manifest["segments"]
     return Settings(
         channels=image["channels"],
         short_side=int(image["short_side"]),
@@ -173,6 +179,9 @@ def _settings(manifest: Mapping[str, Any]) -> Settings:
         temperature=float(classification["temperature"]),
         reject=float(classification["reject"]),
         best_proposals_only=bool(classification["best_proposals_only"]),
+        object_mask_threshold=float(segments["object_mask_threshold"]),
+        overlap_threshold=float(segments["overlap_threshold"]),
+        max_instances=int(segments["max_instances"]),
         no_object=tuple(float(value) for value in classification["no_object"]),
         templates=tuple(text["templates"]),
         context_length=int(text["context_length"]),

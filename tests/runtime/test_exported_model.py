@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,52 @@ def test_options(
     for name in ("masks", "maskformer_probs", "clip_probs"):
         given, wished = (getattr(each.proposals, name) for each in (found, expected))
         np.testing.assert_allclose(given, wished, atol=1e-3)
+
+
+@pytest.mark.parametrize("reject", [None, 0.5])
+@pytest.mark.parametrize("things", [None, ["soccer ball", "teapot"]], ids=str)
+def test_segments_and_instances(
+    runtime: Exported,
+    embedded: Predictor,
+    pictures: list[np.ndarray],
+    things: list[str] | None,
+    reject: float | None,
+) -> None:
+    for picture in pictures:
+        encoded, of_pytorch = runtime.encode(picture), embedded.encode(picture)
+        found, expected = (
+            each.panoptic(WORDS, things, object_mask_threshold=0.02, reject=reject)
+            for each in (encoded, of_pytorch)
+        )
+        assert len(found.segments) > 1
+        assert (found.ids == expected.ids).mean() >= 0.999
+        assert [replace(segment, score=0) for segment in found.segments] == [
+            replace(segment, score=0) for segment in expected.segments
+        ]
+        np.testing.assert_allclose(
+            [segment.score for segment in found.segments],
+            [segment.score for segment in expected.segments],
+            atol=1e-4,
+        )
+        found, expected = (
+            each.instances(WORDS, things, max_instances=7, reject=reject)
+            for each in (encoded, of_pytorch)
+        )
+        assert found.labels.tolist() == expected.labels.tolist()
+        assert (found.masks == expected.masks).mean() >= 0.999
+        np.testing.assert_allclose(found.scores, expected.scores, atol=1e-4)
+
+
+def test_mistakes_of_segments(runtime: Exported, pictures: list[np.ndarray]) -> None:
+    encoded = runtime.encode(pictures[0])
+    with pytest.raises(UserError, match="thing_classes: 'cat' is none of the class names"):
+        encoded.panoptic(WORDS, ["cat"])
+    with pytest.raises(UserError, match=r"overlap_threshold 1\.5"):
+        encoded.panoptic(WORDS, overlap_threshold=1.5)
+    with pytest.raises(UserError, match="max_instances 0 must be at least 1"):
+        encoded.instances(WORDS, max_instances=0)
+    # a threshold that no proposal reaches leaves nothing
+    assert not encoded.panoptic(WORDS, object_mask_threshold=1.0).segments
 
 
 def test_no_mask_and_one_mask_above_the_threshold(runtime: Exported, embedded: Predictor) -> None:
