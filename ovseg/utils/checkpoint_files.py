@@ -180,6 +180,21 @@ def load_content(path: str | os.PathLike[str], *, mmap: bool = False) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
 
 
+def load_entries(path: Path, key: str) -> dict[str, Any]:
+    """The entries of a small file that a config key names; none of one that holds something else.
+
+    Raises:
+        UserError: it cannot be read; names ``key``.
+    """
+    try:
+        content = load_content(path)
+    except Exception as error:  # a damaged file makes torch raise nearly anything
+        raise UserError(
+            f"{key} {str(path)!r} cannot be read ({type(error).__name__}); make it anew"
+        ) from error
+    return content if isinstance(content, dict) else {}
+
+
 def _reason(error: Exception, form: Form | None) -> str:
     text = str(error)
     if isinstance(error, Unreadable):

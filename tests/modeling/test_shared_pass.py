@@ -232,5 +232,9 @@ def test_trained_tokens_come_from_their_file(small_model, small_config, tmp_path
         SharedPass(model.clip_adapter, first_block=0, weights=str(file))
     with pytest.raises(UserError, match="SHARED_WEIGHTS"):
         SharedPass(model.clip_adapter, weights=str(tmp_path / "none.pt"))
+    broken = tmp_path / "broken.pt"
+    broken.write_bytes(file.read_bytes()[:200])
+    with pytest.raises(UserError, match=r"SHARED_WEIGHTS '.*broken\.pt' cannot be read"):
+        SharedPass(model.clip_adapter, weights=str(broken))
     with pytest.raises(UserError, match="FIRST_BLOCK 9"):
         SharedPass(model.clip_adapter, first_block=9)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ovseg.errors import UserError
-from ovseg.utils.checkpoint_files import load_content
+from ovseg.utils.checkpoint_files import load_entries
 
 from .encoder import CausalTextEncoder, encoder_of
 from .text import BATCH, encode_embedded
@@ -77,13 +77,7 @@ def read_prompts(path: str | os.PathLike[str], model: nn.Module) -> Tensor:
             "the one that open_clip_training/train.py --train text-prompts wrote"
         )
     check_promptable(model, "MODEL.CLIP_ADAPTER.TEXT_TEMPLATES learned")
-    try:
-        content: Any = load_content(Path(path))
-    except Exception as error:  # a damaged file makes torch raise nearly anything
-        raise UserError(
-            f"{_KEY} {str(path)!r} cannot be read ({type(error).__name__}); make it anew"
-        ) from error
-    prompts = content.get(ENTRY) if isinstance(content, dict) else None
+    prompts = load_entries(Path(path), _KEY).get(ENTRY)
     if not isinstance(prompts, Tensor) or prompts.ndim != 2 or not prompts.isfinite().all():
         raise UserError(f"{_KEY} {str(path)!r} holds no learned text prompts; give another file")
     count, width = prompts.shape

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ovseg.errors import UserError
+from ovseg.utils.checkpoint_files import load_entries
 
 from .visual import MaskPromptedViT
 
@@ -62,7 +63,7 @@ def read_region_tokens(path: str, visual: MaskPromptedViT, first_block: int) -> 
     key = "MODEL.CLIP_ADAPTER.SHARED_WEIGHTS"
     if not Path(path).is_file():
         raise UserError(f"{key} {path!r} is not there; open_clip_training/train.py makes it")
-    state = torch.load(path, map_location="cpu", weights_only=True)
+    state = load_entries(Path(path), key)
     kind = "mask-queries" if "queries" in state else "mask-bias"
     tokens = RegionTokens(visual, first_block, kind)
     try:

@@ -11,13 +11,12 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from ovseg.errors import UserError
-from ovseg.utils.checkpoint_files import load_content
+from ovseg.utils.checkpoint_files import load_entries
 from ovseg.utils.digests import digest
 
 #: the entries of a file
@@ -51,13 +50,8 @@ class TemplateMap:
                 f"{_KEY} {str(path)!r}: no such file; open_clip_training/train.py --train "
                 "template-map writes one"
             )
-        try:
-            content: Any = load_content(Path(path))
-        except Exception as error:  # a damaged file makes torch raise nearly anything
-            raise UserError(
-                f"{_KEY} {str(path)!r} cannot be read ({type(error).__name__}); make it anew"
-            ) from error
-        weights = content.get(ENTRY) if isinstance(content, dict) else None
+        content = load_entries(Path(path), _KEY)
+        weights = content.get(ENTRY)
         if not isinstance(weights, Tensor) or weights.ndim != 1 or not weights.isfinite().all():
             raise UserError(f"{_KEY} {str(path)!r} holds no map of templates; give another file")
         if list(content.get(TEMPLATES, ())) != list(templates) or len(weights) != len(templates):
