@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from open_clip_training.adaptation.batches import BatchOrder, PairImages
 from open_clip_training.adaptation.model import load_clip, weights_digest
-from open_clip_training.adaptation.pairs import read_pairs
+from open_clip_training.adaptation.pairs import read_given_pairs
 from open_clip_training.common.images import CPU_CHUNK, normalise
 from open_clip_training.common.run_state import (
     history_path,
@@ -196,14 +196,7 @@ def learn_prompts(options: argparse.Namespace, device: torch.device) -> None:
         _check_prompts(model, options)
     model.requires_grad_(False).eval().to(device)
     with_masks = model.visual.mask_prompt_depth > 0
-    pairs = read_pairs(
-        options.train_data,
-        masked=options.crops == "masked",
-        with_masks=with_masks,
-        captions=options.captions,
-        data_root=options.data_root,
-        fill_tolerance=options.fill_tolerance,
-    )
+    pairs = read_given_pairs(options, with_masks)
     features, used = crop_features(model, PairImages(pairs, model.visual.image_size, with_masks))
     settings = frozen_settings(options, len(used))
     nouns = sorted({pair.noun for pair in pairs})

@@ -19,7 +19,7 @@ from open_clip_training.adaptation.class_folders import ClassFolderCheck
 from open_clip_training.adaptation.eval_data import eval_data_check
 from open_clip_training.adaptation.frozen_clip import learn_prompts
 from open_clip_training.adaptation.model import choose_trained, load_clip
-from open_clip_training.adaptation.pairs import read_pairs
+from open_clip_training.adaptation.pairs import read_given_pairs
 from open_clip_training.adaptation.prompts import start_prompts
 from open_clip_training.adaptation.released import FilledBackground
 from open_clip_training.adaptation.run import AdaptationRun
@@ -103,14 +103,7 @@ def _adapt_in(processes: Processes, options: argparse.Namespace) -> None:
     )
     choose_trained(model, options.train)
     with_masks = model.visual.mask_prompt_depth > 0 or options.background == "drop"
-    pairs = read_pairs(
-        options.train_data,
-        masked=options.crops == "masked",
-        with_masks=with_masks,
-        captions=options.captions,
-        data_root=options.data_root,
-        fill_tolerance=options.fill_tolerance,
-    )
+    pairs = read_given_pairs(options, with_masks)
     nouns = [pair.noun for pair in pairs]
     width = model.visual.conv1.out_channels
     settings = choose_settings(options, len(pairs), width, processes.world)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import glob
 import json
 import logging
@@ -50,6 +51,18 @@ class StoredPair:
     noun: str
     image: ByteRange
     mask: ByteRange | FilledBackground | None
+
+
+def read_given_pairs(options: argparse.Namespace, with_masks: bool) -> list[StoredPair]:
+    """:func:`read_pairs` of what train.py's command line names."""
+    return read_pairs(
+        options.train_data,
+        masked=options.crops == "masked",
+        with_masks=with_masks,
+        captions=options.captions,
+        data_root=options.data_root,
+        fill_tolerance=options.fill_tolerance,
+    )
 
 
 def read_pairs(

@@ -13,7 +13,6 @@ that was interrupted goes on where it was when it is started again with the same
 from __future__ import annotations
 
 import argparse
-import functools
 import shutil
 import sys
 from collections.abc import Sequence
@@ -85,17 +84,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         check_output_folder(args.output, "--output")
 
         from ovseg.engine.checks import check_truth
-        from ovseg.engine.processes import config_settings, plain_errors, start
+        from ovseg.engine.processes import plain_errors, start_with_config
 
         with plain_errors():
             # here once, before processes start, so that a mistake is reported once
             cfg = evaluation_config(args)
             check_truth(cfg.DATASETS.TEST, limit=args.limit)
-            start(
-                functools.partial(run, cfg, args),
-                args,
-                device=cfg.MODEL.DEVICE,
-                output=args.output,
-                argument="--output",
-                settings=config_settings(cfg),
-            )
+            start_with_config(run, cfg, args, output=args.output)

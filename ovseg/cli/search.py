@@ -16,7 +16,6 @@ set and reports on the rest; --choose-on names the data sets to choose on, the o
 from __future__ import annotations
 
 import argparse
-import functools
 import math
 import shutil
 import sys
@@ -183,17 +182,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             read_choice(args, cfg)
 
         from ovseg.engine.checks import check_truth
-        from ovseg.engine.processes import config_settings, plain_errors, start
+        from ovseg.engine.processes import plain_errors, start_with_config
 
         with plain_errors():
             # here once, before processes start, so that a mistake is reported once
             cfg, _, _ = setup(args)
             check_truth(cfg.DATASETS.TEST, halves=_halves(args))
-            start(
-                functools.partial(run, cfg, args),
-                args,
-                device=cfg.MODEL.DEVICE,
-                output=args.output,
-                argument="--output",
-                settings=config_settings(cfg),
-            )
+            start_with_config(run, cfg, args, output=args.output)

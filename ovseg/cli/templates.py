@@ -11,7 +11,6 @@ that was interrupted goes on where it was when it is started again with the same
 from __future__ import annotations
 
 import argparse
-import functools
 import shutil
 import sys
 from collections.abc import Sequence
@@ -79,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         check_command(args)
         check_output_folder(args.output, "--output")
 
-        from ovseg.engine.processes import config_settings, plain_errors, start
+        from ovseg.engine.processes import plain_errors, start_with_config
 
         with plain_errors():
             cfg = evaluation_config(args)
@@ -87,11 +86,4 @@ def main(argv: Sequence[str] | None = None) -> None:
                 raise UserError(
                     "MODEL.CLIP_ADAPTER.BEST_TEMPLATES is set; leave it empty to find new ones"
                 )
-            start(
-                functools.partial(run, cfg, args),
-                args,
-                device=cfg.MODEL.DEVICE,
-                output=args.output,
-                argument="--output",
-                settings=config_settings(cfg),
-            )
+            start_with_config(run, cfg, args, output=args.output)

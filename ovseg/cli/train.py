@@ -248,7 +248,7 @@ def train_or_evaluate(args: argparse.Namespace) -> None:
         args.resume, args.overwrite = True, False
 
     from ovseg.engine.checks import check_checkpoint, check_evaluation, check_training
-    from ovseg.engine.processes import config_settings, plain_errors, start
+    from ovseg.engine.processes import plain_errors, start_with_config
 
     with plain_errors():
         # here once, before processes start, so that a mistake is reported once
@@ -258,11 +258,10 @@ def train_or_evaluate(args: argparse.Namespace) -> None:
             check_checkpoint(cfg, args.resume)
         else:
             reports = check_training(cfg, args.resume, args.overwrite, args.check_data)
-        start(
-            functools.partial(run, cfg, args, reports),
+        start_with_config(
+            functools.partial(run, reports=reports),
+            cfg,
             args,
-            device=cfg.MODEL.DEVICE,
             output=cfg.OUTPUT_DIR,
             argument="config key OUTPUT_DIR:",
-            settings=config_settings(cfg),
         )

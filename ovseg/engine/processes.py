@@ -9,6 +9,7 @@ There are two ways, of all commands. The command starts them itself, by detectro
 from __future__ import annotations
 
 import argparse
+import functools
 import logging
 import os
 import re
@@ -93,6 +94,31 @@ def start(
         on_cpu=torch.device(device).type == "cpu",
     )
     return None
+
+
+def start_with_config(
+    work: Callable[..., Any],
+    cfg: CfgNode,
+    args: argparse.Namespace,
+    *,
+    output: str | os.PathLike[str],
+    argument: str = "--output",
+) -> Any:
+    """:func:`start` ``work(cfg, args)`` on the config's device; all processes have one config.
+
+    Args:
+        work: is done in each process.
+        cfg: of the run.
+        args, output, argument: see :func:`start`, whose result and errors these are.
+    """
+    return start(
+        functools.partial(work, cfg, args),
+        args,
+        device=cfg.MODEL.DEVICE,
+        output=output,
+        argument=argument,
+        settings=config_settings(cfg),
+    )
 
 
 def config_settings(cfg: CfgNode) -> dict[str, object]:
