@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 from detectron2.utils import comm
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
 
@@ -45,17 +46,12 @@ class WholeBatchNorm(nn.BatchNorm2d):
         """Normalise ``input``, float ``(B, C, H, W)``, this process's part of the batch."""
         if not self.training:
             return super().forward(input)
-        total = torch.tensor(float(input.numel() // input.shape[1]))
-        dist.all_reduce(total)
-        mean = _sum(input) / total
-        centred = input - mean[:, None, None]
-        variance = _sum(centred.square()) / total
-        self._remember(mean.detach(), variance.detach() * total / (total - 1))
-        scale = torch.rsqrt(variance + self.eps)
-        if self.weight is not None:
-            scale = scale * self.weight
-        output = centred * scale[:, None, None]
-        return output if self.bias is None else output + self.bias[:, None, None]
+        mean, variance, total = _statistics(input.detach())
+        self._remember(mean, variance * total / (total - 1))
+        output: Tensor = _Normalised.apply(
+            input, self.weight, self.bias, mean, variance, total, self.eps
+        )
+        return output
 
     def _remember(self, mean: Tensor, variance: Tensor) -> None:
         if self.running_mean is None or self.running_var is None:
@@ -70,23 +66,55 @@ class WholeBatchNorm(nn.BatchNorm2d):
         self.running_var.lerp_(variance, share)
 
 
-def _sum(values: Tensor) -> Tensor:
-    """Each channel's sum over all processes, ``(C,)``."""
-    total: Tensor = _TotalOfAll.apply(values.sum(dim=(0, 2, 3)))
-    return total
+def _statistics(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean and variance of each channel over all processes, ``(C,)``, and how many values it has.
+
+    Each process tells its own mean and variance, in one exchange.
+    """
+    variance, mean = torch.var_mean(values, dim=(0, 2, 3), correction=0)
+    own = torch.stack([mean, variance, torch.full_like(mean, values.numel() / len(mean))])
+    parts = [torch.empty_like(own) for _ in range(dist.get_world_size())]
+    dist.all_gather(parts, own)
+    means, variances, counts = torch.stack(parts, dim=1)
+    total = counts.sum(dim=0)
+    mean = (means * counts).sum(dim=0) / total
+    variance = ((variances + (means - mean).square()) * counts).sum(dim=0) / total
+    return mean, variance, total
 
 
-class _TotalOfAll(torch.autograd.Function):
-    """A sum over processes, whose gradient is the sum of theirs."""
+class _Normalised(torch.autograd.Function):
+    """By mean and variance of all processes, through which gradients flow to all of them."""
 
     @staticmethod
-    def forward(ctx: Any, values: Tensor) -> Tensor:
-        total = values.clone()
-        dist.all_reduce(total)
-        return total
+    def forward(
+        ctx: Any,
+        values: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        mean: Tensor,
+        variance: Tensor,
+        total: Tensor,
+        eps: float,
+    ) -> Tensor:
+        ctx.save_for_backward(values, weight, mean, variance, total)
+        ctx.eps = eps
+        return F.batch_norm(values, mean, variance, weight, bias, eps=eps)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        total = gradient.clone()
-        dist.all_reduce(total)
-        return total
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        values, weight, mean, variance, total = ctx.saved_tensors
+        # the sums over this process: of gradient * normalised value, and of the gradient
+        _, by_value, plain = torch.ops.aten.native_batch_norm_backward(
+            gradient, values, torch.ones_like(mean), mean, variance, None, None, False, ctx.eps,
+            [False, True, True],
+        )  # fmt: skip
+        sums = torch.stack([by_value, plain])
+        dist.all_reduce(sums)
+        rstd = torch.rsqrt(variance + ctx.eps)
+        scale = rstd if weight is None else rstd * weight
+        slope = -scale * rstd * sums[0] / total
+        offset = -scale * sums[1] / total - slope * mean
+        of_values = gradient * scale[:, None, None]
+        of_values.addcmul_(values, slope[:, None, None]).add_(offset[:, None, None])
+        of_weight = by_value if ctx.needs_input_grad[1] else None
+        return of_values, of_weight, plain if ctx.needs_input_grad[2] else None, *[None] * 4
