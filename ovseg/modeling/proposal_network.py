@@ -68,7 +68,7 @@ class ProposalNetwork(nn.Module):
 
     def _proposals(self, images: ImageList) -> Proposals:
         tensor = images.tensor
-        if tensor.is_cuda:  # the layout that its convolutions are fastest in
+        if tensor.is_cuda or self.training:  # the layout that convolutions are fastest in
             tensor = tensor.contiguous(memory_format=torch.channels_last)
         key = "MODEL.PRECISION_BACKBONE"
         with autocast(device_precision(key, self.backbone_precision, self.device), self.device):
