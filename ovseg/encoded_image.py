@@ -13,6 +13,7 @@ import torch
 from ovseg.data.vocabulary import ClassNames, read_vocabulary, thing_names
 from ovseg.engine.test_time import MultiViewSegmenter, plain_model
 from ovseg.errors import UserError, check_share
+from ovseg.methods import PixelSegmenter
 from ovseg.modeling import OVSeg
 from ovseg.prediction import Prediction, ProposalScores
 from ovseg.segments import InstancePrediction, PanopticPrediction
@@ -35,7 +36,7 @@ class EncodedImage:
 
     def __init__(
         self,
-        model: OVSeg | MultiViewSegmenter,
+        model: OVSeg | MultiViewSegmenter | PixelSegmenter,
         image: np.ndarray,
         inputs: Mapping[str, Any],
         encoded: Any,
@@ -51,8 +52,9 @@ class EncodedImage:
         self._model = model
         self._inputs = inputs
         self._encoded = encoded
+        of_proposals: Any = model  # who asks is refused where there are none
         self._recropped = functools.lru_cache(_THRESHOLDS_KEPT)(
-            lambda mask_threshold: model.recrop(encoded, mask_threshold)
+            lambda mask_threshold: of_proposals.recrop(encoded, mask_threshold)
         )
 
     @property
@@ -60,8 +62,10 @@ class EncodedImage:
         """The proposals.
 
         Raises:
-            UserError: the image has several views, each with proposals of its own.
+            UserError: the image has several views, each with proposals of its own; or the model
+                has none.
         """
+        plain_model(self._model)
         return _single_view(self._encoded)
 
     @torch.inference_mode()
@@ -97,8 +101,8 @@ class EncodedImage:
             Labels and scores at the image's own size.
 
         Raises:
-            UserError: class names that cannot be used, a number outside 0..1, or a weight for a
-                model without CLIP ensemble.
+            UserError: class names that cannot be used, a number outside 0..1, a weight for a
+                model without CLIP ensemble, or what needs proposals of a model without them.
         """
         vocabulary = read_vocabulary(class_names)
         self._check_settings(ensemble_weight, mask_threshold=mask_threshold, reject=reject)
@@ -115,6 +119,7 @@ class EncodedImage:
             inputs["reject"] = float(reject)
         adjust: dict[str, Any] = {}
         if smoother is not None:
+            plain_model(model)
             _single_view(encoded)
             adjust = {"adjust": smoother}
         result = model.segment({**inputs, "output": "labels"}, encoded, **settings, **adjust)
@@ -135,6 +140,10 @@ class EncodedImage:
     def _check_settings(self, ensemble_weight: float | None, **shares: float | None) -> None:
         for name, value in {"ensemble_weight": ensemble_weight, **shares}.items():
             check_share(name, value)
+        if isinstance(self._model, PixelSegmenter):
+            if ensemble_weight is not None or any(shares.values()):
+                plain_model(self._model)  # says that there are no proposals
+            return
         if ensemble_weight is not None and not plain_model(self._model).clip_ensemble:
             raise UserError(
                 f"ensemble_weight {ensemble_weight}: the model's CLIP_ENSEMBLE is False; "
@@ -218,7 +227,7 @@ class EncodedImage:
         return vocabulary, model.find_segments(inputs, self.regions, classified, finder)
 
     def _proposal_scores(self, encoded: Any, vocabulary: Vocabulary) -> ProposalScores:
-        regions, model = _single_view(encoded), plain_model(self._model)
+        model, regions = plain_model(self._model), _single_view(encoded)
         text = model.text(vocabulary)
         probs = model.classify_queries(regions, text)
         of_queries = None if probs is None else vocabulary.best_of_words(probs, dim=1)

@@ -35,6 +35,7 @@ from ovseg.engine.checkpoint import OVSegCheckpointer
 from ovseg.engine.test_time import as_ovseg, for_inference, plain_model
 from ovseg.errors import UserError
 from ovseg.image_input import ImageSource, batches, image_array, is_one_image
+from ovseg.methods import PixelSegmenter
 from ovseg.prediction import Prediction
 from ovseg.structures import GivenProposals
 from ovseg.utils.images import allow_megapixels
@@ -66,7 +67,8 @@ class Predictor:
         if model is None:
             if not cfg.MODEL.WEIGHTS:
                 raise UserError("MODEL.WEIGHTS is empty; give the path of a trained checkpoint")
-            model = as_ovseg(build_model(cfg))
+            model = build_model(cfg)
+            model = model if isinstance(model, PixelSegmenter) else as_ovseg(model)
             OVSegCheckpointer(model, cfg=cfg, trained=True).load(cfg.MODEL.WEIGHTS)
         self.model: Any = for_inference(cfg, model.eval())
 

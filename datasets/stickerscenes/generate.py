@@ -62,6 +62,7 @@ SEGMENTATION_SPLITS = {
         SceneSplit("dev", 3, 300, 192, _scenes(TRAIN_STYLES, True)),
         SceneSplit("test", 4, 500, 192, _scenes(TRAIN_STYLES, True)),
         SceneSplit("test_style", 5, 300, 192, _scenes(HELD_OUT_STYLES, True)),
+        SceneSplit("more", 6, 5000, 192, _scenes(TRAIN_STYLES, False), hide_unseen=True),
     )
 }
 

@@ -65,10 +65,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         methods = check_methods(args.methods.replace(",", " ").split())
         check_datasets([args.dataset], key="--dataset")
         output = Path(args.output)
+        plan = Comparison(methods, seeds, args.steps, args.dataset, output, tuple(args.opts))
+        plan.check()
         settings = {"steps": args.steps, "dataset": args.dataset, "KEY VALUE pairs": args.opts}
         check_folder_settings(output, settings)
         record_folder_settings(output, settings)
-        plan = Comparison(methods, seeds, args.steps, args.dataset, output, tuple(args.opts))
         title = f"{args.dataset}, {args.steps} steps"
         for _ in plan.run(lambda line: print(f"\n{line}\n", flush=True)):
             results = plan.results()

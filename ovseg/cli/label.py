@@ -2,6 +2,8 @@
 
     ovseg label --class-names dog grass 'blue sky' --input photos --recursive --output labelled
     ovseg label --vocabulary words.txt --input 's3://bucket/shards/*.tar' --output s3://bucket/out
+    ovseg label --config-file configs/methods/fcn.yaml --dataset stickerscenes_more \\
+        --output labelled --opts MODEL.WEIGHTS output/methods/fcn/model_final.pth
 
 The collection is cut into shards. Each becomes a file of --output, Parquet or WebDataset, which is
 there whole or not at all: the same command goes on where it was interrupted. manifest.json lists
@@ -21,13 +23,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ovseg.cli.model_choice import add_model, chosen_config, chosen_words
+from ovseg.cli.model_choice import add_model, check_model, chosen_config, chosen_words
 from ovseg.cli.options import add_opts
 from ovseg.data.label_shards import ENDINGS, parquet
-from ovseg.errors import Parser, UserError, cli_errors
+from ovseg.errors import Parser, UserError, check_share, cli_errors
 from ovseg.labelling.output import Output
 from ovseg.labelling.plan import make_plan
 from ovseg.labelling.sources import find_sources, is_url
+from ovseg.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from ovseg.labelling.run import Distribute
@@ -42,6 +45,9 @@ def build_parser() -> Parser:
     add("--input", nargs="*", default=[], metavar="PATH|URL",
         help="images, folders, quoted patterns, .txt files with an image a line, WebDataset "
         "shards (.tar), Parquet files; on this machine or any URL that fsspec opens")  # fmt: skip
+    add("--dataset", metavar="NAME",
+        help="in place of --input and words: the images of a registered data set, by its classes; "
+        "its own labels are not looked at")  # fmt: skip
     add("--recursive", action="store_true", help="of a folder, the images in its folders too")
     add("--output", required=True, metavar="PATH|URL", help="folder for the results")
     add("--format", default="parquet", choices=tuple(ENDINGS), help="default: parquet")
@@ -53,6 +59,9 @@ def build_parser() -> Parser:
         help="of Parquet files: the images' bytes, or their paths; default: image, jpg, ... "
         "whichever is there")  # fmt: skip
     add("--score-maps", action="store_true", help="write the score of each pixel too")
+    add("--min-score", type=float, default=0.0, metavar="SCORE",
+        help="for dataset.yaml: a training with the labels ignores lower scores; default: 0"
+        )  # fmt: skip
     add("--copy-images", action="store_true",
         help="write a copy of each image too, for a training with those of tar files, Parquet "
         "files or URLs")  # fmt: skip
@@ -91,22 +100,23 @@ def label(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     Raises:
         UserError: a mistake in the command line, or see :func:`label_collection`.
     """
-    for option, least in (("shard_size", 1), ("batch_size", 1), ("workers", 0),
-                          ("cpus_per_worker", 1)):  # fmt: skip
-        value = getattr(args, option)
-        if value is not None and value < least:
-            raise UserError(f"--{option.replace('_', '-')} {value} must be at least {least}")
-    if not args.input:
-        raise UserError("no input; give images, folders, patterns, .txt, .tar or .parquet files")
+    _check_numbers(args)
     if args.format == "parquet":
         parquet("--format parquet")
-    vocabulary = chosen_words(args)
+    vocabulary = _given_words(args)
     place = args.output if is_url(args.output) else str(Path(args.output).expanduser().absolute())
     output = Output(place)
     cfg = chosen_config(args)
+    from ovseg.data.datasets import load_dataset
+    from ovseg.data.own.registration import dataset_vocabulary, register_custom
     from ovseg.labelling.run import label_collection, planned_shards
     from ovseg.labelling.work import LabelJob, checkpoint_digest
 
+    inputs = args.input
+    if args.dataset:
+        register_custom(cfg.DATASETS.CUSTOM)
+        inputs = [example["file_name"] for example in load_dataset(args.dataset)]
+        vocabulary = dataset_vocabulary(args.dataset)
     settings = {
         "words": [list(words) for words in vocabulary.words_of_class],
         "names": list(vocabulary.names),
@@ -114,22 +124,44 @@ def label(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
         "weights": checkpoint_digest(cfg),
         **{
             name: getattr(args, name)
-            for name in ("input", "recursive", "format", "shard_size", "batch_size",
+            for name in ("input", "dataset", "recursive", "format", "shard_size", "batch_size",
                          "image_column", "score_maps", "copy_images")
         },
     }  # fmt: skip
     shards = planned_shards(
         output,
         settings,
-        lambda: make_plan(
-            find_sources(args.input, args.recursive), args.shard_size, args.image_column
-        ),
+        lambda: make_plan(find_sources(inputs, args.recursive), args.shard_size, args.image_column),
     )
     job = LabelJob(
         cfg, vocabulary, output, args.format, args.batch_size, args.image_column, args.score_maps,
-        args.copy_images,
+        args.copy_images, args.min_score,
     )  # fmt: skip
     return label_collection(job, shards, _distribution(args)), place
+
+
+def _check_numbers(args: argparse.Namespace) -> None:
+    for option, least in (("shard_size", 1), ("batch_size", 1), ("workers", 0),
+                          ("cpus_per_worker", 1)):  # fmt: skip
+        value = getattr(args, option)
+        if value is not None and value < least:
+            raise UserError(f"--{option.replace('_', '-')} {value} must be at least {least}")
+    check_share("--min-score", args.min_score)
+
+
+def _given_words(args: argparse.Namespace) -> Vocabulary:
+    """The words of a command line; none with ``--dataset``, whose classes are read later."""
+    if args.dataset:
+        if args.input or args.class_names or args.vocabulary:
+            raise UserError(
+                f"--dataset {args.dataset!r} stands in place of --input, --class-names and "
+                "--vocabulary; leave these out"
+            )
+        check_model(args)
+        return Vocabulary.of([])
+    if not args.input:
+        raise UserError("no input; give images, folders, patterns, .txt, .tar or .parquet files")
+    return chosen_words(args)
 
 
 def _portable(cfg: Any) -> str:

@@ -35,6 +35,9 @@ def _add_input(cfg: CN) -> None:
     cfg.INPUT.COLOR_AUG_SSD = False
     # crops in which one class covers more than this share of the labelled pixels are drawn again
     cfg.INPUT.CROP.SINGLE_CATEGORY_MAX_AREA = 1.0
+    # of MODEL.META_ARCHITECTURE "OpenSeg": the file of open_clip_training/caption_words.py with the
+    # words of training images' captions
+    cfg.INPUT.CAPTION_WORDS = ""
     # training images are padded to this size (both sides); < 1: only to the batch's largest
     cfg.INPUT.SIZE_DIVISIBILITY = -1
     # images and label maps of more megapixels are refused: a small file can fill the memory.
@@ -207,10 +210,10 @@ def _add_clip(cfg: CN) -> None:
 
 
 def _add_methods(cfg: CN) -> None:
-    # of MODEL.META_ARCHITECTURE "PixelSegmenter", the other methods of the published table
-    # (ovseg/methods): what gives pixels their class
+    # the other methods of the published table (ovseg/methods)
     cfg.MODEL.METHOD = type(cfg)()
     method = cfg.MODEL.METHOD
+    # of MODEL.META_ARCHITECTURE "PixelSegmenter": what gives pixels their class
     # "fixed": a list of classes; or of SPNet "word_vectors", of LSeg "pixel_text", of ZS3Net
     # "generated"
     method.CLASSIFIER = "fixed"
@@ -220,6 +223,10 @@ def _add_methods(cfg: CN) -> None:
     method.NAMED_CLASSES = ()
     # of "pixel_text": blocks of spatial regularisation
     method.SPATIAL_BLOCKS = 0
+    # of self-training: the data set whose images a teacher labels for it in "ovseg compare"
+    method.UNLABELLED = ""
+    # and the least score of a label that the student learns from
+    method.MIN_SCORE = 0.5
 
 
 def _add_solver(cfg: CN) -> None:

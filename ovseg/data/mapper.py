@@ -6,7 +6,8 @@ as in SSD, flip, pad to one size; every class in the label map becomes one mask.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from ovseg.data.own.registration import dataset_vocabulary
 from ovseg.data.segment_maps import thing_classes
 from ovseg.errors import UserError
 from ovseg.utils.images import read_image
+from ovseg.utils.io import read_json
 from ovseg.vocabulary import Vocabulary
 
 #: grey value of padded image borders
@@ -102,6 +104,7 @@ class TrainingMapper:
         ignore_label: int,
         size_divisibility: int,
         class_names: Sequence[str],
+        caption_words: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         """Build the mapper by hand; from a config: ``TrainingMapper(cfg, dataset_names)``.
 
@@ -111,12 +114,14 @@ class TrainingMapper:
             ignore_label: label of pixels without a class.
             size_divisibility: both sides are padded to a multiple of it; < 1: no padding.
             class_names: the name of every label.
+            caption_words: words of each image's captions, by its file's name; None: of no use.
         """
         self.augmentations = T.AugmentationList(augmentations)
         self.image_format = image_format
         self.ignore_label = ignore_label
         self.size_divisibility = size_divisibility
         self.class_names = list(class_names)
+        self.caption_words = caption_words
 
     @classmethod
     def from_config(cls, cfg: CfgNode, dataset_names: Sequence[str]) -> dict[str, Any]:
@@ -132,6 +137,7 @@ class TrainingMapper:
             "ignore_label": cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE,
             "size_divisibility": cfg.INPUT.SIZE_DIVISIBILITY,
             "class_names": dataset_classes(dataset_names),
+            "caption_words": _caption_words(cfg.INPUT.CAPTION_WORDS),
         }
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
@@ -141,7 +147,8 @@ class TrainingMapper:
             ``image``: uint8 tensor (3, H, W), 0..255 in ``image_format`` order, padded at the right
             and bottom with grey; ``instances``: ``gt_classes`` int64 (N,), ascending, and
             ``gt_masks`` bool tensor (N, H, W), False where padded; ``height``, ``width``: of the
-            file; ``class_names`` and ``file_name``. N is 0 when the crop has no labelled pixel.
+            file; ``class_names`` and ``file_name``; with captions ``caption_words``, none of an
+            image without a caption. N is 0 when the crop has no labelled pixel.
 
         Raises:
             UserError: a file is missing or broken, sizes differ, or a label has no class.
@@ -163,7 +170,13 @@ class TrainingMapper:
             "image": image_tensor,
             "instances": self._instances(label_tensor, dataset_dict),
             "class_names": self.class_names,
+            **self._words(dataset_dict["file_name"]),
         }
+
+    def _words(self, path: str) -> dict[str, list[str]]:
+        if self.caption_words is None:
+            return {}
+        return {"caption_words": list(self.caption_words.get(os.path.basename(path), ()))}
 
     def _pad(self, image: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         if self.size_divisibility < 1:
@@ -251,6 +264,11 @@ class EvaluationMapper:
             "meta": {"dataset_name": self.dataset_name},
             "output": "labels",
         }
+
+
+def _caption_words(path: str) -> dict[str, list[str]] | None:
+    hint = "make INPUT.CAPTION_WORDS with open_clip_training/caption_words.py"
+    return read_json(path, dict, hint) if path else None
 
 
 def _read(path: str, image_format: str) -> np.ndarray:

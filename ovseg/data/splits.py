@@ -117,7 +117,7 @@ def _pascal_voc(split: str) -> Split:
     )
 
 
-def _stickerscenes(split: str, num_classes: int | None = None) -> Split:
+def _stickerscenes(split: str, num_classes: int | None = None, only: str = "") -> Split:
     return Split(
         name=f"stickerscenes_{split}",
         images=f"stickerscenes/images/{split}",
@@ -126,7 +126,7 @@ def _stickerscenes(split: str, num_classes: int | None = None) -> Split:
         vocabulary="stickerscenes",
         num_classes=num_classes,
         image_ext="png",
-        hint="make it with: python datasets/prepare_stickerscenes.py",
+        hint=f"make it with: python datasets/prepare_stickerscenes.py{only}",
     )
 
 
@@ -146,6 +146,7 @@ SPLITS: tuple[Split, ...] = (
     _pascal_voc("val"),
     # labels 0..143 are what training sees (objects, then stuff); 144.. are the unseen objects
     _stickerscenes("train", num_classes=144),
+    _stickerscenes("more", num_classes=144, only=" --only more"),
     _stickerscenes("dev"),
     _stickerscenes("test"),
     _stickerscenes("test_style"),

@@ -1,12 +1,15 @@
 """Methods trained and evaluated side by side, each with the same steps and seeds.
 
 A method is a config of ``configs/methods``. Each of its runs is the two ordinary commands, ``ovseg
-train`` and ``ovseg evaluate``, in processes of their own; what is finished is not done again.
+train`` and ``ovseg evaluate``, in processes of their own; some need what is made before, see
+:mod:`ovseg.engine.preparation`. What is finished is not done again.
 """
 
 from __future__ import annotations
 
+import functools
 import logging
+import statistics
 import subprocess
 import sys
 import time
@@ -17,10 +20,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tqdm import tqdm
 
 from ovseg.config import setup_cfg
+from ovseg.data.datasets import load_dataset
 from ovseg.data.own.registration import register_custom
+from ovseg.data.splits import data_root
 from ovseg.engine.checkpoint import OVSegCheckpointer
+from ovseg.engine.preparation import PREPARATIONS, Preparation
 from ovseg.engine.resuming import checkpoints
 from ovseg.engine.trainer import Trainer
 from ovseg.errors import UserError
@@ -85,12 +92,80 @@ class Comparison:
         for number, (method, seed) in enumerate(runs, start=1):
             folder = self.folder(method, seed)
             if not (folder / RESULT).is_file():
-                progress(f"run {number} of {len(runs)}: {method}, seed {seed}")
-                self._train(method, seed, folder)
-                write_json(folder / RESULT, self._evaluate(method, folder))
+                left = self._time_left(runs)
+                progress(f"run {number} of {len(runs)}: {method}, seed {seed}{left}")
+                began, fresh = time.monotonic(), not checkpoints(folder)
+                prepared = self._prepare(method, seed)
+                self._train(method, seed, prepared)
+                result = self._evaluate(method, seed, prepared)
+                # of a run that goes on, it is not known
+                seconds = round(time.monotonic() - began) if fresh else None
+                write_json(folder / RESULT, result | {"seconds": seconds})
             yield
 
-    def _train(self, method: str, seed: int, folder: Path) -> None:
+    def check(self) -> None:
+        """Find out whether the data sets of all methods are there.
+
+        Raises:
+            UserError: names the method, and what is missing.
+        """
+        for method in self.methods:
+            cfg, plain = self._cfg(method), self._cfg(_need(method).network or method)
+            register_custom(plain.DATASETS.CUSTOM)
+            for name in (*plain.DATASETS.TRAIN, cfg.MODEL.METHOD.UNLABELLED):
+                try:
+                    load_dataset(name) if name else None
+                except UserError as error:
+                    raise UserError(f"{method}: {error} (or leave it out of --methods)") from error
+
+    def _time_left(self, runs: Sequence[tuple[str, int]]) -> str:
+        """How long the runs that are left will take, by those that are finished."""
+        took = {
+            method: [run["seconds"] for run in done if run.get("seconds")]
+            for method, done in self.results().items()
+        }
+        known = [seconds for each in took.values() for seconds in each]
+        if not known:
+            return ""
+        left = sum(
+            statistics.mean(took[method] or known)
+            for method, seed in runs
+            if not (self.folder(method, seed) / RESULT).is_file()
+        )
+        return f"; about {tqdm.format_interval(left)} left"
+
+    def _cfg(self, method: str) -> Any:
+        return setup_cfg(known_methods()[method], list(self.opts))
+
+    def _prepare(self, method: str, seed: int) -> list[str]:
+        """KEY VALUE pairs of what a method needs, after it was made where it is not there."""
+        need = _need(method)
+        if not need.gives or need.gives[0] in self.opts[::2]:
+            return []
+        folder, own = self.folder(method, seed), self._cfg(method)
+        if need.shared:
+            named = functools.reduce(getattr, need.gives[0].split("."), own)
+            if Path(named).is_file():
+                return []
+            seed, folder = self.seeds[0], self.output / "prepared"
+        plain = self._cfg(need.network or method)
+        if need.network:
+            self._train(need.network, seed, self._prepare(need.network, seed))
+        clip = plain.MODEL.CLIP_ADAPTER
+        names = {
+            "folder": str(folder),
+            "network": str(self.folder(need.network, seed)),
+            "configs": str(package_folder("configs")),
+            "scenes": str(data_root() / "stickerscenes"),
+            "clip": clip.CLIP_PRETRAINED or clip.CLIP_MODEL_NAME,
+            "train": ",".join(plain.DATASETS.TRAIN),
+            "unlabelled": own.MODEL.METHOD.UNLABELLED,
+            "min_score": str(own.MODEL.METHOD.MIN_SCORE),
+        }
+        return need.run(names, self._pairs({"SEED": seed}), functools.partial(_call, method))
+
+    def _train(self, method: str, seed: int, prepared: Sequence[str]) -> None:
+        folder = self.folder(method, seed)
         if (folder / "model_final.pth").is_file():
             return
         schedule = {
@@ -102,34 +177,44 @@ class Comparison:
             "DATASETS.TEST": "()",
         }
         go_on = "--resume" if checkpoints(folder) else "--overwrite"
-        self._call("train", method, go_on, *self._pairs(schedule))
+        self._command("train", method, go_on, *self._pairs(schedule, prepared))
 
-    def _evaluate(self, method: str, folder: Path) -> dict[str, Any]:
+    def _evaluate(self, method: str, seed: int, prepared: Sequence[str]) -> dict[str, Any]:
+        folder = self.folder(method, seed)
         opts = self._pairs(
             {
                 "MODEL.WEIGHTS": folder / "model_final.pth",
                 "DATASETS.TEST": self.dataset,
                 "OUTPUT_DIR": folder,
-            }
+            },
+            prepared,
         )
-        self._call("evaluate", method, *opts)
+        self._command("evaluate", method, *opts)
         found = read_json(folder / "inference" / self.dataset / "results.json", dict)
         cfg = setup_cfg(known_methods()[method], opts)
         register_custom(cfg.DATASETS.CUSTOM)
         return {"steps": self.steps, "percent": found["percent"], **measure(cfg, self.dataset)}
 
-    def _pairs(self, settings: dict[str, Any]) -> list[str]:
-        return [*self.opts, *(str(part) for pair in settings.items() for part in pair)]
+    def _pairs(self, settings: dict[str, Any], prepared: Sequence[str] = ()) -> list[str]:
+        return [*self.opts, *prepared, *(str(part) for pair in settings.items() for part in pair)]
 
-    def _call(self, command: str, method: str, *arguments: str) -> None:
+    def _command(self, command: str, method: str, *arguments: str) -> None:
         config = ["--config-file", str(known_methods()[method])]
-        whole = [sys.executable, "-m", "ovseg", command, *config, *arguments]
-        status = subprocess.run(whole, check=False).returncode
-        if status:
-            raise UserError(
-                f"{method}: ovseg {command} failed (exit code {status}), see above; the same "
-                "command goes on from here"
-            )
+        _call(method, [sys.executable, "-m", "ovseg", command, *config, *arguments])
+
+
+def _need(method: str) -> Preparation:
+    return PREPARATIONS.get(method, Preparation(stages=(), gives=()))
+
+
+def _call(method: str, command: Sequence[str]) -> None:
+    status = subprocess.run(command, check=False).returncode
+    if status:
+        said = " ".join(part for part in command[1:4] if part != "-m" and part[:2] != "--")
+        raise UserError(
+            f"{method}: {said} failed (exit code {status}), see above; the same command goes on "
+            "from here"
+        )
 
 
 @torch.inference_mode()

@@ -50,17 +50,20 @@ def as_ovseg(model: nn.Module) -> OVSeg:
     if not isinstance(model, OVSeg):
         raise UserError(
             f"MODEL.META_ARCHITECTURE {type(model).__name__} has no proposals, which are needed "
-            "here; evaluate it by train_net.py --eval-only, or take a config of OVSeg"
+            "here; leave out what asks for them, or take a config of OVSeg"
         )
     return model
 
 
 def plain_model(model: nn.Module) -> OVSeg:
-    """The model inside of what :func:`for_inference` gave."""
+    """The model inside of what :func:`for_inference` gave.
+
+    Raises:
+        UserError: see :func:`as_ovseg`.
+    """
     while isinstance(model, DenseCrfSegmenter | MultiViewSegmenter):
         model = model.model
-    assert isinstance(model, OVSeg)
-    return model
+    return as_ovseg(model)
 
 
 def _several_views(cfg: CfgNode, model: nn.Module) -> MultiViewSegmenter:

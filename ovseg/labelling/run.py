@@ -91,7 +91,7 @@ def label_collection(
     manifest = _manifest(job, shards, records)
     job.output.write_json(MANIFEST, manifest)
     if job.output.read_text(DESCRIPTION) is None:  # it may have been edited
-        job.output.write_text(DESCRIPTION, _description(job.output))
+        job.output.write_text(DESCRIPTION, _description(job))
     return manifest
 
 
@@ -109,10 +109,10 @@ def _manifest(
     }
 
 
-def _description(output: Output) -> str:
+def _description(job: LabelJob) -> str:
     """The yaml file by which a training takes the labels as ground truth."""
-    name = re.sub(r"[^\w.-]+", "_", output.place.rstrip("/").rpartition("/")[2]).strip("_.-")
-    content = {"name": name or "labelled", "labelled": ".", "min_score": 0.0}
+    name = re.sub(r"[^\w.-]+", "_", job.output.place.rstrip("/").rpartition("/")[2]).strip("_.-")
+    content = {"name": name or "labelled", "labelled": ".", "min_score": job.min_score}
     return (
         "# For train_net.py --dataset; what scores less than min_score is ignored.\n"
         + yaml.safe_dump(content, sort_keys=False)

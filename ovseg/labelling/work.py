@@ -15,6 +15,7 @@ from detectron2.config import CfgNode
 from PIL import Image
 
 from ovseg.data.label_shards import ENDINGS, shard_writer
+from ovseg.data.own.registration import register_custom
 from ovseg.encoded_image import EncodedImage
 from ovseg.errors import UserError
 from ovseg.labelling.output import Output
@@ -43,6 +44,7 @@ class LabelJob:
         column: of Parquet files, see :func:`ovseg.labelling.plan.image_column`.
         score_maps: write the score of each pixel too.
         copy_images: write a copy of each image too.
+        min_score: a training with the labels ignores lower scores.
     """
 
     cfg: CfgNode
@@ -53,6 +55,7 @@ class LabelJob:
     column: str | None = None
     score_maps: bool = False
     copy_images: bool = False
+    min_score: float = 0.0
 
 
 class Labeller:
@@ -65,6 +68,7 @@ class Labeller:
             UserError: the weights are missing or do not belong to this model.
         """
         self._job = job
+        register_custom(job.cfg.DATASETS.CUSTOM)  # a model may have their classes
         self._predictor = Predictor(job.cfg)
 
     def label(self, shard: Shard, seen: Callable[[int], None] | None = None) -> dict[str, Any]:

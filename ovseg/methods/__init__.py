@@ -5,6 +5,7 @@ trainer and evaluation with OVSeg; each file's header names its paper, and what 
 """
 
 from . import pixel_heads
+from .openseg import OpenSeg
 from .pixel_segmenter import PixelSegmenter
 
-__all__ = ["PixelSegmenter", "pixel_heads"]
+__all__ = ["OpenSeg", "PixelSegmenter", "pixel_heads"]

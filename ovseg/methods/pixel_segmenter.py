@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -24,6 +25,20 @@ from .generated_features import GeneratedFeatures
 IGNORED = 255
 # elements of the largest array while labels are found
 _TILE = 2**24
+
+
+@dataclass
+class EncodedPixels:
+    """An image before its class names are known.
+
+    Attributes:
+        features: (1, channels, h, w), of the padded image.
+        padded, shown: height and width with and without padding.
+    """
+
+    features: Tensor
+    padded: tuple[int, ...]
+    shown: tuple[int, ...]
 
 
 @META_ARCH_REGISTRY.register()
@@ -110,7 +125,8 @@ class PixelSegmenter(nn.Module):
             UserError: there are other class names than the classifier was made for.
         """
         if not self.training:
-            return [self._segment(inputs) for inputs in batched_inputs]
+            encoded = self.encode(batched_inputs)
+            return [self.segment(*each) for each in zip(batched_inputs, encoded, strict=True)]
         images = self._normalised(batched_inputs)
         vocabulary = common_vocabulary(batched_inputs)
         if len(vocabulary) != self.num_classes:
@@ -135,13 +151,23 @@ class PixelSegmenter(nn.Module):
         normalised = [(image - self.pixel_mean) / self.pixel_std for image in images]
         return ImageList.from_tensors(normalised, self.size_divisibility)
 
-    def _segment(self, inputs: dict[str, Any]) -> dict[str, Tensor]:
-        images, vocabulary = self._normalised([inputs]), vocabulary_of(inputs)
+    def encode(self, batched_inputs: Sequence[dict[str, Any]]) -> list[EncodedPixels]:
+        """What does not depend on class names, each image by itself; see :meth:`OVSeg.encode`."""
+        return [self._encode(inputs) for inputs in batched_inputs]
+
+    def _encode(self, inputs: dict[str, Any]) -> EncodedPixels:
+        images = self._normalised([inputs])
         features = self.sem_seg_head(self.backbone(images.tensor))
-        probs = self.classifier(features, vocabulary.words)[0].softmax(dim=0)
-        shown = inputs["image"].shape[-2:]
+        return EncodedPixels(features, tuple(images.tensor.shape[-2:]), images.image_sizes[0])
+
+    def segment(
+        self, inputs: dict[str, Any], encoded: EncodedPixels, **_: None
+    ) -> dict[str, Tensor]:
+        """Segment an encoded image as :meth:`forward` does; settings of OVSeg's are all None."""
+        vocabulary = vocabulary_of(inputs)
+        probs = self.classifier(encoded.features, vocabulary.words)[0].softmax(dim=0)
+        padded, shown = encoded.padded, encoded.shown
         size = inputs.get("height", shown[0]), inputs.get("width", shown[1])
-        padded = images.tensor.shape[-2:]
         if inputs.get("output", "scores") == "scores":
             scores = torch.cat(list(_resized(probs, padded, shown, size)))
             best = vocabulary.best_of_words(scores)

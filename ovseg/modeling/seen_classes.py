@@ -14,7 +14,7 @@ _ENDINGS = ("-other", "-stuff")
 
 
 def training_classes(names: Sequence[str], key: str = "DATASETS.TRAIN") -> list[tuple[str, ...]]:
-    """The classes of registered data sets: each its name and synonyms.
+    """The classes of registered data sets: each its name and synonyms, a name once.
 
     Args:
         names: of the data sets.
@@ -25,7 +25,7 @@ def training_classes(names: Sequence[str], key: str = "DATASETS.TRAIN") -> list[
     """
     if not names:
         raise UserError(f"{key} is empty; name the data sets whose classes are meant")
-    classes: dict[tuple[str, ...], None] = {}
+    classes: dict[str, dict[str, None]] = {}
     for name in names:
         metadata = MetadataCatalog.get(name)
         entries = metadata.get("class_words") or metadata.get("stuff_classes")
@@ -33,8 +33,10 @@ def training_classes(names: Sequence[str], key: str = "DATASETS.TRAIN") -> list[
             raise UserError(
                 f"{key}: the classes of {name!r} are not known; name its yaml in DATASETS.CUSTOM"
             )
-        classes |= dict.fromkeys((e,) if isinstance(e, str) else tuple(e) for e in entries)
-    return list(classes)
+        for entry in entries:
+            words = (entry,) if isinstance(entry, str) else tuple(entry)
+            classes.setdefault(words[0], {}).update(dict.fromkeys(words))
+    return [tuple(words) for words in classes.values()]
 
 
 class SeenClasses:

@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from conftest import said
+from labelling_world import rows_of
 from tiny_world import as_pairs, tiny_world
 
 from ovseg.cli import compare
+from ovseg.data.datasets import load_dataset
 from ovseg.engine import comparison
 
 #: makes the configs of configs/methods small
@@ -30,6 +33,7 @@ SMALL = {
 }
 
 
+@pytest.mark.usefixtures("forget_data_sets")
 def test_it_trains_evaluates_and_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -39,18 +43,21 @@ def test_it_trains_evaluates_and_goes_on(
 
     def here(command: list[str], **settings: Any) -> subprocess.CompletedProcess[Any]:
         """Runs ``ovseg COMMAND`` in this process, which is quicker."""
-        from ovseg.cli import evaluate, train
+        from ovseg.cli import evaluate, label, train
 
         if command[1:3] != ["-m", "ovseg"]:
             return run_process(command, **settings)
         calls.append(command[3:])
-        {"train": train, "evaluate": evaluate}[command[3]].main(command[4:])
+        commands: dict[str, Any] = {"train": train, "evaluate": evaluate, "label": label}
+        commands[command[3]].main(command[4:])
         return subprocess.CompletedProcess(command, 0)
 
     monkeypatch.setattr(comparison.subprocess, "run", here)
     with tiny_world(tmp_path) as clip:
         opts = as_pairs({**SMALL, "MODEL.CLIP_ADAPTER.CLIP_MODEL_NAME": clip})
-        opts += ["DATASETS.TRAIN", "tiny_train"]
+        opts += ["DATASETS.TRAIN", "tiny_train", "MODEL.METHOD.UNLABELLED", "tiny_train"]
+        # after two steps a teacher is sure of nothing
+        opts += ["MODEL.METHOD.MIN_SCORE", "0.001"]
         output = tmp_path / "compared"
         command = ["--steps", "2", "--dataset", "tiny_dev", "--output", str(output)]
         monkeypatch.setattr(compare, "check_dataset_names", lambda names: None)
@@ -73,6 +80,22 @@ def test_it_trains_evaluates_and_goes_on(
         (output / "lseg" / "seed_0" / "result.json").unlink()
         run("spnet", "lseg")
         assert [call[0] for call in calls[4:]] == ["evaluate"]
+        # a teacher is the comparison's own run of its method, which is then evaluated alone
+        calls.clear()
+        results = run("selftrain", "deeplabv3plus")
+        assert [(call[0], Path(call[2]).stem) for call in calls] == [
+            ("train", "deeplabv3plus"), ("label", "deeplabv3plus"), ("train", "selftrain"),
+            ("evaluate", "selftrain"), ("evaluate", "deeplabv3plus"),
+        ]  # fmt: skip
+        student = output / "selftrain" / "seed_0"
+        label_rows = rows_of(student / "pseudo_labels")
+        assert len(label_rows) == len(load_dataset("tiny_train"))
+        trained_on = yaml.safe_load((student / "config.yaml").read_text())["DATASETS"]["TRAIN"]
+        assert trained_on == ["tiny_train", "pseudo_labels"]
+        description = yaml.safe_load((student / "pseudo_labels" / "dataset.yaml").read_text())
+        assert description["min_score"] == 0.001
+        assert "about" in capsys.readouterr().out
+        run("lseg")
         assert "| lseg " in (output / "comparison.md").read_text()
         assert (output / "comparison.png").is_file()
 

@@ -42,6 +42,23 @@ def mapper(
     )
 
 
+def test_words_of_captions_come_with_their_image(tmp_path: Path) -> None:
+    labels = np.zeros((2, 3), dtype=np.uint8)
+    pair = write_pair(tmp_path, np.zeros((2, 3, 3), np.uint8), labels)
+    words = {"image.png": ["polar bear", "snow"]}
+    assert "caption_words" not in mapper()(pair)
+    told = TrainingMapper(
+        augmentations=[], image_format="RGB", ignore_label=255, size_divisibility=0,
+        class_names=WORDS, caption_words=words,
+    )  # fmt: skip
+    assert told(pair)["caption_words"] == ["polar bear", "snow"]
+    told.caption_words = {}
+    assert told(pair)["caption_words"] == []
+    cfg = setup_cfg(SWIN, ["INPUT.CAPTION_WORDS", str(tmp_path / "none.json")])
+    with pytest.raises(UserError, match=r"none.json cannot be read .*caption_words.py"):
+        TrainingMapper(cfg, ["stickerscenes_train"])
+
+
 def test_masks_of_a_map_that_the_eye_can_check(tmp_path: Path) -> None:
     labels = np.array([[0, 0, 2], [0, 255, 2]], dtype=np.uint8)
     image = np.arange(18, dtype=np.uint8).reshape(2, 3, 3)

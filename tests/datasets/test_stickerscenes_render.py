@@ -116,11 +116,16 @@ def test_the_same_seed_is_the_same_scene(book):
         few, more = list(sample_split(split, book, 3)), list(sample_split(split, book, 5))
         assert few == more[:3]
         assert len(set(more)) == 5
+    train, others = (
+        sample_split(SEGMENTATION_SPLITS[name], book, 40) for name in ("train", "more")
+    )
+    assert not {*train} & {*others}
+    assert SEGMENTATION_SPLITS["more"].hide_unseen
 
 
 def test_splits_share_neither_textures_nor_styles(book):
-    train = [s for split in (CLIP_SPLIT, SEGMENTATION_SPLITS["train"])
-             for s in sample_split(split, book, 40)]  # fmt: skip
+    of_training = (CLIP_SPLIT, SEGMENTATION_SPLITS["train"], SEGMENTATION_SPLITS["more"])
+    train = [s for split in of_training for s in sample_split(split, book, 40)]
     test = [s for name in ("dev", "test", "test_style")
             for s in sample_split(SEGMENTATION_SPLITS[name], book, 40)]  # fmt: skip
     seeds = [{t.seed % 2 for s in part for t in (s.upper, s.lower) if t} for part in (train, test)]

@@ -218,3 +218,16 @@ def test_without_ray_the_command_works_alone(
     assert "Ray is not installed (pip install 'ovseg[ray]')" in capsys.readouterr().out
     run(*arguments(tmp_path / "one", picture))
     assert manifest_of(tmp_path / "two") == manifest_of(tmp_path / "one")
+
+
+def test_mistakes_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / "out"
+    for options, message in (
+        (("--dataset", "x", "--input", "y"), "--dataset 'x' stands in place of --input, --class-"),
+        (("--dataset", "stickerscenes_mor"), "'stickerscenes_mor' is not registered; did you mean"),
+        (("--input", "y", "--min-score", "2"), "--min-score 2.0 must be in 0..1"),
+        ((), "no input; give images"),
+    ):
+        assert run(*options, "--output", str(output)) == 2
+        assert message in said(capsys)[0]
+        assert not output.exists()

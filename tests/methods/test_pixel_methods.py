@@ -15,17 +15,21 @@ from tiny_world import CONFIGS
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from open_clip_training.common.run_state import half_precision
 from ovseg import Predictor, UserError
 from ovseg.config import setup_cfg
+from ovseg.engine.checkpoint import OVSegCheckpointer
+from ovseg.engine.comparison import known_methods
 from ovseg.engine.trainer import load_model
 from ovseg.methods import PixelSegmenter
 from ovseg.methods.pixel_classifiers import FixedList, PixelText, SpatialBlock, WordVectors
 from ovseg.methods.pixel_heads import FcnPixelHead
 from ovseg.methods.pixel_segmenter import label_maps_of, pixel_loss
 from ovseg.modeling.seen_classes import SeenClasses
+from ovseg.utils.write_checkpoint import write_checkpoint
 
 WORDS = ["cat", "dog", "sky"]
-PIXEL_METHODS = ["deeplabv3plus", "fcn", "lseg", "spnet", "zs3net"]
+PIXEL_METHODS = ["deeplabv3plus", "fcn", "lseg", "lsegplus", "spnet", "zs3net"]
 SPECIALISTS = ("fcn", "deeplabv3plus")
 
 
@@ -236,10 +240,65 @@ def test_a_batch_of_another_vocabulary_is_refused(tmp_path):
         model([example(WORDS)])
 
 
-def test_what_needs_proposals_says_so(tmp_path):
-    weights = tmp_path / "lseg.pth"
-    cfg = method_cfg("lseg", tmp_path, "MODEL.WEIGHTS", str(weights))
+@pytest.fixture(scope="module")
+def lseg(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The config of a model with random weights."""
+    folder = tmp_path_factory.mktemp("lseg")
+    weights = folder / "lseg.pth"
+    cfg = method_cfg("lseg", folder, "MODEL.WEIGHTS", str(weights), "INPUT.MIN_SIZE_TEST", "48")
     torch.save({"model": build_model(cfg).state_dict()}, weights)
-    for use in (load_model, Predictor):
+    return cfg
+
+
+def test_the_python_api_segments(lseg):
+    predictor = Predictor(lseg)
+    image = np.random.default_rng(0).integers(0, 256, (48, 72, 3), dtype=np.uint8)
+    encoded = predictor.encode(image)
+    found = encoded.segment(["cat", "owl", "brick wall"], class_probs=True)
+    tensor = torch.from_numpy(image.transpose(2, 0, 1).copy())
+    with torch.inference_mode():
+        (expected,) = predictor.model([{"image": tensor, "class_names": found.class_names}])
+    np.testing.assert_allclose(found.class_probs, expected["sem_seg"].numpy(), atol=1e-5)
+    np.testing.assert_array_equal(found.labels, found.class_probs.argmax(axis=0))
+    for use in (
+        lambda: encoded.panoptic(["cat", "owl"]),
+        lambda: encoded.regions,
+        lambda: encoded.segment(["cat"], proposals=True),
+        lambda: encoded.segment(["cat"], mask_threshold=0.4),
+        lambda: encoded.segment(["cat"], reject=0.1),
+        lambda: encoded.segment(["cat"], ensemble_weight=0.0),
+    ):
         with pytest.raises(UserError, match="PixelSegmenter has no proposals, which are needed"):
-            use(cfg)
+            use()
+
+
+def test_what_needs_proposals_says_so(lseg):
+    with pytest.raises(UserError, match="PixelSegmenter has no proposals, which are needed"):
+        load_model(lseg)
+
+
+@pytest.mark.parametrize("name", known_methods())
+def test_every_method_starts_from_the_same_pretrained_backbone(name, tmp_path, pretrained):
+    cfg = method_cfg(
+        name, tmp_path, "MODEL.CLIP_ADAPTER.TEXT_TEMPLATES", "vild", "DATASETS.CUSTOM", "()",
+        "MODEL.CLIP_ADAPTER.PROMPT_CHECKPOINT", "", "DATASETS.TRAIN", "stickerscenes_train",
+        "MODEL.CLIP_ADAPTER.CLIP_PRETRAINED", "",
+    )  # fmt: skip
+    model = build_model(cfg)
+    OVSegCheckpointer(model, cfg=cfg).load(str(pretrained))
+    weights = torch.load(pretrained, weights_only=True)["model"]
+    own = {key: value for key, value in model.state_dict().items() if key.startswith("backbone.")}
+    assert set(weights) == set(own)
+    for key, value in weights.items():
+        assert torch.equal(own[key], value.to(own[key].dtype)), key
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A backbone as pretrain_backbone.py saves it."""
+    folder = tmp_path_factory.mktemp("backbone")
+    torch.manual_seed(7)
+    backbone = build_model(method_cfg("fcn", folder)).backbone
+    weights = {f"backbone.{key}": value for key, value in half_precision(backbone).items()}
+    write_checkpoint({"model": weights}, folder / "backbone.pth")
+    return folder / "backbone.pth"

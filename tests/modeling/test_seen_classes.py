@@ -8,7 +8,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from ovseg import UserError
 from ovseg.modeling.ensemble import ensemble, most_without_clip
-from ovseg.modeling.seen_classes import SeenClasses
+from ovseg.modeling.seen_classes import SeenClasses, training_classes
 from ovseg.vocabulary import Vocabulary
 
 ADAPTER = "MODEL.CLIP_ADAPTER."
@@ -19,6 +19,17 @@ def test_a_class_is_seen_by_any_of_its_synonyms():
     seen = SeenClasses(["sky-other", "door-stuff", "Couch", "dining table"])
     words = ["sky", ["sofa", "couch"], "door, double door", "table", "skyscraper", "DINING TABLE"]
     assert seen.of_words(Vocabulary.of(words)) == [True, True, True, True, False, False, True]
+
+
+def test_data_sets_of_one_list_have_its_classes_once():
+    MetadataCatalog.get("list_plain").set(stuff_classes=["dog", "cat"])
+    MetadataCatalog.get("list_own").set(class_words=[("dog", "hound"), ("cat",)])
+    try:
+        for names in (["list_plain", "list_own"], ["list_own", "list_plain"]):
+            assert training_classes(names) == [("dog", "hound"), ("cat",)]
+    finally:
+        MetadataCatalog.remove("list_plain")
+        MetadataCatalog.remove("list_own")
 
 
 def test_what_is_no_class_counts_as_seen():

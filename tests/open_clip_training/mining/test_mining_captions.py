@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from open_clip_training import caption_words
 from open_clip_training.mining.captions import read_captions
 from open_clip_training.mining.nouns import frequent, load_tagger, nouns_of_captions
 from ovseg.errors import UserError
@@ -39,6 +40,20 @@ def test_captions_of_coco_and_of_a_table(tmp_path: Path) -> None:
     chosen = {read_captions(coco, None, 1, seed, 1, Counter())[0].captions for seed in range(20)}
     assert chosen == {("a",), ("b",), ("c",)}
     assert len({read_captions(coco, None, 2, 3, 1, Counter())[0].captions for _ in "123"}) == 1
+
+
+def test_words_of_captions_are_written_by_image(tmp_path: Path) -> None:
+    captions = tmp_path / "captions.csv"
+    rows = ["x.png,a polar bear and a dog on the tiled floor", "x.png,a dog", "y.png,"]
+    captions.write_text("\n".join(["image,caption", *rows]) + "\n")
+    (tmp_path / "x.png").touch()
+    output = tmp_path / "new" / "words.json"
+    command = ["--captions", str(captions), "--output", str(output), "--captions-per-image", "2"]
+    caption_words.main([*command, "--adjectives"])
+    expected = {"x.png": ["polar bear", "dog", "tiled floor"], "y.png": []}
+    assert json.loads(output.read_text()) == expected
+    with pytest.raises(UserError, match="--captions-per-image 0: give 1 or more"):
+        caption_words.main([*command[:-1], "0"])
 
 
 def test_captions_that_cannot_be_used(tmp_path: Path) -> None:

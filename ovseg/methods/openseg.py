@@ -1,0 +1,185 @@
+"""OpenSeg ("Scaling Open-Vocabulary Image Segmentation with Image-Level Labels", ECCV 2022).
+
+Kept: queries give masks of no class, each label's mask is learned by the query that overlaps it
+best (dice), and no class name is read in training. A region's feature is the mean of semantic
+features over its mask. Words of captions are grounded in regions: a word attends to the regions by
+a softmax, a caption fits an image by the mean over its words, and captions and images of a batch
+are contrasted both ways.
+
+Simplified: MaskFormer's decoder makes the masks, with a loss of each of its layers; the backbone,
+the batches and the captions are those of the comparison, in place of EfficientNet, 1024 images and
+Localized Narratives; one learned temperature is that of the attention and of the contrast.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from detectron2.config import CfgNode
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import META_ARCH_REGISTRY, SEM_SEG_HEADS_REGISTRY
+from torch import Tensor, nn
+
+from ovseg.errors import UserError
+from ovseg.modeling import OVSeg
+from ovseg.modeling.build import build_parts
+from ovseg.modeling.criterion import Targets, padded_targets
+from ovseg.modeling.losses import pairwise_dice_loss
+from ovseg.modeling.proposals.head import OpenVocabMaskFormerHead
+from ovseg.modeling.proposals.mask_decoder import OpenVocabTransformerPredictor
+from ovseg.modeling.proposals.pixel_decoder import BasePixelDecoder
+from ovseg.structures import Proposals
+
+# the learned temperature begins as CLIP's did, and may not grow beyond what CLIP's may
+_FIRST_SCALE, _LARGEST_SCALE = 1 / 0.07, 100.0
+
+
+@SEM_SEG_HEADS_REGISTRY.register()
+class RegionPoolingHead(OpenVocabMaskFormerHead):
+    """MaskFormer's head whose embeddings are pooled from a second map of the pixel decoder."""
+
+    def __init__(self, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> None:
+        head, in_feature = cfg.MODEL.SEM_SEG_HEAD, cfg.MODEL.MASK_FORMER.TRANSFORMER_IN_FEATURE
+        widths = [head.MASK_DIM, head.EMBEDDING_DIM]
+        wanted = BasePixelDecoder.from_config(cfg, input_shape) | {"mask_dim": sum(widths)}
+        predictor = OpenVocabTransformerPredictor(cfg, input_shape[in_feature].channels)
+        predictor.class_embed = nn.Identity()  # a query says nothing of its class
+        super().__init__(
+            pixel_decoder=BasePixelDecoder(**wanted), predictor=predictor, in_feature=in_feature
+        )
+        self.widths = widths
+
+    def forward(self, features: dict[str, Tensor]) -> Proposals:
+        for_masks, meanings = self.pixel_decoder(features).mask.split(self.widths, dim=1)
+        proposals: Proposals = self.predictor(features[self.in_feature], for_masks)
+        proposals.embeddings = pool_regions(proposals.mask_logits, meanings)
+        return proposals
+
+
+def pool_regions(mask_logits: Tensor, features: Tensor) -> Tensor:
+    """The mean features (B, Q, D) over soft masks.
+
+    Args:
+        mask_logits: (B, Q, h, w).
+        features: (B, D, h, w).
+    """
+    masks = mask_logits.sigmoid()
+    total = torch.einsum("bqhw,bdhw->bqd", masks, features)
+    return total / masks.sum(dim=(2, 3)).clamp(min=1e-6)[..., None]
+
+
+@META_ARCH_REGISTRY.register()
+class OpenSeg(OVSeg):
+    """OVSeg's inference without crops, over regions that were learned from masks and captions."""
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        if cfg.MODEL.CLIP_ADAPTER.CLIP_ENSEMBLE:
+            raise UserError(
+                "MODEL.CLIP_ADAPTER.CLIP_ENSEMBLE True: OpenSeg shows CLIP no crops; set it to "
+                "False"
+            )
+        weight = cfg.MODEL.MASK_FORMER.DICE_WEIGHT
+        return {**build_parts(cfg), "criterion": OpenSegCriterion(weight)}
+
+    def __init__(self, *args: Any, **parts: Any) -> None:
+        """As :class:`OVSeg`; its criterion is an :class:`OpenSegCriterion`."""
+        super().__init__(*args, **parts)
+        # there is no "no object" to learn: its similarity to everything is 0
+        nothing = self.clip_adapter.non_object_embedding.requires_grad_(False)
+        nothing.zero_()
+
+    def _losses(self, batched_inputs: list[dict[str, Any]]) -> dict[str, Tensor]:
+        if any("caption_words" not in inputs for inputs in batched_inputs):
+            raise UserError(
+                "OpenSeg learns from captions: set INPUT.CAPTION_WORDS to the file that "
+                "open_clip_training/caption_words.py makes"
+            )
+        images = self._normalised(batched_inputs)
+        proposals = self._proposals(images)
+        truth = [inputs["instances"].to(self.device) for inputs in batched_inputs]
+        captions = [inputs["caption_words"] for inputs in batched_inputs]
+        words = sorted({word for caption in captions for word in caption})
+        return self.criterion(
+            [layer.mask_logits for layer in (proposals, *proposals.auxiliary)],
+            padded_targets(truth, images.tensor.shape[-2:]),
+            F.normalize(proposals.embeddings, dim=-1),
+            self.clip_adapter.text_features(words)[:-1],
+            [[words.index(word) for word in caption] for caption in captions],
+        )
+
+
+class OpenSegCriterion(nn.Module):
+    """The loss of masks and that of words in regions."""
+
+    def __init__(self, mask_weight: float) -> None:
+        """``mask_weight``: of the masks' loss against the words'."""
+        super().__init__()
+        self.mask_weight = mask_weight
+        self.log_scale = nn.Parameter(torch.tensor(_FIRST_SCALE).log())
+
+    def forward(
+        self,
+        layers: Sequence[Tensor],
+        targets: Targets,
+        regions: Tensor,
+        texts: Tensor,
+        captions: Sequence[Sequence[int]],
+    ) -> dict[str, Tensor]:
+        """
+        Args:
+            layers: mask logits (B, Q, h, w) of each decoder layer, the last layer first.
+            targets: see :class:`ovseg.modeling.matcher.HungarianMatcher`; labels are not read.
+            regions: unit features (B, Q, D).
+            texts: unit features (U, D) of the distinct words of the batch.
+            captions: of each image the rows of its words in ``texts``; may be empty.
+        """
+        losses = {
+            "loss_mask" + ("" if i == 0 else f"_{i - 1}"): self.mask_weight * mask_loss(m, targets)
+            for i, m in enumerate(layers)
+        }
+        scale = self.log_scale.exp().clamp(max=_LARGEST_SCALE)
+        return losses | {"loss_grounding": grounding_loss(regions, texts, captions, scale)}
+
+
+def mask_loss(mask_logits: Tensor, targets: Targets) -> Tensor:
+    """Mean over all labelled masks of the dice loss of the query that overlaps it best.
+
+    Args:
+        mask_logits: (B, Q, h, w).
+        targets: of each image ``masks`` bool (T, H, W).
+    """
+    best = [mask_logits.sum()[None] * 0]  # where nothing is labelled
+    for logits, target in zip(mask_logits, targets, strict=True):
+        truth = F.interpolate(target["masks"][:, None].float(), logits.shape[-2:], mode="nearest")
+        best.append(pairwise_dice_loss(logits.flatten(1), truth.flatten(1)).amin(dim=0))
+    count = sum(map(len, best)) - 1
+    return torch.cat(best).sum() / max(count, 1)
+
+
+def grounding_loss(
+    regions: Tensor, texts: Tensor, captions: Sequence[Sequence[int]], scale: Tensor
+) -> Tensor:
+    """Contrast of the batch's images and captions, each word grounded in its regions.
+
+    Args:
+        regions: unit features (B, Q, D) of the regions of B images.
+        texts: unit features (U, D) of words.
+        captions: of each image the rows of its words in ``texts``. One without words is no
+            candidate, nor is its image to find one.
+        scale: of the cosines, one over the temperature.
+    """
+    told = [image for image, words in enumerate(captions) if words]
+    if not told:
+        return (regions.sum() + scale) * 0
+    cosines = torch.einsum("bqd,ud->bqu", regions, texts)
+    grounded = ((scale * cosines).softmax(dim=1) * cosines).sum(dim=1)  # (B, U)
+    fits = torch.stack([grounded[:, list(captions[image])].mean(dim=1) for image in told], dim=1)
+    logits = scale * fits  # (B, captions)
+    own = torch.tensor(told, device=logits.device)
+    to_image = F.cross_entropy(logits.T, own)
+    to_caption = F.cross_entropy(logits[own], torch.arange(len(told), device=logits.device))
+    return to_image + to_caption
