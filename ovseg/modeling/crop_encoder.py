@@ -11,6 +11,7 @@ from ovseg.structures import Crops, Regions
 
 from .clip import ClipAdapter
 from .crops import cut_crops
+from .memory import rows_at
 
 
 class CropEncoder:
@@ -38,35 +39,49 @@ class CropEncoder:
         colour: list[float] = self.clip_adapter.pixel_mean.flatten().tolist()
         return colour
 
-    def __call__(self, several: Sequence[Regions], threshold: float) -> list[Tensor]:
+    def __call__(
+        self, several: Sequence[Regions], places: Sequence[Tensor], threshold: float
+    ) -> list[Tensor]:
         """CLIP's features of the crops of several images, which it sees together.
+
+        Crops are cut when CLIP takes them, so that no more of them exist than it takes at once.
 
         Args:
             several: the regions of each image.
-            threshold: a pixel belongs to a region when its mask's probability exceeds this; those
-                without such a pixel are not valid.
+            places: int64 (V,), of those of its masks that are shown, all of them valid.
+            threshold: a pixel belongs to a region when its mask's probability exceeds this.
 
         Returns:
-            For each image float32 (V, D), of its V valid regions.
+            For each image float32 (V, D), of the regions that are shown.
         """
-        if not several:
-            return []
-        crops = [self._crops(regions, threshold) for regions in several]
-        together = Crops(
-            torch.cat([each.images for each in crops]),
-            torch.cat([each.masks for each in crops]),
-            torch.cat([each.valid for each in crops]),
-        )
-        features = self.clip_adapter.encode_crops(together)
-        return list(features.split([len(each.images) for each in crops]))
+        counts = [len(each) for each in places]
 
-    def _crops(self, regions: Regions, threshold: float) -> Crops:
+        def cut(part: slice) -> Crops:
+            first, parts = 0, []
+            for regions, shown in zip(several, places, strict=True):
+                inside = shown[max(part.start - first, 0) : max(part.stop - first, 0)]
+                first += len(shown)
+                if len(inside):
+                    parts.append(self._crops(regions, inside, threshold))
+            return _together(parts)
+
+        return list(self.clip_adapter.encode_crops(sum(counts), cut).split(counts))
+
+    def _crops(self, regions: Regions, places: Tensor, threshold: float) -> Crops:
         return cut_crops(
             regions.image,
-            regions.masks,
+            rows_at(regions.masks, places),
             size=self.clip_adapter.input_size,
             threshold=threshold,
             fill=self.fill_colour,
             expand_ratio=self.expand_ratio,
             matting=self.matting,
         )
+
+
+def _together(several: Sequence[Crops]) -> Crops:
+    return Crops(
+        torch.cat([each.images for each in several]),
+        torch.cat([each.masks for each in several]),
+        torch.cat([each.valid for each in several]),
+    )

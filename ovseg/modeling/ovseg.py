@@ -23,7 +23,6 @@ from .clip import SharedPass
 from .criterion import SetCriterion, padded_targets
 from .crop_choice import CropChoice
 from .crop_encoder import CropEncoder
-from .memory import rows_at
 from .panoptic import SegmentFinder
 from .precision import autocast, device_precision
 from .proposal_network import ProposalNetwork
@@ -143,7 +142,8 @@ class OVSeg(Assembly, Classification, ProposalNetwork):
         if self.shared_pass is not None or self.crop_choice.visible_only:
             return [self.encode_regions(regions) for regions in proposed]
         valid = [_valid(regions, self.mask_threshold) for regions in proposed]
-        features = self.crop_encoder(proposed, self.mask_threshold)
+        places = [each.nonzero()[:, 0] for each in valid]
+        features = self.crop_encoder(proposed, places, self.mask_threshold)
         crops = [CropFeatures(*each) for each in zip(features, valid, strict=True)]
         return [replace(regions, crops=each) for regions, each in zip(proposed, crops, strict=True)]
 
@@ -194,8 +194,7 @@ class OVSeg(Assembly, Classification, ProposalNetwork):
         valid = _valid(regions, threshold)
 
         def encode(places: Tensor) -> Tensor:
-            chosen = replace(regions, masks=rows_at(regions.masks, places))
-            return self.crop_encoder([chosen], threshold)[0]
+            return self.crop_encoder([regions], [places], threshold)[0]
 
         if self.crop_choice.visible_only:
             return CropFeatures.on_demand(valid, self.clip_adapter.no_features(), encode)

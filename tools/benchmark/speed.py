@@ -120,6 +120,7 @@ def one_image(
     begin_peak()  # what making them up took is none of the model's
     with (
         watching(model.clip_adapter, "encode_crops", watch, "CLIP"),
+        watching(model.crop_encoder, "_crops", watch, "crops"),
         watching(model, "_encode_together", watch, "CLIP"),
         watch.part("crops"),
     ):

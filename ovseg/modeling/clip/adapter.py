@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -208,24 +208,28 @@ class ClipAdapter(nn.Module):
         """Features (0, D) of no crop."""
         return self.pixel_mean.new_zeros((0, self.non_object_embedding.shape[1]))
 
-    def encode_crops(self, crops: Crops) -> Tensor:
+    def encode_crops(self, count: int, cut: Callable[[slice], Crops]) -> Tensor:
         """CLIP's features float32 (N, D) of N crops, not normalised.
 
-        Where they do not fit into memory at once, they are encoded in smaller parts.
+        Where they do not fit into memory at once, they are cut and encoded in smaller parts.
+
+        Args:
+            count: N.
+            cut: gives the crops of a slice of them.
 
         Raises:
             torch.OutOfMemoryError: not even one of them fits.
         """
-        count = len(crops.images)
         if count == 0:
             return self.no_features()
 
         def encode(part: slice) -> Tensor:
-            return self.image_features(crops.images[part], crops.masks[part])
+            crops = cut(part)
+            return self.image_features(crops.images, crops.masks)
 
         at_once = self._crops_at_once or count
-        if crops.images.device.type == "cpu":
-            height, width = crops.images.shape[-2:]
+        if self.pixel_mean.device.type == "cpu":
+            height, width = self.input_size
             at_once = min(at_once, CPU_CROPS, max(1, CPU_PIXELS // (height * width)))
         features, fitted = in_parts(encode, count, at_once)
         if fitted < at_once:

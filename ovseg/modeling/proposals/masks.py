@@ -11,17 +11,27 @@ from torch import Tensor
 from ovseg.errors import UserError
 from ovseg.structures import GivenProposals
 
+# Pixels of the masks that are enlarged at once; 2^22 floats are 16 MB. All masks at once, before
+# and after the sigmoid, would be the most memory that an image takes.
+_PIXELS = 2**22
+
 
 def image_masks(logits: Tensor, size: Sequence[int], padded: Sequence[int]) -> Tensor:
-    """Mask probabilities (Q, H, W) of an image.
+    """Mask probabilities float32 (Q, H, W) of an image.
 
     Args:
         logits: (Q, h, w), of the padded image.
         size: H, W of the image without its padding, which is at the right and bottom.
         padded: height and width with it.
     """
-    enlarged = F.interpolate(logits[None].float(), size=tuple(padded), mode="bilinear")[0]
-    return enlarged[:, : size[0], : size[1]].sigmoid()
+    height, width = size
+    masks = logits.new_empty((len(logits), height, width), dtype=torch.float32)
+    at_once = max(1, _PIXELS // (padded[0] * padded[1]))
+    for first in range(0, len(logits), at_once):
+        part = slice(first, first + at_once)
+        enlarged = F.interpolate(logits[None, part].float(), size=tuple(padded), mode="bilinear")[0]
+        masks[part] = enlarged[:, :height, :width].sigmoid()
+    return masks
 
 
 def fit_given(
