@@ -6,10 +6,12 @@ and not yet decoded, so that a broken file is told of as everywhere, by :mod:`ov
 
 from __future__ import annotations
 
+import contextvars
 import functools
 import html
 import logging
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,9 @@ from ovseg.web.views import AREA_HEADERS
 
 logger = logging.getLogger(__name__)
 
-# all that computes waits for its turn in one line, since it shares the processor
+# All that computes waits for its turn in one line, since it shares the processor; and it has one
+# thread. Each thread that ever computed would keep memory of its own for what it may need again.
+_COMPUTING = ThreadPoolExecutor(1, thread_name_prefix="computing")
 _QUEUED = {"concurrency_id": "model", "concurrency_limit": 1, "api_visibility": "private"}
 _AT_ONCE = {"queue": False, "api_visibility": "private", "show_progress": "hidden"}
 
@@ -120,11 +124,12 @@ def connect(parts: Parts, handlers: Handlers, examples: Sequence[ExampleImage]) 
 
 
 def _told(handler: Callable[..., Any]) -> Callable[..., Any]:
-    """A handler whose errors are messages in the page."""
+    """A handler that computes, in its turn; its errors are messages in the page."""
 
     def called(*values: Any) -> Any:
         try:
-            return handler(*values)
+            # in the context of the request, where Gradio keeps what belongs to it
+            return _COMPUTING.submit(contextvars.copy_context().run, handler, *values).result()
         except UserError as error:
             # a message may be HTML, and this one quotes what a visitor gave
             raise gr.Error(html.escape(str(error)), print_exception=False) from error

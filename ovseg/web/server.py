@@ -21,6 +21,13 @@ if TYPE_CHECKING:
 
     from ovseg.web.events import ExampleImage
 
+# Gradio reads these when it is imported and when a page is built. It keeps a record of the last
+# 10 000 requests, and after each of them makes a table of all these; nobody looks at it here.
+_GRADIO = {
+    "GRADIO_ANALYTICS_ENABLED": "False",
+    "GRADIO_ANALYTICS_MAX_EVENTS": "1",
+    "GRADIO_ANALYTICS_CACHE_FREQUENCY": "1000000000",
+}
 # the samples of a clone, which an installation does not have, and words that fit them
 _FOLDER = package_folder("resources") / "samples"
 _SAMPLES = {
@@ -67,9 +74,7 @@ def build_app(
         limits: of what visitors may do.
         auth: a user's name and password that everybody has to give.
     """
-    # read when Gradio is imported, and when a page is built
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    os.environ["GRADIO_TEMP_DIR"] = str(folder)
+    os.environ.update({**_GRADIO, "GRADIO_TEMP_DIR": str(folder)})
     import gradio as gr
     from fastapi import FastAPI
 

@@ -25,7 +25,7 @@ pytest.importorskip("gradio", reason="Gradio is not installed: pip install 'ovse
 from fastapi.testclient import TestClient
 from gradio.state_holder import StateHolder
 
-from ovseg.web.server import Limits, build_app
+from ovseg.web.server import _GRADIO, Limits, build_app
 
 LIMITS = Limits(max_upload=300_000, queue=5)
 API = "/gradio_api"
@@ -62,7 +62,7 @@ def client(
     models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked_for: list[str]
 ) -> Iterator[TestClient]:
     # build_app sets them
-    for name in ("GRADIO_TEMP_DIR", "GRADIO_ANALYTICS_ENABLED"):
+    for name in ("GRADIO_TEMP_DIR", *_GRADIO):
         monkeypatch.setenv(name, "")
     with TestClient(build_app(Tasks(models), tmp_path, LIMITS)) as client:
         yield client
@@ -226,6 +226,32 @@ def test_what_visitors_see_is_kept_of_the_last_ones(
             assert call(client, values(path), session=f"visitor {visitor}")["success"]
     held = [name for holder in found for name in holder.session_data]
     assert held == ["visitor 2", "visitor 3", "visitor 4"]
+
+
+def test_one_thread_computes_and_no_request_is_kept(
+    models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = set()
+    answer = Tasks.answer
+
+    def watched(self: Tasks, *asked: Any) -> Any:
+        threads.add(threading.current_thread().name)
+        return answer(self, *asked)
+
+    monkeypatch.setattr(Tasks, "answer", watched)
+    app = build_app(Tasks(models), tmp_path, LIMITS)
+    with TestClient(app) as client:
+        path = upload(client, noise(8)).json()[0]
+        for visitor in range(3):
+            assert call(client, values(path), session=f"visitor {visitor}")["success"]
+    assert len(threads) == 1
+    assert threads.pop().startswith("computing")
+    (queue,) = [
+        route.app.get_blocks()._queue for route in app.routes
+        if hasattr(getattr(route, "app", None), "get_blocks")
+    ]  # fmt: skip
+    assert queue.events_recorded == 3
+    assert len(queue.event_analytics) == 1
 
 
 def test_a_password_is_asked_for(models: Models, tmp_path: Path) -> None:
