@@ -37,6 +37,7 @@ from ovseg.released import (
     is_released,
     released_as,
 )
+from ovseg.utils.clip_names import is_clip_file
 from ovseg.utils.io import atomic_path, make_folder
 from ovseg.utils.package_files import config_path
 
@@ -172,7 +173,6 @@ def save_pretrained(
     Raises:
         UserError: the folder cannot be made, or a file that the config names is not there any more.
     """
-    from ovseg.modeling.clip import is_clip_file
     from ovseg.utils.write_checkpoint import halved, save_safetensors
 
     folder = Path(folder)
@@ -203,7 +203,6 @@ def _architecture(clip: str) -> dict[str, Any]:
 
 def _portable(cfg: CfgNode) -> CfgNode:
     from ovseg.config.files import default_cfg
-    from ovseg.modeling.clip import is_clip_file
 
     usual, cfg = default_cfg(), cfg.clone()
     cfg.defrost()

@@ -8,7 +8,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from open_clip_training.common.options import check_ranges
+from open_clip_training.common.options import add_opts, check_ranges
 from ovseg.errors import Parser
 
 
@@ -37,8 +37,7 @@ def parse_arguments(
     add("--seeds", type=int, default=3, help="runs a row")
     add("--processes", type=int, default=min(os.cpu_count() or 1, 4))
     add("--quick", action="store_true", help="a few images and steps: does it run?")
-    add("--opts", nargs=argparse.REMAINDER, default=[], metavar="KEY VALUE",
-        help="override the config; last on the line")  # fmt: skip
+    add_opts(parser)
     options = parser.parse_args(arguments)
     at_least_1 = ("mine_images", "dev_images", "test_images", "steps", "seeds", "processes")
     check_ranges(options, {

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import open_clip
 import torch
 from torch import nn
 
-from open_clip_training.adaptation.options import CLIP_FILES
 from ovseg.errors import UserError
 from ovseg.modeling.clip import (
     architecture_of_file,
@@ -23,6 +21,7 @@ from ovseg.modeling.clip import (
 )
 from ovseg.modeling.clip.construction import takes_mask_prompts
 from ovseg.modeling.clip.weights import PROMPTS, drop_untrained_prompts
+from ovseg.utils.clip_names import is_clip_file
 from ovseg.utils.digests import digest
 
 DEFAULT_DEPTH = 3  # of mask prompts, as in the released checkpoints
@@ -47,7 +46,7 @@ def load_clip(
         UserError: there is no such CLIP, it cannot be had, or its prompts have another depth.
     """
     with _options_named():
-        if Path(name).is_file() or Path(name).suffix in CLIP_FILES:
+        if is_clip_file(name):
             source = name
             weights, known = read_clip_file(source)
         else:

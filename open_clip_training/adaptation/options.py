@@ -8,12 +8,17 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from open_clip_training.common.options import SEEDS, check_dataset, check_ranges, check_there
+from open_clip_training.common.options import (
+    SEEDS,
+    add_run,
+    check_dataset,
+    check_ranges,
+    check_there,
+)
 from ovseg.engine.process_options import add_processes
 from ovseg.errors import Parser, UserError
+from ovseg.utils.clip_names import CLIP_FILES, check_clip_name
 
-#: endings by which a name is known for a file
-CLIP_FILES = frozenset({".pt", ".pth", ".bin", ".safetensors"})
 #: what can be trained for each way of showing CLIP a region
 TRAINED = {
     "crops": ("visual", "mask-prompts", "both", "text-prompts", "template-map"),
@@ -98,8 +103,7 @@ def parse_arguments(
         "of a vocabulary (ade20k-150, the default for ade_gt_150cls_val)")  # fmt: skip
     add("--eval-images", type=int, default=0, help="check on its first so many images (of a folder "
         "of class folders: so many, evenly taken); 0: all")  # fmt: skip
-    add("--seed", type=int, default=0)
-    add("--resume", action="store_true", help="continue a stopped run")
+    add_run(parser)
     add_processes(parser, all_gpus=False)
     options = parser.parse_args(arguments)
     check_ranges(options, RANGES)
@@ -136,6 +140,7 @@ def check_inputs(options: argparse.Namespace) -> None:
         check_there(options, {"train_data": "collect_pairs.py makes it"})
     if Path(options.clip).suffix in CLIP_FILES:
         check_there(options, {"clip": "give the path of a CLIP, or a name such as ViT-B/16"})
+    check_clip_name("--clip", options.clip)
     check_dataset("--eval-data", options.eval_data)
     check_output(options.output, options.clip)
 

@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from open_clip_training.common.options import SEEDS, check_dataset, check_ranges
+from open_clip_training.common.options import SEEDS, add_opts, add_run, check_dataset, check_ranges
 from ovseg.config.first_look import first_look
 from ovseg.errors import Parser, UserError
 
@@ -45,13 +45,11 @@ def parse_arguments(
     add("--warmup", type=int, default=100, help="steps in which the learning rate rises")
     add("--lr", type=float, default=1.5e-3)
     add("--weight-decay", type=float, default=0.05)
-    add("--seed", type=int, default=0)
     add("--workers", type=int, default=1, help="loading processes, 0: load in the process itself")
     add("--eval-every", type=int, default=200, help="steps; 0: only at the end")
     add("--eval-images", type=int, default=200, help="0: all")
-    add("--resume", action="store_true", help="continue a stopped run")
-    add("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE",
-        help="config overrides, last on the line")  # fmt: skip
+    add_run(parser)
+    add_opts(parser, "opts")
     options = parser.parse_args(arguments)
     check_ranges(options, RANGES)
     if options.warmup >= options.steps:

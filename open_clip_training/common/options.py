@@ -1,4 +1,4 @@
-"""Checks of options that all command lines here need."""
+"""Options that several command lines here have, and checks of options."""
 
 from __future__ import annotations
 
@@ -9,10 +9,24 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ovseg.data.splits import check_dataset_names
-from ovseg.errors import UserError
+from ovseg.errors import Parser, UserError
 from ovseg.utils.settings import option_name
 
 SEEDS = (0, 2**32 - 1)  # what every generator takes
+
+
+def add_run(parser: Parser, seed: int = 0) -> None:
+    """``--seed`` and ``--resume``, which every training has."""
+    parser.add_argument("--seed", type=int, default=seed)
+    parser.add_argument("--resume", action="store_true", help="continue a stopped run")
+
+
+def add_opts(parser: Parser, option: str = "--opts") -> None:
+    """Overrides of config keys, last on the line, after a word or ("opts") without one."""
+    parser.add_argument(
+        option, nargs=argparse.REMAINDER, default=[], metavar="KEY VALUE",
+        help="config overrides, last on the line",
+    )  # fmt: skip
 
 
 def check_there(options: argparse.Namespace, ways_out: Mapping[str, str]) -> None:

@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from open_clip_training.common.options import check_dataset, check_ranges, check_there
+from open_clip_training.common.options import add_opts, check_dataset, check_ranges, check_there
 from open_clip_training.mining.nouns import SPACY_MODEL
 from ovseg.config.first_look import first_look, own_names
 from ovseg.engine.process_options import add_processes
@@ -49,8 +49,7 @@ def parse_arguments(
     add("--limit", type=int, help="only the first so many images")
     add("--seed", type=int, default=0, help="choice of captions and of the contact sheet")
     add_processes(parser, all_gpus=False)
-    add("--opts", nargs=argparse.REMAINDER, default=[], metavar="KEY VALUE",
-        help="override the config; last on the line")  # fmt: skip
+    add_opts(parser)
     options = parser.parse_args(arguments)
     if (options.captions is None) == (options.ground_truth is None):
         raise UserError("give either --captions or --ground-truth")

@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from open_clip_training.common.options import SEEDS, check_ranges, check_there
+from open_clip_training.common.options import SEEDS, add_run, check_ranges, check_there
 from open_clip_training.pretraining.settings import PretrainingSettings
 from ovseg.errors import Parser
 
@@ -37,8 +37,7 @@ def parse_arguments(
     add("--steps", type=int, default=default.steps)
     add("--batch-size", type=int, default=default.batch)
     add("--patch-dropout", type=float, default=default.patch_dropout)
-    add("--seed", type=int, default=default.seed)
-    add("--resume", action="store_true", help="continue a stopped run")
+    add_run(parser, default.seed)
     add("--save-every", type=int, default=200)
     add("--eval-every", type=int, default=300, help="0: only at the end")
     add("--eval-pictures", type=int, default=300, help="of dev, 0: no check")

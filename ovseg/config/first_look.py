@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from ovseg.data.splits import check_dataset_names
 from ovseg.errors import UserError
 from ovseg.released import OVSEG_SCHEME, released_as
+from ovseg.utils.clip_names import check_clip_name
 
 from .overrides import missing_weights
 from .quick import quick_cfg
@@ -58,6 +59,8 @@ def first_look(
     if weights:
         _check_weights(cfg.MODEL.WEIGHTS, needed)
     check_proposals_folder(cfg.TEST.LOAD_PROPOSALS)
+    name = "MODEL.CLIP_ADAPTER.CLIP_MODEL_NAME"
+    check_clip_name(name, cfg.MODEL.CLIP_ADAPTER.CLIP_MODEL_NAME)
     return cfg
 
 

@@ -1,4 +1,7 @@
-"""How many processes a command starts, by its options and what the machine has."""
+"""How many processes a command starts, by its options and what the machine has.
+
+That each number by itself can be is for :mod:`ovseg.engine.process_options`.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +38,7 @@ def wanted_processes(device: str, args: argparse.Namespace) -> int:
         default = torch.cuda.device_count() if all_gpus else 1
         count = count_processes(default if args.num_gpus is None else args.num_gpus, device)
     machines = args.num_machines
-    if machines < 1 or not 0 <= args.machine_rank < machines:
+    if args.machine_rank >= machines:
         raise UserError(
             f"--num-machines {machines} --machine-rank {args.machine_rank}: ranks are 0 to "
             "the number of machines less 1"
@@ -57,7 +60,7 @@ def count_cpu_processes(args: argparse.Namespace) -> int:
     """The number of processes to start on this machine's CPU.
 
     Raises:
-        UserError: GPUs were asked for, or less than one process.
+        UserError: GPUs were asked for.
     """
     if args.num_gpus is not None and args.num_gpus > 1:
         reason = "MODEL.DEVICE is cpu" if torch.cuda.device_count() else "this machine has no GPU"
@@ -65,10 +68,7 @@ def count_cpu_processes(args: argparse.Namespace) -> int:
             f"--num-gpus {args.num_gpus}: {reason}; leave it out to run in one process on the CPU, "
             f"or give --num-processes {args.num_gpus} in its place"
         )
-    count = 1 if args.num_processes is None else args.num_processes
-    if count < 1:
-        raise UserError(f"--num-processes {count}: give 1 or more")
-    return int(count)
+    return 1 if args.num_processes is None else int(args.num_processes)
 
 
 def count_processes(num_gpus: int, device: str) -> int:
@@ -82,8 +82,6 @@ def count_processes(num_gpus: int, device: str) -> int:
         UserError: more GPUs were asked for than there are, or than ``device`` names.
     """
     present = torch.cuda.device_count()
-    if num_gpus < 0:
-        raise UserError(f"--num-gpus {num_gpus}: give the number of GPUs to use, at least 1")
     if num_gpus > present:
         raise UserError(
             f"--num-gpus {num_gpus}: this machine has {present}; give --num-gpus {present} or fewer"

@@ -188,6 +188,9 @@ def test_mistakes_that_can_be_seen_at_once_load_nothing(tmp_path: Path) -> None:
             *(*word, "--model", "swinB-vitL14", "--opts", "MODEL.NOPE2", "1")
         ],
         "model 'nope': neither a known name nor a path": [*word, "--model", "nope"],
+        "CLIP_MODEL_NAME 'ViT-B/17' is neither a file nor a model of open_clip": [
+            *(*word, "--opts", "MODEL.CLIP_ADAPTER.CLIP_MODEL_NAME", "ViT-B/17")
+        ],
         "ovseg://nope: there are no weights of that name": [
             *("search", "--config-file", TINY, "MODEL.WEIGHTS", "ovseg://nope")
         ],

@@ -25,7 +25,6 @@ from ovseg.errors import UserError
         (4, "cuda:3", 4, "--num-gpus 4: MODEL.DEVICE cuda:3 is a single GPU"),
         (8, "cuda", 4, "--num-gpus 8: this machine has 4; give --num-gpus 4 or fewer"),
         (0, "cuda", 4, "--num-gpus 0: .* MODEL.DEVICE cpu"),
-        (-1, "cuda", 4, "--num-gpus -1"),
     ],
 )
 def test_number_of_processes(
@@ -112,11 +111,9 @@ def test_one_process_is_this_one(
     [
         ("cuda", _options(num_gpus=5), "--num-gpus 5"),
         ("cuda", _options(num_processes=2), "--num-processes 2 is for CPUs.*give --num-gpus"),
-        ("cpu", _options(num_processes=0), "--num-processes 0: give 1 or more"),
         ("cpu", _options(num_gpus=8), "--num-gpus 8: .* or give --num-processes 8 in its place"),
         ("cuda", _options(num_machines=2), "--num-machines 2: give --dist-url tcp://HOST:PORT"),
         ("cpu", _options(num_machines=2, machine_rank=2), "--machine-rank 2: ranks are 0 to"),
-        ("cpu", _options(num_machines=0), "--num-machines 0"),
     ],
 )
 def test_a_mistake_leaves_no_folder(

@@ -56,6 +56,7 @@ ADAPT = ("train", "--train-data", "README.md", "--output", "o.pt")
         (("train", "--clip", "ViT-B/16", "--output", "o.pt", "--train-data", "gone.csv"),
          "--train-data gone.csv is not there (no such file or folder); collect_pairs.py makes it"),
         ((*ADAPT, "--clip", "gone.pt"), "--clip gone.pt is not there (no such file or folder);"),
+        ((*ADAPT, "--clip", "ViT-B/17"), "--clip 'ViT-B/17' is neither a file nor a model of open"),
         ((*ADAPT, "--clip", "ViT-B/16", "--eval-data", "my.yaml"), "--eval-data my.yaml is not"),
         ((*ADAPT, "--clip", "ViT-B/16", "--eval-data", "stickerscenes_dve"),
          "--eval-data: data set 'stickerscenes_dve' is not registered; did you mean stickersc"),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import open_clip
 
+from ovseg.utils.clip_names import is_clip_file
+
 from .adapter import ClipAdapter
 from .architecture import architecture_of_file, architecture_of_name
 from .construction import build_untrained_clip
@@ -21,7 +23,6 @@ from .visual import MaskPromptedViT
 from .weights import (
     OVSEG_PREFIX,
     find_pretrained,
-    is_clip_file,
     load_clip_weights,
     read_clip_file,
 )
@@ -46,7 +47,6 @@ __all__ = [
     "encoder_of",
     "find_pretrained",
     "foreground_features",
-    "is_clip_file",
     "load_clip_weights",
     "pixels_of",
     "prompted_features",

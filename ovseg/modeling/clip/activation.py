@@ -25,8 +25,9 @@ import open_clip
 
 from ovseg.errors import UserError
 from ovseg.utils.checkpoint_files import is_torchscript
+from ovseg.utils.clip_names import ACTIVATION_ENDINGS
 
-from .weights import ACTIVATION_ENDINGS, open_clip_name, read_model_cfg
+from .weights import open_clip_name, read_model_cfg
 
 logger = logging.getLogger(__name__)
 

@@ -9,6 +9,7 @@ import open_clip
 from torch import Tensor
 
 from ovseg.errors import UserError
+from ovseg.utils.clip_names import unknown_clip
 
 from .activation import file_uses_quick_gelu, uses_quick_gelu
 from .construction import is_openai_like
@@ -32,11 +33,8 @@ def architecture_of_name(name: str, pretrained: str = "") -> dict[str, Any]:
     """
     known = open_clip.get_model_config(open_clip_name(name))
     if known is None:
-        alike = [m for m in open_clip.list_models() if m.startswith(name[:5])][:8]
-        raise UserError(
-            f"MODEL.CLIP_ADAPTER.CLIP_MODEL_NAME {name!r} is neither a file nor a model of "
-            f"open_clip; for example: {', '.join(alike or ['ViT-B/16', 'ViT-L/14'])}"
-        )
+        key = "MODEL.CLIP_ADAPTER.CLIP_MODEL_NAME"
+        raise unknown_clip(key, name, open_clip.list_models())
     vision = known["vision_cfg"]
     if "timm_model_name" not in vision and not isinstance(vision.get("layers"), int):
         raise UserError(

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ovseg.errors import UserError
 from ovseg.utils.checkpoint_files import Checkpoint, read_checkpoint, without_prefix
+from ovseg.utils.clip_names import ACTIVATION_ENDINGS
 
 from .hugging_face import ANCHOR, config_beside, from_hugging_face, is_hugging_face
 
@@ -31,24 +32,17 @@ _OF_CLIP = ("visual.conv1.weight", "token_embedding.weight", "text_projection")
 _ANCHORS = (_OF_CLIP[0], ANCHOR, "logit_scale")
 # of a CoCa, whose decoder OVSeg does not need; positions of a text tower, 0, 1, 2 ...
 _UNUSED = ("text_decoder.", "text.transformer.embeddings.position_ids")
-#: endings of a name that tell the activation: whether it is QuickGELU
-ACTIVATION_ENDINGS = {"-gelu": False, "-quickgelu": True}
 
 
 def open_clip_name(name: str) -> str:
-    """open_clip's form of a name: "ViT-B-16" of OpenAI's "ViT-B/16"; an ending of
-    :data:`ACTIVATION_ENDINGS` is left out where open_clip has no model of that name.
+    """open_clip's form of a name: "ViT-B-16" of OpenAI's "ViT-B/16"; an ending that tells the
+    activation is left out where open_clip has no model of that name.
     """
     name = name.replace("/", "-")
     for ending in ACTIVATION_ENDINGS:
         if name.endswith(ending) and open_clip.get_model_config(name) is None:
             return name.removesuffix(ending)
     return name
-
-
-def is_clip_file(name: str) -> bool:
-    """Whether ``CLIP_MODEL_NAME`` means a file, which may be missing, and no architecture."""
-    return Path(name).is_file() or Path(name).suffix in {".pt", ".pth", ".bin", ".safetensors"}
 
 
 def read_clip_file(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
