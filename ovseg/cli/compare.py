@@ -3,7 +3,8 @@
     ovseg compare --steps 7500 --seeds 0,1,2 --output output/compare
 
 Each method is a config of configs/methods: the same backbone, data, steps and seeds. Its runs lie
-in folders of --output. A table and a chart (comparison.md, comparison.json, comparison.png) are
+in folders of --output. What a method needs before, such as the labels of a teacher, is made first
+(docs/methods.md). A table and a chart (comparison.md, comparison.json, comparison.png) are
 written after every run. A comparison that was interrupted goes on where it was when it is started
 again with the same command, and with more --seeds or --methods it does those that are missing.
 """

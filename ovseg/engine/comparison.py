@@ -141,12 +141,12 @@ class Comparison:
         """KEY VALUE pairs of what a method needs, after it was made where it is not there."""
         need = _need(method)
         if not need.gives or need.gives[0] in self.opts[::2]:
-            return []
+            return [*need.always]
         folder, own = self.folder(method, seed), self._cfg(method)
         if need.shared:
             named = functools.reduce(getattr, need.gives[0].split("."), own)
             if Path(named).is_file():
-                return []
+                return [*need.always]
             seed, folder = self.seeds[0], self.output / "prepared"
         plain = self._cfg(need.network or method)
         if need.network:
@@ -162,7 +162,8 @@ class Comparison:
             "unlabelled": own.MODEL.METHOD.UNLABELLED,
             "min_score": str(own.MODEL.METHOD.MIN_SCORE),
         }
-        return need.run(names, self._pairs({"SEED": seed}), functools.partial(_call, method))
+        given = need.run(names, self._pairs({"SEED": seed}), functools.partial(_call, method))
+        return [*given, *need.always]
 
     def _train(self, method: str, seed: int, prepared: Sequence[str]) -> None:
         folder = self.folder(method, seed)

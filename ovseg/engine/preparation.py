@@ -9,7 +9,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ovseg.errors import UserError
@@ -34,12 +34,14 @@ class Preparation:
         network: a method whose network is needed, trained with the same seed; "": none.
         shared: it is the same for all seeds, and not made where the file that the method's config
             names for the first key is there.
+        always: KEY VALUE pairs that it has whether anything is prepared or not.
     """
 
     stages: tuple[tuple[str, str], ...]
     gives: tuple[str, ...]
     network: str = ""
     shared: bool = True
+    always: tuple[str, ...] = ()
 
     def run(
         self, names: Mapping[str, str], opts: Sequence[str], call: Callable[[list[str]], None]
@@ -154,3 +156,5 @@ PREPARATIONS = {
         network="zegformer",
     ),
 }
+# what the comparison's ResNets start from is not for its backbone
+PREPARATIONS["ovseg_swin"] = replace(PREPARATIONS["ovseg"], always=("MODEL.WEIGHTS", ""))

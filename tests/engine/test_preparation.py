@@ -100,12 +100,16 @@ def test_who_needs_what(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     # one adapted CLIP for all seeds, of the first one's network
     given = ["MODEL.CLIP_ADAPTER.CLIP_PRETRAINED", "out/prepared/adapted.pt"]
     assert plan._prepare("ovseg", 5) == plan._prepare("ovseg", 4) == given
-    assert trained == [("zegformer", 4)] * 2
+    # which the other backbone has too; what the others start from it has not
+    assert plan._prepare("ovseg_swin", 4) == [*given, "MODEL.WEIGHTS", ""]
+    assert trained == [("zegformer", 4)] * 3
     assert calls == [("ovseg", "collect_pairs"), ("ovseg", "train")]
     # not where the file of the config is there, nor where the comparison is given another
     Path("output/clip_tiny").mkdir(parents=True)
     Path("output/clip_tiny/text_prompts.pt").touch()
     assert plan._prepare("simbaseline", 4) == []
+    Path("output/clip_tiny/adapted.pt").touch()
+    assert plan._prepare("ovseg_swin", 4) == ["MODEL.WEIGHTS", ""]
     told = Comparison(("openseg",), (0,), 10, "d", Path("out"), ("INPUT.CAPTION_WORDS", "x.json"))
     assert told._prepare("openseg", 0) == []
     assert len(calls) == 2

@@ -3,13 +3,33 @@
 from __future__ import annotations
 
 import torch
+from detectron2.modeling import build_model
+from detectron2.structures import Instances
 from tiny_world import CONFIGS
 
+from ovseg.config import setup_cfg
 from ovseg.data.stickerscenes import load_concepts
+from ovseg.modeling.backbone.swin import D2SwinTransformer
 from ovseg.modeling.ensemble import ensemble
 from ovseg.vocabulary import Vocabulary
 
 ZEGFORMER = "methods/zegformer.yaml"
+
+
+def test_the_other_backbone_is_a_swin_that_learns():
+    keys = ("BACKBONE", "SWIN", "MASK_FORMER")
+    cfg = setup_cfg(CONFIGS / "methods/ovseg_swin.yaml", ["MODEL.DEVICE", "cpu"])
+    resnet = setup_cfg(CONFIGS / "methods/ovseg.yaml")
+    assert {key for key in cfg.MODEL if cfg.MODEL[key] != resnet.MODEL[key]} <= {*keys, "DEVICE"}
+    model = build_model(cfg)
+    assert isinstance(model.backbone, D2SwinTransformer)
+    strides = {name: shape.stride for name, shape in model.backbone.output_shape().items()}
+    assert strides[cfg.MODEL.MASK_FORMER.TRANSFORMER_IN_FEATURE] == 16
+    truth = Instances((128, 128))
+    truth.gt_classes, truth.gt_masks = torch.tensor([1]), torch.ones(1, 128, 128).bool()
+    inputs = {"image": torch.zeros(3, 128, 128), "instances": truth, "class_names": ["a", "b"]}
+    sum(model.train()([inputs]).values()).backward()
+    assert all(p.grad is not None for p in model.backbone.layers.parameters())
 
 
 def test_zegformer_fuses_seen_and_unseen_classes_by_a_weight_each(small_model, seeded):

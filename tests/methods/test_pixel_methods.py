@@ -277,7 +277,7 @@ def test_what_needs_proposals_says_so(lseg):
         load_model(lseg)
 
 
-@pytest.mark.parametrize("name", known_methods())
+@pytest.mark.parametrize("name", [name for name in known_methods() if name != "ovseg_swin"])
 def test_every_method_starts_from_the_same_pretrained_backbone(name, tmp_path, pretrained):
     cfg = method_cfg(
         name, tmp_path, "MODEL.CLIP_ADAPTER.TEXT_TEMPLATES", "vild", "DATASETS.CUSTOM", "()",
