@@ -74,6 +74,9 @@ def parse_arguments(
         "default: CLIP's input size")  # fmt: skip
     add("--first-block", type=int, default=0, help="of a shared pass: block from which regions "
         "take part; default: 0, all")  # fmt: skip
+    add("--teacher", choices=("classes", "crops"), default="classes",
+        help="what a shared pass learns: the classes of true regions, or CLIP's own features of "
+        "the crops of regions of many shapes")  # fmt: skip
     add("--region-lr", type=float, default=1e-3, help="of mask queries and mask bias")
     add("--mask-prompt-depth", type=int, help="default: the CLIP's own; 3 for new mask prompts")
     add("--prompts", type=int, default=16, metavar="N", help="learned text prompts; default: 16")
@@ -113,6 +116,8 @@ def parse_arguments(
             f"--train {options.train} is not for --regions {options.regions}; choose from "
             f"{', '.join(allowed)}"
         )
+    if options.teacher == "crops" and options.regions != "shared":
+        raise UserError("--teacher crops is for --regions shared; leave it out")
     if options.background == "drop" and (options.train != "visual" or options.regions != "crops"):
         raise UserError(
             "--background drop is for --regions crops --train visual; with --train "

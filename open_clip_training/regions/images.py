@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from open_clip_training.common.regions import MIN_PIXELS, region_sizes
+from open_clip_training.regions.teacher import like_proposals, teaching_crops
 from ovseg.data.datasets import dataset_classes, load_dataset
 from ovseg.data.label_maps import matching_truth
 from ovseg.data.own.registration import register_custom
@@ -31,24 +32,52 @@ class RegionBatch:
         images: uint8 (B, 3, S, S), RGB.
         covered: bool (B, R, P), the patches of each region; rows beyond an image's regions cover
             the first patch.
-        labels: int64 (B, R), the regions' classes; -1 beyond an image's regions.
+        labels: int64 (B, R), the regions' classes; -1 for those without one and beyond an image's
+            regions.
+        there: bool (B, R); False beyond an image's regions.
+        crops: of the regions that are there, float32 (N, 3, h, w), RGB, 0..255; None without a
+            teacher.
     """
 
     images: Tensor
     covered: Tensor
     labels: Tensor
+    there: Tensor
+    crops: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class CropSettings:
+    """How regions are cut for a teacher: size of CLIP's input, mean of its pixels (0..1)."""
+
+    size: tuple[int, int]
+    mean: tuple[float, ...]
+
+
+@dataclass
+class _ImageRegions:
+    """A row of a batch, with as many regions as the image has."""
+
+    image: Tensor
+    covered: Tensor
+    labels: Tensor
+    crops: Tensor | None
 
 
 class RegionImages(Dataset[RegionBatch]):
     """A registered data set, indexed by lists of (image, seed)."""
 
-    def __init__(self, name: str, size: int, patch: int, augment: bool) -> None:
+    def __init__(
+        self, name: str, size: int, patch: int, augment: bool, crops: CropSettings | None = None
+    ) -> None:
         """
         Args:
             name: a registered data set, or the yaml file of one's own.
             size: side in pixels that images are seen at, a multiple of ``patch``.
             patch: side of CLIP's patches.
             augment: cut out a random square and mirror half of them; False: the middle square.
+            crops: cut the regions out too, also those without a class; with ``augment`` most masks
+                are changed to be like proposals.
 
         Raises:
             UserError: there is no such data set, or its files are missing.
@@ -58,6 +87,7 @@ class RegionImages(Dataset[RegionBatch]):
         self.records: list[dict[str, Any]] = load_dataset(name)
         self.names = dataset_classes([name])
         self.size, self.grid, self.augment = size, (size // patch, size // patch), augment
+        self.crops = crops
 
     def __len__(self) -> int:
         return len(self.records)
@@ -65,16 +95,23 @@ class RegionImages(Dataset[RegionBatch]):
     def __getitem__(self, wanted: Sequence[tuple[int, int]]) -> RegionBatch:
         """The images of a batch, each with the seed of its cut."""
         parts = [self._read(index, np.random.default_rng(seed)) for index, seed in wanted]
-        most = max(1, *(len(labels) for _, _, labels in parts))
+        most = max(1, *(len(part.labels) for part in parts))
         places = self.grid[0] * self.grid[1]
         covered = torch.zeros(len(parts), most, places, dtype=torch.bool)
         covered[:, :, 0] = True
         labels = torch.full((len(parts), most), -1)
-        for row, (_, of_image, named) in enumerate(parts):
-            covered[row, : len(named)], labels[row, : len(named)] = of_image, named
-        return RegionBatch(torch.stack([image for image, _, _ in parts]), covered, labels)
+        there = torch.zeros(len(parts), most, dtype=torch.bool)
+        for row, part in enumerate(parts):
+            count = len(part.labels)
+            covered[row, :count], labels[row, :count] = part.covered, part.labels
+            there[row, :count] = True
+        crops = [part.crops for part in parts if part.crops is not None]
+        return RegionBatch(
+            torch.stack([part.image for part in parts]), covered, labels, there,
+            torch.cat(crops) if crops else None,
+        )  # fmt: skip
 
-    def _read(self, index: int, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    def _read(self, index: int, rng: np.random.Generator) -> _ImageRegions:
         record = self.records[index]
         image = read_image(record["file_name"])
         truth = matching_truth(record, image.shape[:2]).astype(np.int32)
@@ -83,17 +120,27 @@ class RegionImages(Dataset[RegionBatch]):
         image, truth = image[window], truth[window]
         if self.augment and rng.random() < 0.5:
             image, truth = image[:, ::-1], truth[:, ::-1]
+        image = np.ascontiguousarray(image)
+        chosen = np.array(
+            [
+                label
+                for label, pixels in region_sizes(truth).items()
+                if pixels >= MIN_PIXELS and (self.crops is not None or self._has_class(label))
+            ],
+            np.int32,
+        )
+        masks, crops = truth == chosen[:, None, None], None
+        if self.crops is not None:
+            masks = like_proposals(masks, rng) if self.augment else masks
+            crops = teaching_crops(image, torch.from_numpy(masks), **vars(self.crops))
         size = (self.size, self.size)
-        image = cv2.resize(np.ascontiguousarray(image), size, interpolation=cv2.INTER_AREA)
-        sizes = region_sizes(truth)
-        chosen = [
-            label
-            for label, pixels in sizes.items()
-            if 0 <= label < len(self.names) and pixels >= MIN_PIXELS
-        ]
-        masks = torch.from_numpy(truth == np.array(chosen, np.int32)[:, None, None])
-        covered = covered_patches(masks, self.grid)
-        return torch.from_numpy(image).permute(2, 0, 1), covered, torch.tensor(chosen).long()
+        small = torch.from_numpy(cv2.resize(image, size, interpolation=cv2.INTER_AREA))
+        covered = covered_patches(torch.from_numpy(masks), self.grid)
+        labels = [int(label) if self._has_class(label) else -1 for label in chosen]
+        return _ImageRegions(small.permute(2, 0, 1), covered, torch.tensor(labels).long(), crops)
+
+    def _has_class(self, label: int) -> bool:
+        return 0 <= label < len(self.names)
 
     def _square(self, shape: Sequence[int], rng: np.random.Generator) -> tuple[int, int, int]:
         """Top, left and side of what is cut out."""

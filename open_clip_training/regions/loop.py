@@ -14,10 +14,10 @@ from open_clip_training.adaptation.loop import SAVE_SECONDS, check_device
 from open_clip_training.adaptation.model import load_clip
 from open_clip_training.common.regions import percent
 from open_clip_training.common.run_state import history_path, seed_everything
-from open_clip_training.regions.images import RegionImages, batches
+from open_clip_training.regions.images import CropSettings, RegionImages, batches
 from open_clip_training.regions.run import RegionRun, RegionSettings
 from ovseg.errors import UserError
-from ovseg.modeling.clip import text_templates, word_features
+from ovseg.modeling.clip import pixels_of, text_templates, word_features
 
 logger = logging.getLogger("train")
 #: images a step, and steps, where the command line does not say
@@ -38,7 +38,11 @@ def adapt_to_regions(options: argparse.Namespace) -> None:
     settings = region_settings(options, vision["image_size"], vision["layers"])
     patch = vision["patch_size"]
     size = max(1, round(settings.resolution / patch)) * patch
-    images = RegionImages(options.train_data, size, patch, settings.augment)
+    crops = None
+    if settings.teacher == "crops":
+        side = vision["image_size"]
+        crops = CropSettings((side, side), pixels_of(model)[0])
+    images = RegionImages(options.train_data, size, patch, settings.augment, crops)
     if settings.batch > len(images):
         raise UserError(
             f"--batch-size {settings.batch} is more than the {len(images)} images; give a smaller"
@@ -75,6 +79,7 @@ def region_settings(options: argparse.Namespace, image_size: int, layers: int) -
         raise UserError(f"--first-block {options.first_block}: this CLIP has {layers} blocks")
     return RegionSettings(
         train=options.train,
+        teacher=options.teacher,
         steps=steps,
         batch=BATCH if options.batch_size is None else options.batch_size,
         warmup=options.warmup,

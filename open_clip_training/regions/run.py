@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -26,6 +27,7 @@ from open_clip_training.common.run_state import (
     write_resume,
 )
 from open_clip_training.regions.images import RegionBatch
+from open_clip_training.regions.teacher import crop_loss
 from ovseg.modeling.clip import RegionTokens, pixels_of, region_features
 from ovseg.modeling.clip.encoder import TEMPERATURE
 from ovseg.utils.finite import check_weights_finite, loss_error
@@ -37,10 +39,12 @@ from ovseg.utils.write_checkpoint import write_checkpoint
 class RegionSettings:
     """Everything a run depends on besides its data and its CLIP.
 
-    ``train``: "mask-queries", "mask-bias" or "visual"; ``batch``: images a step.
+    ``train``: "mask-queries", "mask-bias" or "visual"; ``teacher``: "classes" or "crops";
+    ``batch``: images a step.
     """
 
     train: str
+    teacher: str
     steps: int
     batch: int
     warmup: int
@@ -75,6 +79,8 @@ class RegionRun:
         self.text = self.text.to(self.device)
         visual: Any = self.model.visual
         self.tokens: RegionTokens | None = None
+        # that of the crops stays as it is
+        self.teacher: Any = copy.deepcopy(visual) if settings.train == "visual" else visual
         trained: nn.Module = visual.requires_grad_()
         if settings.train != "visual":
             visual.requires_grad_(False)
@@ -115,7 +121,7 @@ class RegionRun:
         settings = self.settings
         rate = learning_rate(self.step, settings.warmup, settings.steps)
         start_step(self.optimizer, self.rates, rate)
-        loss = region_loss(self.features(batch), self.text, batch.labels.to(self.device))
+        loss = self._loss(batch)
         value = float(loss.detach())
         if not math.isfinite(value):
             way_out = f"give {self._smaller_rate()}, or a longer --warmup"
@@ -125,6 +131,15 @@ class RegionRun:
         self.step += 1
         self.losses.append(value)
         return value
+
+    def _loss(self, batch: RegionBatch) -> Tensor:
+        features = self.features(batch)
+        if batch.crops is None:
+            return region_loss(features, self.text, batch.labels.to(self.device))
+        crops = normalise(batch.crops.to(self.device), *pixels_of(self.model))
+        with torch.no_grad():
+            taught = self.teacher(crops)
+        return crop_loss(features[batch.there.to(self.device)], taught, self.text)
 
     def _smaller_rate(self) -> str:
         option = "--region-lr" if self.tokens is not None else "--lr"

@@ -12,9 +12,10 @@ import torch.nn.functional as F
 from tiny_world import tiny_world
 
 from open_clip_training.adaptation.options import parse_arguments
-from open_clip_training.regions.images import RegionImages, batches
+from open_clip_training.regions.images import CropSettings, RegionImages, batches
 from open_clip_training.regions.loop import adapt_to_regions
 from open_clip_training.regions.run import region_loss
+from open_clip_training.regions.teacher import crop_loss, like_proposals
 from ovseg import UserError
 from ovseg.modeling.clip import read_clip_file
 
@@ -146,6 +147,85 @@ def test_every_image_counts_the_same() -> None:
     assert float(region_loss(features, text, labels)) == pytest.approx(expected, rel=1e-4)
 
 
+def test_a_teacher_sees_every_region_also_those_without_a_class(clip) -> None:
+    settings = CropSettings((32, 32), (0.5, 0.25, 0.75))
+    images = RegionImages("regions_train", 32, 8, augment=False, crops=settings)
+    batch = images[[(0, 0), (1, 0)]]
+    from PIL import Image
+
+    assert batch.crops is not None
+    crops = iter(batch.crops)
+    for row, record in enumerate(images.records[:2]):
+        pixels = np.asarray(Image.open(record["file_name"]).convert("RGB"))
+        truth = np.asarray(Image.open(record["sem_seg_file_name"]))
+        side = min(truth.shape)
+        left = (truth.shape[1] - side) // 2
+        window = np.s_[:side, left : left + side]
+        pixels, truth = pixels[window], truth[window]
+        regions = [c for c in np.unique(truth) if (truth == c).sum() >= 64]
+        labels = [c if c < len(images.names) else -1 for c in regions]
+        assert batch.labels[row][batch.there[row]].tolist() == labels
+        for region in regions:
+            rows, columns = np.nonzero(truth == region)
+            box = np.s_[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+            filled = np.where((truth == region)[..., None], pixels, 255 * np.array(settings.mean))
+            expected = F.interpolate(
+                torch.tensor(filled[box], dtype=torch.float32).permute(2, 0, 1)[None],
+                (32, 32), mode="bicubic", antialias=False,
+            )[0]  # fmt: skip
+            found = next(crops)
+            assert found.shape == expected.shape
+            assert (found.mean((1, 2)) - expected.mean((1, 2))).abs().max() < 12
+
+
+def test_what_crops_teach_brings_regions_nearer_to_them(clip, tmp_path: Path) -> None:
+    options = ["--train", "mask-queries", "--teacher", "crops", "--no-augment"]
+    few = train(clip, tmp_path / "few.pt", *options, "--steps", "6")["losses"]
+    many = train(clip, tmp_path / "many.pt", *options, "--steps", "60")["losses"]
+    assert np.mean(many[-3:]) < 0.9 * np.mean(few[:3])
+    assert len(
+        train(clip, tmp_path / "fine.pt", "--train", "visual", "--teacher", "crops")["losses"]
+    )
+
+
+def test_the_loss_of_a_teacher_is_distance_and_divergence() -> None:
+    generator = torch.Generator().manual_seed(0)
+    features, taught = torch.randn(2, 3, 8, generator=generator).unbind()
+    text = F.normalize(torch.randn(5, 8, generator=generator), dim=-1)
+    expected = 0.0
+    for own, crop in zip(features, taught, strict=True):
+        own, crop = own / own.norm(), crop / crop.norm()
+        p, q = ((100 * text @ unit).double().softmax(dim=0) for unit in (crop, own))
+        expected += 10 * (1 - float(own @ crop)) + float((p * (p / q).log()).sum())
+    assert float(crop_loss(features, taught, text)) == pytest.approx(expected / 3, rel=1e-4)
+    nothing = crop_loss(features[:0].requires_grad_(), taught[:0], text)
+    assert float(nothing.detach()) == 0
+
+
+def test_masks_like_proposals() -> None:
+    masks = np.zeros((2, 40, 40), bool)
+    masks[0, 5:20, 5:20] = masks[1, 26:38, 10:30] = True
+    seen = {"same": 0, "larger": 0, "smaller": 0, "joined": 0}
+    for seed in range(100):
+        first = like_proposals(masks, np.random.default_rng(seed))[0]
+        assert first.sum() >= 64
+        if (first == masks[0]).all():
+            seen["same"] += 1
+        elif (first & masks[1]).any():
+            assert (first == masks.any(axis=0)).all()
+            seen["joined"] += 1
+        elif (first & ~masks[0]).any():
+            assert (first >= masks[0]).all()
+            seen["larger"] += 1
+        else:
+            seen["smaller"] += 1
+    assert min(seen.values()) >= 3
+    assert like_proposals(masks[:0], np.random.default_rng(0)).shape == (0, 40, 40)
+    small = np.zeros((1, 40, 40), bool)
+    small[0, :8, :8] = True  # as small as a region may be
+    assert all(like_proposals(small, np.random.default_rng(seed)).sum() >= 64 for seed in range(30))
+
+
 def test_an_epoch_has_every_image_once_and_a_resumed_run_the_same_batches() -> None:
     every = list(batches(6, 2, 6, seed=1))
     assert sorted(index for batch in every[:3] for index, _ in batch) == list(range(6))
@@ -158,6 +238,7 @@ def test_an_epoch_has_every_image_once_and_a_resumed_run_the_same_batches() -> N
     [
         (["--regions", "shared", "--train", "mask-prompts"], "mask-prompts is not for --regions"),
         (["--train", "mask-queries"], "mask-queries is not for --regions crops"),
+        (["--teacher", "crops"], "--teacher crops is for --regions shared"),
     ],
 )
 def test_what_does_not_go_together_is_named(options: list[str], message: str) -> None:
