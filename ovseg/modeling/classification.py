@@ -141,10 +141,14 @@ class Classification:
             strength[before.queries] = before.class_probs[:, :known].amax(dim=1)
         # masks that are not valid have no crop, so they cost nothing
         chosen = choice.first(masks, strength) | ~crops.valid
-        classified = self._classify_by(regions, crops, text, probs, weight, chosen)
+        shown = chosen
+        if regions.shared is not None:
+            shown = chosen | choice.first(masks, strength, min_area=0.0)
+        rest = (crops, text, probs, weight)
+        classified = self._classify_by(regions, *rest, chosen, shown)
         more = choice.more(masks, potential, classified, chosen)
         if more.any():
-            classified = self._classify_by(regions, crops, text, probs, weight, chosen | more)
+            classified = self._classify_by(regions, *rest, chosen | more, shown | more)
         return classified
 
     def _classify_by(
@@ -155,10 +159,12 @@ class Classification:
         probs: Tensor | None,
         weight: float | Tensor,
         chosen: Tensor,
+        shown: Tensor,
     ) -> Classified:
         """The classification of regions by the crops of those that are chosen, bool (Q,).
 
-        The others are classified by the shared pass, where there is one, or by lent features.
+        Others are classified by the shared pass, where there is one and they can show, or by lent
+        features.
         """
         if regions.shared is None:
             lender = self.crop_choice.lenders(regions.masks > self.mask_threshold, chosen)
@@ -166,10 +172,11 @@ class Classification:
             valid = crops.valid[taken]
             features = crops.of(lender[taken[valid]])
         else:
-            taken = torch.arange(len(chosen), device=chosen.device)
-            valid = crops.valid
-            features = regions.shared.features.clone()
-            features[chosen[valid]] = crops.of(taken[chosen & valid])
+            taken = shown.nonzero()[:, 0]
+            valid = crops.valid[taken]
+            features = regions.shared.features[shown[crops.valid]]
+            of_crops = chosen[taken[valid]]
+            features[of_crops] = crops.of(taken[valid][of_crops])
         clip = self.classify_crops(CropFeatures(features, valid), text)
         part = combine(None if probs is None else probs[taken], clip, weight)
         return Classified(part.class_probs, taken[part.queries])

@@ -43,12 +43,13 @@ class CropChoice:
     second_round: float = 0.0
     borrow_iou: float = 1.0
 
-    def first(self, masks: Tensor, strength: Tensor) -> Tensor:
+    def first(self, masks: Tensor, strength: Tensor, min_area: float | None = None) -> Tensor:
         """The proposals that can show.
 
         Args:
             masks: float (Q, H, W), 0..1.
             strength: (Q,), not negative.
+            min_area: in place of the choice's own.
 
         Returns:
             bool (Q,).
@@ -58,7 +59,7 @@ class CropChoice:
         values = _thinned(masks) * strength[:, None]
         largest = values.amax(dim=0)
         shown = ((values >= self.tolerance * largest) & (largest > 0)).float().mean(dim=1)
-        return shown > self.min_area
+        return shown > (self.min_area if min_area is None else min_area)
 
     def more(
         self, masks: Tensor, potential: Tensor, classified: Classified, chosen: Tensor

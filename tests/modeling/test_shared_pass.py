@@ -190,9 +190,11 @@ def test_the_model_sees_an_image_once(small_model, seeded, monkeypatch) -> None:
 
 
 @torch.inference_mode()
-def test_both_takes_crops_of_proposals_that_decide(small_model, seeded) -> None:
+@pytest.mark.parametrize("min_area", [0.0, 0.2])
+def test_both_takes_crops_of_proposals_that_decide(small_model, seeded, min_area: float) -> None:
     shared = small_model(f"{ADAPTER}REGION_ENCODER", "shared")
-    both = small_model(f"{ADAPTER}REGION_ENCODER", "both")
+    area = (f"{ADAPTER}CROPS_MIN_AREA", str(min_area))
+    both = small_model(f"{ADAPTER}REGION_ENCODER", "both", *area)
     crops = small_model()
     inputs = {"image": seeded.image(64, 96, 1), "class_names": WORDS, "output": "labels"}
     text = both.text(Vocabulary.of(WORDS))
@@ -201,11 +203,17 @@ def test_both_takes_crops_of_proposals_that_decide(small_model, seeded) -> None:
     before = shared.classify(shared.encode([inputs])[0], text)
     exact = crops.classify(crops.encode([inputs])[0], text)
     values = encoded.masks * before.class_probs.amax(dim=1)[:, None, None]
-    decide = (values == values.amax(dim=0)).flatten(1).any(dim=1)
+    largest = (values == values.amax(dim=0)).flatten(1).float().mean(dim=1)
+    decide, shown = largest > min_area, largest > 0
     assert torch.equal(encoded.crops.encoded, decide & encoded.crops.valid)
     assert 0 < decide.sum() < len(decide)
-    torch.testing.assert_close(found.class_probs[decide], exact.class_probs[decide])
-    torch.testing.assert_close(found.class_probs[~decide], before.class_probs[~decide])
+    # what is largest nowhere is left out
+    assert torch.equal(found.queries, shown.nonzero()[:, 0])
+    of_crops = decide[found.queries]
+    assert of_crops.all() == (min_area == 0)
+    torch.testing.assert_close(found.class_probs[of_crops], exact.class_probs[decide])
+    small = found.queries[~of_crops]
+    torch.testing.assert_close(found.class_probs[~of_crops], before.class_probs[small])
     again = both.segment(inputs, encoded)
     assert torch.equal(again["labels"], both([inputs])[0]["labels"])
 
