@@ -16,14 +16,13 @@ Linux alone.
 from __future__ import annotations
 
 import argparse
-import ctypes
 import json
 import os
 import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +41,7 @@ from ovseg.utils.hardware import processor
 from ovseg.utils.io import write_json
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
-from tools.benchmark.growth import memory
+from tools.benchmark.growth import begin_peak, give_back, memory
 from tools.benchmark.modes import (
     ADAPTER,
     EXACT,
@@ -107,8 +106,7 @@ def one_image(
     """The seconds of each part of an image, a share of whose proposals can show; the crops that
     CLIP saw; and MB of memory.
     """
-    with suppress(OSError):
-        ctypes.CDLL("libc.so.6").malloc_trim(0)  # what is free is given back, so that use is seen
+    give_back()
     before = memory("VmRSS")
     begin_peak()
     watch = Watch(clock)
@@ -132,12 +130,6 @@ def one_image(
     assert regions.crops is not None
     encoded = int(regions.crops.encoded.sum()) if model.crops_too else 0
     return {"crops seen": encoded, **watch.seconds, "MB": max(peak, memory("VmHWM")) - before}
-
-
-def begin_peak() -> None:
-    """Let the highest memory that the system tells be that from now on."""
-    with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
 
 
 def text_seconds(model: OVSeg, inputs: dict[str, Any], clock: Callable[[], float]) -> float:
