@@ -211,7 +211,7 @@ def _need(method: str) -> Preparation:
 def _call(method: str, command: Sequence[str]) -> None:
     status = subprocess.run(command, check=False).returncode
     if status:
-        said = " ".join(part for part in command[1:4] if part != "-m" and part[:2] != "--")
+        said = f"ovseg {command[3]}" if command[1] == "-m" else Path(command[1]).name
         raise UserError(
             f"{method}: {said} failed (exit code {status}), see above; the same command goes on "
             "from here"
