@@ -40,7 +40,7 @@ def parse_arguments(
     add("--feature", metavar="NAME",
         help="map of the backbone (default: MODEL.MASK_FORMER.TRANSFORMER_IN_FEATURE)")  # fmt: skip
     add("--size", type=int, default=96, help="side in pixels that images are seen at")
-    add("--steps", type=int, default=1200)
+    add("--steps", type=int, default=4000)
     add("--batch-size", type=int, default=32, help="images a step")
     add("--warmup", type=int, default=100, help="steps in which the learning rate rises")
     add("--lr", type=float, default=1.5e-3)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Everything that the embedded model is made of, from nothing to resources/ovseg_tiny.pth:
-# data, CLIP, segmentation network, mask-noun pairs, mask-adapted CLIP. About two and a half hours
+# data, CLIP, backbone, segmentation network, mask-noun pairs, mask-adapted CLIP. About three hours
 # on two CPU cores, after
 #
 #     make install && .venv/bin/python -m pip install -e '.[stickerscenes,mining]'
@@ -11,20 +11,24 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 python=${PYTHON:-.venv/bin/python}
 config=configs/ovseg_tiny.yaml
+backbone=output/backbone_tiny/backbone.pth
 segmenter=output/ovseg_tiny/model_final.pth
 scenes=${DETECTRON2_DATASETS:-datasets}/stickerscenes
 # with one thread losses repeat to the last digit, and the networks are too small for more
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 
-# CLIP's trainings save their output on the way, so that it does not tell whether they are done
+# these trainings save their output on the way, so that it does not tell whether they are done
 resume() {
-    if [ -f "${1%.pt}_resume.pt" ]; then echo --resume; fi
+    if [ -f "${1%.pt*}_resume.pt" ]; then echo --resume; fi
 }
 
 "$python" datasets/prepare_stickerscenes.py
 OMP_NUM_THREADS=2 "$python" open_clip_training/pretrain.py --output output/clip_tiny/clip.pt \
     $(resume output/clip_tiny/clip.pt)
-[ -f "$segmenter" ] || "$python" train_net.py --resume --config-file "$config"
+[ -f "$segmenter" ] || {
+    "$python" open_clip_training/pretrain_backbone.py --output "$backbone" $(resume "$backbone")
+    "$python" train_net.py --resume --config-file "$config" MODEL.WEIGHTS "$backbone"
+}
 "$python" -m torch.distributed.run --standalone --nproc-per-node 2 \
     open_clip_training/collect_pairs.py --config-file "$config" \
     --captions "$scenes/captions_train.json" --images "$scenes/images/train" --adjectives \
