@@ -63,7 +63,7 @@ def exact(embedded: Predictor, inputs) -> torch.Tensor:
         (speed_opts("exact"), 1.0, 1.0),
         (speed_opts("fast"), 0.55, 0.93),
         (speed_opts("fastest"), 0.3, 0.88),
-        ([f"{ADAPTER}REGION_ENCODER", "shared", f"{ADAPTER}SHARED_RESOLUTION", "128"], 0.0, 0.6),
+        ([f"{ADAPTER}REGION_ENCODER", "shared", f"{ADAPTER}SHARED_RESOLUTION", "128"], 0.0, 0.5),
         ([f"{ADAPTER}REGION_ENCODER", "both", f"{ADAPTER}SHARED_RESOLUTION", "128"], 0.6, 0.7),
     ],
     ids=["exact", "fast", "fastest", "shared", "both"],
