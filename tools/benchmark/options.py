@@ -41,7 +41,7 @@ from ovseg.utils.io import atomic_path
 from ovseg.vocabulary import Vocabulary
 
 OFF = "off"
-WEIGHTS = (0.5, 0.6, 0.65, 0.7, 0.8)
+WEIGHTS = (0.2, 0.3, 0.5, 0.65, 0.7, 0.8)
 NUMBERS = (1, 2, 4, 7)
 AREAS = (1e-4, 0.002, 0.005, 0.01, 0.02)
 GROUPS = ("seen", "unseen", "stuff")

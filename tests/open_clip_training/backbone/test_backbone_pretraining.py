@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -77,7 +78,9 @@ def region_run(labels: list[list[int]]) -> tuple[BackboneRun, RegionBatch]:
     )
     covered = torch.tensor([[[True, False], [False, True]]] * 2)
     settings = BackboneSettings(3, 2, 1, 0.1, 0.0, 2, 0)
-    return BackboneRun(model, settings, {}), RegionBatch(images, covered, torch.tensor(labels))
+    classes = torch.tensor(labels)
+    batch = RegionBatch(images, covered, classes, there=classes >= 0)
+    return BackboneRun(model, settings, {}), batch
 
 
 def test_the_loss_is_the_mean_cross_entropy_of_the_regions_there_are() -> None:
@@ -116,7 +119,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_the_step() -> None:
 
 def test_the_colours_are_in_the_order_of_the_backbone() -> None:
     run, batch = region_run([[3, 1], [2, 0]])
-    expected = run.model(RegionBatch(batch.images.flip(1), batch.covered, batch.labels))
+    expected = run.model(replace(batch, images=batch.images.flip(1)))
     run.model.bgr = True
     assert torch.equal(run.model(batch), expected)
 
