@@ -139,11 +139,10 @@ class Classification:
             before = combine(probs, self.classify_crops(regions.shared, text), weight)
             strength = torch.zeros_like(strength)
             strength[before.queries] = before.class_probs[:, :known].amax(dim=1)
+        areas = choice.areas(masks, strength)
         # masks that are not valid have no crop, so they cost nothing
-        chosen = choice.first(masks, strength) | ~crops.valid
-        shown = chosen
-        if regions.shared is not None:
-            shown = chosen | choice.first(masks, strength, min_area=0.0)
+        chosen = (areas > choice.min_area) | ~crops.valid
+        shown = chosen if regions.shared is None else chosen | (areas > 0)
         rest = (crops, text, probs, weight)
         classified = self._classify_by(regions, *rest, chosen, shown)
         more = choice.more(masks, potential, classified, chosen)

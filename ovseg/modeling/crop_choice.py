@@ -43,23 +43,25 @@ class CropChoice:
     second_round: float = 0.0
     borrow_iou: float = 1.0
 
-    def first(self, masks: Tensor, strength: Tensor, min_area: float | None = None) -> Tensor:
-        """The proposals that can show.
+    def areas(self, masks: Tensor, strength: Tensor) -> Tensor:
+        """On which share of the pixels each proposal can show.
 
         Args:
             masks: float (Q, H, W), 0..1.
             strength: (Q,), not negative.
-            min_area: in place of the choice's own.
 
         Returns:
-            bool (Q,).
+            float (Q,), 0..1.
         """
         if not len(masks):
-            return torch.zeros_like(strength, dtype=torch.bool)
+            return torch.zeros_like(strength)
         values = _thinned(masks) * strength[:, None]
         largest = values.amax(dim=0)
-        shown = ((values >= self.tolerance * largest) & (largest > 0)).float().mean(dim=1)
-        return shown > (self.min_area if min_area is None else min_area)
+        return ((values >= self.tolerance * largest) & (largest > 0)).float().mean(dim=1)
+
+    def first(self, masks: Tensor, strength: Tensor) -> Tensor:
+        """The proposals that can show, bool (Q,); arguments are those of :meth:`areas`."""
+        return self.areas(masks, strength) > self.min_area
 
     def more(
         self, masks: Tensor, potential: Tensor, classified: Classified, chosen: Tensor
