@@ -72,11 +72,11 @@ class Comparison:
         return self.output / method / f"seed_{seed}"
 
     def results(self) -> dict[str, list[dict[str, Any]]]:
-        """Of the finished runs, by method."""
-        files = {m: [self.folder(m, seed) / RESULT for seed in self.seeds] for m in self.methods}
+        """Of all finished runs in the folder by method, whichever command did them."""
         return {
-            method: [read_json(path, dict) for path in paths if path.is_file()]
-            for method, paths in files.items()
+            method: [read_json(path, dict) for path in found]
+            for method in known_methods()
+            if (found := sorted(self.output.glob(f"{method}/seed_*/{RESULT}")))
         }
 
     def run(self, progress: Callable[[str], None]) -> Iterator[None]:
@@ -128,7 +128,7 @@ class Comparison:
         if not known:
             return ""
         left = sum(
-            statistics.mean(took[method] or known)
+            statistics.mean(took.get(method) or known)
             for method, seed in runs
             if not (self.folder(method, seed) / RESULT).is_file()
         )
@@ -169,6 +169,9 @@ class Comparison:
         folder = self.folder(method, seed)
         if (folder / "model_final.pth").is_file():
             return
+        if _need(method).is_network:
+            self._take_network(method, seed, prepared)
+            return
         schedule = {
             "SOLVER.MAX_ITER": self.steps,
             "SOLVER.WARMUP_ITERS": min(50, self.steps // 10),
@@ -179,6 +182,17 @@ class Comparison:
         }
         go_on = "--resume" if checkpoints(folder) else "--overwrite"
         self._command("train", method, go_on, *self._pairs(schedule, prepared))
+
+    def _take_network(self, method: str, seed: int, prepared: Sequence[str]) -> None:
+        """See :attr:`Preparation.is_network`."""
+        network = _need(method).network
+        self._train(network, seed, self._prepare(network, seed))
+        cfg = setup_cfg(known_methods()[method], [*self.opts, *prepared])
+        clip, folder = cfg.MODEL.CLIP_ADAPTER.CLIP_PRETRAINED, self.folder(method, seed)
+        folder.mkdir(parents=True, exist_ok=True)
+        trained = self.folder(network, seed) / "model_final.pth"
+        put = ["swap", "put", str(trained), clip, str(folder / "model_final.pth")]
+        _call(method, [sys.executable, "-m", "ovseg", "weights", *put])
 
     def _evaluate(self, method: str, seed: int, prepared: Sequence[str]) -> dict[str, Any]:
         folder = self.folder(method, seed)

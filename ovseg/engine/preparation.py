@@ -32,6 +32,9 @@ class Preparation:
         gives: KEY VALUE pairs for the method's training and evaluation. Where the comparison is
             given a value of the first key, nothing is prepared.
         network: a method whose network is needed, trained with the same seed; "": none.
+        is_network: it differs from ``network`` in the weights of CLIP's image tower alone, which
+            take no part in training. So it is not trained: its model is that of ``network`` with
+            the same seed, with its own CLIP in it.
         shared: it is the same for all seeds, and not made where the file that the method's config
             names for the first key is there.
         always: KEY VALUE pairs that it has whether anything is prepared or not.
@@ -40,6 +43,7 @@ class Preparation:
     stages: tuple[tuple[str, str], ...]
     gives: tuple[str, ...]
     network: str = ""
+    is_network: bool = False
     shared: bool = True
     always: tuple[str, ...] = ()
 
@@ -152,9 +156,11 @@ PREPARATIONS = {
             ),
         ),
         gives=("MODEL.CLIP_ADAPTER.CLIP_PRETRAINED", "{folder}/adapted.pt"),
-        # OVSeg's own MaskFormer, which CLIP's image tower takes no part in
         network="zegformer",
+        is_network=True,
     ),
 }
-# what the comparison's ResNets start from is not for its backbone
-PREPARATIONS["ovseg_swin"] = replace(PREPARATIONS["ovseg"], always=("MODEL.WEIGHTS", ""))
+# it is trained, and what the comparison's ResNets start from is not for its backbone
+PREPARATIONS["ovseg_swin"] = replace(
+    PREPARATIONS["ovseg"], is_network=False, always=("MODEL.WEIGHTS", "")
+)

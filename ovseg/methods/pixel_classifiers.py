@@ -131,6 +131,9 @@ class SpatialBlock(nn.Module):
 
     def forward(self, logits: Tensor) -> Tensor:
         """``logits``: (B, W, h, w); the same."""
-        batch, words, *size = logits.shape
-        own = self.own(logits.reshape(batch * words, 1, *size)).view_as(logits)
+        words = logits.shape[1]
+        # each word's map by itself, as a batch of them would be: this is faster on CPUs
+        weight, bias = self.own.weight.expand(words, -1, -1, -1), self.own.bias
+        assert bias is not None
+        own = F.conv2d(logits, weight, bias.expand(words), padding=1, groups=words)
         return logits + own + self.largest(logits.amax(dim=1, keepdim=True))

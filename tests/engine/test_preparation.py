@@ -116,6 +116,26 @@ def test_who_needs_what(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert plan._prepare("openseg", 4) == ["INPUT.CAPTION_WORDS", "out/prepared/caption_words.json"]
 
 
+def test_ovseg_is_zegformers_network_with_the_adapted_clip(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[tuple[str, list[str]]] = []
+    monkeypatch.setattr(comparison, "_call", lambda name, command: calls.append((name, command)))
+    plan = Comparison(("ovseg",), (4, 5), 10, "stickerscenes_dev", tmp_path, ())
+    plan._train("ovseg", 5, ["MODEL.CLIP_ADAPTER.CLIP_PRETRAINED", "adapted.pt"])
+    (first, training), (second, swap) = calls
+    assert (first, second) == ("zegformer", "ovseg")
+    assert training[3] == "train"
+    assert training[training.index("SEED") + 1] == "5"
+    network, result = (tmp_path / m / "seed_5" / "model_final.pth" for m in ("zegformer", "ovseg"))
+    assert swap[3:] == ["weights", "swap", "put", str(network), "adapted.pt", str(result)]
+    assert result.parent.is_dir()
+    # with another backbone it is trained
+    calls.clear()
+    plan._train("ovseg_swin", 5, [])
+    assert [(name, command[3]) for name, command in calls] == [("ovseg_swin", "train")]
+
+
 def test_time_left_is_that_of_finished_runs(tmp_path: Path) -> None:
     plan = Comparison(("fcn", "lseg"), (0, 1), 10, "d", tmp_path, ())
     runs = [(method, seed) for seed in (0, 1) for method in ("fcn", "lseg")]

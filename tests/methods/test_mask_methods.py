@@ -32,6 +32,17 @@ def test_the_other_backbone_is_a_swin_that_learns():
     assert all(p.grad is not None for p in model.backbone.layers.parameters())
 
 
+def test_ovseg_and_zegformer_are_one_training():
+    # of CLIP's image tower and the ensemble's weights no loss depends
+    own = {"CLIP_PRETRAINED", "CLIP_ENSEMBLE_WEIGHT", "CLIP_ENSEMBLE_WEIGHT_UNSEEN"}
+    ovseg, zegformer = (setup_cfg(CONFIGS / f"methods/{m}.yaml") for m in ("ovseg", "zegformer"))
+    ovseg.defrost()
+    for key in own:
+        ovseg.MODEL.CLIP_ADAPTER[key] = zegformer.MODEL.CLIP_ADAPTER[key]
+    ovseg.OUTPUT_DIR = zegformer.OUTPUT_DIR
+    assert ovseg == zegformer
+
+
 def test_zegformer_fuses_seen_and_unseen_classes_by_a_weight_each(small_model, seeded):
     assert (CONFIGS / ZEGFORMER).is_file()
     # the small CLIP has no mask prompts to switch on

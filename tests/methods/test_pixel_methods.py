@@ -136,6 +136,9 @@ def test_spatial_blocks_know_neither_order_nor_names():
         nn.init.normal_(parameter)
     logits, order = torch.randn(2, 5, 6, 6), torch.tensor([3, 0, 4, 1, 2])
     torch.testing.assert_close(block(logits[:, order]), block(logits)[:, order])
+    largest = block.largest(logits.amax(dim=1, keepdim=True))
+    alone = [each[:, None] + block.own(each[:, None]) + largest for each in logits.unbind(1)]
+    torch.testing.assert_close(block(logits), torch.cat(alone, dim=1))
     assert not torch.allclose(block(logits), logits)
 
 
