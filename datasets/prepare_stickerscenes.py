@@ -1,6 +1,6 @@
 """Make StickerScenes: fetch the artwork with npm, render it, and compose every split.
 
-    python datasets/prepare_stickerscenes.py             # all but "more": 9 minutes, 2 cores
+    python datasets/prepare_stickerscenes.py             # all but "more": 12 minutes, 2 cores
     python datasets/prepare_stickerscenes.py --only seg --scale 0.02   # a quick look
 
 Needs npm (once, for the artwork) and ``pip install resvg_py``. The result is the same on every

@@ -72,8 +72,9 @@ def add_speed(parser: Parser, condition: str = "") -> None:
     """``--speed``; ``condition`` begins its help."""
     parser.add_argument(
         "--speed", choices=tuple(SPEEDS),
-        help=f"{condition}exact: as published; fast: about half of CLIP's work; fastest: a quarter "
-        "of it. docs/speed.md says what each costs in accuracy. Default: the config's own keys",
+        help=f"{condition}exact: as published; fast: CLIP sees about a third of the crops; "
+        "fastest: about a sixth (with the embedded model). docs/speed.md says what each costs in "
+        "accuracy. Default: the config's own keys",
     )  # fmt: skip
 
 
