@@ -44,10 +44,47 @@ def decode_rle(code: dict[str, Any], height: int, width: int) -> np.ndarray:
             raise too_short
         sized = {"size": [height, width], "counts": counts}
         return coco_mask.decode(coco_mask.frPyObjects(sized, height, width))
+    # pycocotools reads and writes beyond its memory where a text ends too early or fills too much
+    if sum(_run_lengths(counts)) != height * width:
+        raise too_short
     mask = coco_mask.decode({"size": [height, width], "counts": counts})
     if coco_mask.encode(mask)["counts"] != counts.encode():
         raise too_short
     return mask
+
+
+def _run_lengths(text: str) -> list[int]:
+    """The run lengths in a compressed text.
+
+    A character is six bits: five of a number, the lowest first, and whether more follow; the last
+    bit of five is the sign. From the fourth on, a number is added to the run length before last.
+
+    Raises:
+        ValueError: a character is none of such a text, its last number is not whole, or a run
+            length is below 0 or above 2^32.
+    """
+    wrong = ValueError("a code in it is no text of run lengths")
+    runs: list[int] = []
+    value = shift = 0
+    for character in text:
+        bits = ord(character) - 48
+        if not 0 <= bits < 64:
+            raise wrong
+        value |= (bits & 31) << shift
+        shift += 5
+        if bits & 32:
+            continue
+        if bits & 16:
+            value -= 1 << shift
+        if len(runs) > 2:
+            value += runs[-2]
+        if not 0 <= value < 2**32:
+            raise wrong
+        runs.append(value)
+        value = shift = 0
+    if shift:
+        raise wrong
+    return runs
 
 
 def decode_polygons(polygons: Sequence[Sequence[float]], height: int, width: int) -> np.ndarray:

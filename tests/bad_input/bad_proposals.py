@@ -92,3 +92,9 @@ def proposals_json_of_a_huge_mask(folder: Path) -> Command:
 @case
 def proposals_json_of_wrong_lengths(folder: Path) -> Command:
     return _proposals(folder, json.dumps([{"size": [24, 32], "counts": [3, 4]}]), "photo.json")
+
+
+@case
+def proposals_json_of_a_text_of_too_many_lengths(folder: Path) -> Command:
+    code = [{"size": [24, 32], "counts": "0" * 40 + "P"}]  # its last number is not whole
+    return _proposals(folder, json.dumps(code), "photo.json")

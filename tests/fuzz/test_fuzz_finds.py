@@ -18,6 +18,25 @@ def test_run_lengths_need_no_size_of_their_own() -> None:
     np.testing.assert_array_equal(decode_rle({"counts": [1, 2, 1]}, 2, 2), [[0, 1], [1, 0]])
 
 
+@pytest.mark.parametrize(
+    "counts",
+    [
+        "3" + "o" * 7 + "3" * 400,  # a number of more bits than a computer's
+        "31P",  # ends within a number: what lies behind it in memory was read as well
+        "0" * 40 + "P",
+        "h0" * 30,
+        "N1",  # below 0
+        "31/",
+        "3\u00e9",
+        "",
+    ],
+)
+def test_texts_of_run_lengths_stay_within_their_memory(counts: str) -> None:
+    # some of them ended the process, when the memory that they had overwritten was used again
+    with pytest.raises(ValueError, match="a code in it is n"):
+        decode_rle({"counts": counts}, 4, 4)
+
+
 def test_none_is_no_value_of_a_key() -> None:
     with pytest.raises(UserError, match=r"INPUT.MIN_SIZE_TEST: 'None' is no value for it"):
         setup_cfg(config_path("ovseg_tiny.yaml"), ["INPUT.MIN_SIZE_TEST", "None"])
