@@ -17,9 +17,12 @@ class AdaptationRecipe:
         name: of its folder.
         label: of its row.
         start: name of the recipe whose result it starts from; "" for the original CLIP.
-        train: "visual" (fine-tuning), "mask-prompts" or "both".
+        train: "visual" (fine-tuning), "mask-prompts", "both", or of a shared pass "mask-queries" or
+            "mask-bias"; "": nothing, the CLIP that it starts from sees the crops in another way.
         pairs: "mined" or "ground-truth".
         crops: "masked" or "unmasked".
+        background: of masked crops, "fill" or "drop".
+        shared: what a shared pass learns, "classes" or "crops"; "": it is no shared pass.
         depth: of the mask prompts.
         length: steps, in units of the ablation's --steps.
     """
@@ -30,10 +33,28 @@ class AdaptationRecipe:
     train: str = "visual"
     pairs: str = "mined"
     crops: str = "masked"
+    background: str = "fill"
+    shared: str = ""
     depth: int = DEPTH
     length: int = 1
 
+    @property
+    def has_own_file(self) -> bool:
+        """Its result is not a CLIP but ``MODEL.CLIP_ADAPTER.SHARED_WEIGHTS``."""
+        return self.train in ("mask-queries", "mask-bias")
 
+    def opts(self, trained: Path) -> list[str]:
+        """KEY VALUE pairs of the model that is scored; ``trained`` is what ``train.py`` wrote."""
+        adapter = {"BACKGROUND": "drop"} if self.background == "drop" else {}
+        if self.shared:
+            adapter |= {"REGION_ENCODER": "shared", "SHARED_RESOLUTION": str(RESOLUTION)}
+        if self.has_own_file:
+            adapter["SHARED_WEIGHTS"] = str(trained)
+        return [p for key, value in adapter.items() for p in (f"MODEL.CLIP_ADAPTER.{key}", value)]
+
+
+#: shorter side of the image in a shared pass, in pixels
+RESOLUTION = 128
 BASELINE = "baseline"
 RECIPES: tuple[AdaptationRecipe, ...] = (
     AdaptationRecipe("prompts", "mask prompt tuning only", train="mask-prompts"),
@@ -57,6 +78,24 @@ RECIPES: tuple[AdaptationRecipe, ...] = (
     AdaptationRecipe(
         "prompts_depth6", "mask prompt tuning, depth 6", train="mask-prompts", depth=6
     ),
+    AdaptationRecipe(
+        "dropped", "fine-tuning, background patches dropped in it too", background="drop"
+    ),
+    AdaptationRecipe(
+        "undropped", "fine-tuning, dropped afterwards", "finetuned", train="", background="drop"
+    ),
+    *(
+        AdaptationRecipe(
+            name, f"shared pass, {label}", "finetuned_longer", train=train, shared=teacher, length=3
+        )
+        for name, label, train, teacher in (
+            ("shared", "nothing trained for it", "", "classes"),
+            ("shared_queries", "own queries, from classes", "mask-queries", "classes"),
+            ("shared_teacher", "own queries, from crops", "mask-queries", "crops"),
+            ("shared_bias", "own bias, from classes", "mask-bias", "classes"),
+            ("shared_visual", "fine-tuning, from classes", "visual", "classes"),
+        )
+    ),
 )
 
 
@@ -73,14 +112,14 @@ class Schedule:
 def train_arguments(
     recipe: AdaptationRecipe, seed: int, schedule: Schedule, clip: Path, pairs: Path, output: Path
 ) -> list[str]:
-    """The arguments of ``open_clip_training/train.py`` for one run.
+    """The arguments of ``open_clip_training/train.py`` for one run that trains something.
 
     Args:
         recipe: what to train.
         seed: of the order of the pairs and their augmentation.
         schedule: steps and rates.
         clip: to start from.
-        pairs: the folder of the pairs.
+        pairs: the folder of the pairs; a shared pass learns from the ground truth of ``train``.
         output: the checkpoint to write.
     """
     steps = recipe.length * schedule.steps
@@ -89,14 +128,27 @@ def train_arguments(
         "--train-data": pairs,
         "--output": output,
         "--train": recipe.train,
-        "--crops": recipe.crops,
         "--steps": steps,
         "--warmup": steps // 10,
-        "--batch-size": schedule.batch,
         "--lr": schedule.lr,
-        "--prompt-lr": schedule.prompt_lr,
         "--seed": seed,
     }
-    if recipe.train != "visual":
-        arguments["--mask-prompt-depth"] = recipe.depth
+    if recipe.shared:
+        arguments |= {
+            "--train-data": "stickerscenes_train",
+            "--regions": "shared",
+            "--teacher": recipe.shared,
+            "--resolution": RESOLUTION,
+            # of images, each with several regions
+            "--batch-size": schedule.batch // 4,
+        }
+    else:
+        arguments |= {
+            "--crops": recipe.crops,
+            "--background": recipe.background,
+            "--batch-size": schedule.batch,
+            "--prompt-lr": schedule.prompt_lr,
+        }
+        if recipe.train != "visual":
+            arguments["--mask-prompt-depth"] = recipe.depth
     return [str(part) for pair in arguments.items() for part in pair]

@@ -26,6 +26,7 @@ from open_clip_training.ablation.scoring import adapted_config, score_clip
 from open_clip_training.adaptation.loop import adapt
 from open_clip_training.adaptation.options import parse_arguments
 from open_clip_training.common.run_state import history_path, resume_path
+from open_clip_training.regions.loop import adapt_to_regions
 from ovseg.utils.io import read_json, write_json
 
 
@@ -102,20 +103,25 @@ def run_one(plan: AblationPlan, recipe: AdaptationRecipe | None, seed: int) -> d
         return read_json(path, dict)
     folder.mkdir(parents=True, exist_ok=True)
     result: dict[str, Any] = {"name": name, "seed": seed}
-    clip = plan.clip
+    clip = plan.folder(recipe.start, seed) / "clip.pt" if recipe and recipe.start else plan.clip
+    opts = list(plan.opts)
     started = time.monotonic()
     with (folder / "log.txt").open("w") as log, contextlib.redirect_stderr(log):
-        if recipe:
-            clip = folder / "clip.pt"
-            start = plan.folder(recipe.start, seed) / "clip.pt" if recipe.start else plan.clip
+        if recipe and recipe.train:
+            trains = adapt_to_regions if recipe.shared else adapt
+            output = folder / "clip.pt"
             pairs = plan.pairs(recipe.pairs)
-            command = train_arguments(recipe, seed, plan.schedule, start, pairs, clip)
-            adapt(parse_arguments(command))
-            history = read_json(history_path(clip), dict)
+            command = train_arguments(recipe, seed, plan.schedule, clip, pairs, output)
+            trains(parse_arguments(command))
+            history = read_json(history_path(output), dict)
             result["train"] = " ".join(command)
-            result["history"] = {key: history[key] for key in ("step", "pairs", "nouns", "losses")}
+            kept = ("step", "pairs", "nouns", "losses")
+            result["history"] = {key: history[key] for key in kept if key in history}
+            clip = clip if recipe.has_own_file else output
+        if recipe:
+            opts += recipe.opts(folder / "clip.pt")
         trained = time.monotonic()
-        cfg = adapted_config(plan.config_file, plan.opts, clip)
+        cfg = adapted_config(plan.config_file, opts, clip)
         saved = [plan.proposals(dataset) for dataset in plan.datasets]
         result |= score_clip(cfg, saved[0], saved[1], plan.datasets)
     result["seconds"] = {

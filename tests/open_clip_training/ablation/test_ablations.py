@@ -21,6 +21,7 @@ from open_clip_training.ablation.recipes import BASELINE, RECIPES, Schedule, tra
 from open_clip_training.ablation.report import tables
 from open_clip_training.ablation.steps import begin_folder
 from open_clip_training.adaptation.options import parse_arguments
+from ovseg.config import setup_cfg
 from ovseg.data.datasets import load_dataset
 from ovseg.errors import UserError
 
@@ -34,6 +35,7 @@ def test_recipes_are_commands_of_train(tmp_path: Path) -> None:
             train_arguments(recipe, 2, schedule, tmp_path / "in.pt", tmp_path, tmp_path / "out.pt")
         )
         for recipe in RECIPES
+        if recipe.train
     }
     assert {name for name, o in options.items() if o.train == "mask-prompts"} == {
         "prompts", "both", "both_long", "prompts_depth1", "prompts_depth6",
@@ -53,9 +55,32 @@ def test_recipes_are_commands_of_train(tmp_path: Path) -> None:
         3,
     ]
     assert all(o.seed == 2 and o.warmup < o.steps for o in options.values())
+    shared = {name: o for name, o in options.items() if o.regions == "shared"}
+    assert {(o.train, o.teacher) for o in shared.values()} == {
+        ("mask-queries", "classes"), ("mask-queries", "crops"), ("mask-bias", "classes"),
+        ("visual", "classes"),
+    }  # fmt: skip
+    assert {(o.steps, o.batch_size, o.resolution) for o in shared.values()} == {(180, 32, 128)}
+    assert {name for name, o in options.items() if o.background == "drop"} == {"dropped"}
     # a run's start is trained before it
     for recipe in RECIPES:
         assert not starts.get(recipe.start, "")
+
+
+def test_a_model_is_scored_in_the_way_of_its_recipe(tmp_path: Path) -> None:
+    recipes = {recipe.name: recipe for recipe in RECIPES}
+    found = {
+        name: setup_cfg("configs/ovseg_tiny.yaml", recipe.opts(tmp_path / "x.pt"))
+        for name, recipe in recipes.items()
+    }
+    adapters = {name: cfg.MODEL.CLIP_ADAPTER for name, cfg in found.items()}
+    dropped = {name for name, adapter in adapters.items() if adapter.BACKGROUND == "drop"}
+    assert dropped == {"dropped", "undropped"}
+    own = {name for name, adapter in adapters.items() if adapter.SHARED_WEIGHTS}
+    assert own == {"shared_queries", "shared_teacher", "shared_bias"}
+    shared = {name for name, adapter in adapters.items() if adapter.REGION_ENCODER == "shared"}
+    assert shared == own | {"shared", "shared_visual"}
+    assert {recipes[name].start for name in shared} == {"finetuned_longer"}
 
 
 def write_scenes(root: Path) -> None:
@@ -107,11 +132,14 @@ def test_the_command_from_captions_to_tables(tmp_path: Path) -> None:
     assert set(results) == {BASELINE, *(recipe.name for recipe in RECIPES)}
     for recipe in RECIPES:
         (result,) = results[recipe.name]
-        assert len(result["history"]["losses"]) == 2 * recipe.length
+        if recipe.train:
+            assert len(result["history"]["losses"]) == 2 * recipe.length
+        if not recipe.train or recipe.shared:
+            continue
         assert result["history"]["pairs"] == content["pairs"][recipe.pairs]["pairs"] > 4
     # the same proposals and MaskFormer, whatever CLIP; and CLIPs that differ
     assert len({json.dumps(of_seeds[0]["maskformer"]) for of_seeds in results.values()}) == 1
-    assert len({json.dumps(of_seeds[0]["sweep"]) for of_seeds in results.values()}) > 8
+    assert len({json.dumps(of_seeds[0]["sweep"]) for of_seeds in results.values()}) > 12
     text = (output / "table.md").read_text(encoding="utf-8")
     assert text == tables(results)
     assert text in first
