@@ -3,14 +3,14 @@
     python datasets/prepare_stickerscenes.py --only clip dev
     python open_clip_training/pretrain.py --output output/clip_tiny/clip.pt
 
-A small CLIP of open_clip's own class, contrastive loss, Muon for the block matrices and AdamW for
-the rest. Images are whole scenes: never masked, never cut along a mask. In the first part of the
-run half of the patches are dropped (as in FLIP, arXiv 2212.00794), which halves its time.
+This trains a small CLIP of open_clip's own class with the contrastive loss, the matrices of its
+blocks with Muon and the rest with AdamW. Images are whole scenes, never masked or cut out. In most
+of the run half of the patches are dropped (FLIP, arXiv 2212.00794), which halves its time.
 
 1100 steps take 43 minutes on two CPU cores without AVX-512 or bfloat16. On dev, with perfect masks
-and the ViLD templates, 83 % of all objects are then right among 168 names, and 62 % of all regions
-among 186: regions of stuff with holes the shape of objects are often taken for objects. In the
-never-seen style of test_style it is 49 % of the objects.
+and the ViLD templates, CLIP then classifies 83 % of all objects correctly among 168 names, and 62 %
+of all regions among 186: stuff with holes in the shape of objects is often taken for objects. Of
+the objects of test_style, a style that it never saw, it is 49 %.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
     python train_net.py --config-file configs/ovseg_tiny.yaml \\
         MODEL.WEIGHTS output/backbone_tiny/backbone.pth
 
-This stands in for ImageNet where a backbone would start from nothing. The backbone's last map is
+This takes the place of ImageNet where there is no pretrained backbone. The backbone's last map is
 averaged over each true region of an image, and a linear layer takes the mean to CLIP's text space,
 where the name of the region's class is to be the nearest. What --train-data ignores (the unseen
 objects of StickerScenes) is never learned. Beside --output are written <name>_resume.pt (for

@@ -5,20 +5,20 @@
     torchrun --nproc-per-node 8 open_clip_training/train.py --clip output/adapted/clip.pt \\
         --train-data pairs/pairs.csv --train mask-prompts --output output/adapted/clip_prompts.pt
 
-The text tower and the temperature stay as they are. Of a batch, crops of the same noun are not each
-other's negatives (--plain-loss: they are, as published). The loss is over the whole batch however
-many processes and passes (--accumulate) share it, and gives the same curve.
+The text tower and the temperature stay as they are. Crops of the same noun in a batch are not each
+other's negatives (--plain-loss: they are, as published). The loss is that of the whole batch,
+however many processes and passes (--accumulate) share it.
 
---regions shared adapts to one pass of the whole image for all of its regions instead, on a data set
-with ground truth. Of --train mask-queries or mask-bias --output is then a small file for
+--regions shared adapts CLIP to one pass of the whole image for all of its regions, on a data set
+with ground truth. With --train mask-queries or mask-bias --output is a small file for
 MODEL.CLIP_ADAPTER.SHARED_WEIGHTS:
 
     python open_clip_training/train.py --regions shared --train mask-queries --clip ViT-B/16 \\
         --train-data coco_2017_train_stuff_sem_seg --resolution 336 --output output/queries.pt
 
-CLIP itself frozen, --train text-prompts learns vectors that stand before a word in place of a
-template, and --train template-map weights of the templates, both in one process. --output is then a
-small file for MODEL.CLIP_ADAPTER.PROMPT_CHECKPOINT or TEMPLATE_MAP.
+With CLIP frozen, --train text-prompts learns vectors that stand before a class name in place of a
+template, and --train template-map learns weights of the templates. Both run in one process.
+--output is then a small file for MODEL.CLIP_ADAPTER.PROMPT_CHECKPOINT or TEMPLATE_MAP.
 
 Beside --output are written: <name>_resume.pt (for --resume), <name>_history.json (losses,
 accuracies, counts) and <name>_tensorboard. The result is a checkpoint of open_clip's form, which

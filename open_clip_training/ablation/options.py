@@ -24,19 +24,21 @@ def parse_arguments(
     add = parser.add_argument
     add("--config-file", default="configs/ovseg_tiny.yaml")
     add("--weights", default="output/ovseg_tiny/model_final.pth",
-        help="the trained OVSeg that proposes, the original CLIP in it")  # fmt: skip
+        help="trained OVSeg that proposes masks, with the original CLIP")  # fmt: skip
     add("--clip", type=Path, default=Path("output/clip_tiny/clip.pt"), help="the CLIP to adapt")
     add("--output", type=Path, default=Path("output/ablations"))
-    add("--mine-images", type=int, default=5000, help="of train")
-    add("--dev-images", type=int, default=80, help="where the ensemble weight is chosen")
-    add("--test-images", type=int, default=160, help="where scores are reported")
-    add("--steps", type=int, default=60, help="of one adaptation")
+    add("--mine-images", type=int, default=5000, help="images of train to mine (default: 5000)")
+    add("--dev-images", type=int, default=80, help="images of dev, on which the ensemble "
+        "weight is chosen (default: 80)")  # fmt: skip
+    add("--test-images", type=int, default=160, help="images of test, on which scores "
+        "are reported (default: 160)")  # fmt: skip
+    add("--steps", type=int, default=60, help="of one adaptation (default: 60)")
     add("--batch-size", type=int, default=128)
     add("--lr", type=float, default=1e-4, help="of fine-tuning")
     add("--prompt-lr", type=float, default=0.1)
-    add("--seeds", type=int, default=3, help="runs a row")
+    add("--seeds", type=int, default=3, help="runs of each row (default: 3)")
     add("--processes", type=int, default=min(os.cpu_count() or 1, 4))
-    add("--quick", action="store_true", help="a few images and steps: does it run?")
+    add("--quick", action="store_true", help="try it with a few images and steps")
     add_opts(parser)
     options = parser.parse_args(arguments)
     at_least_1 = ("mine_images", "dev_images", "test_images", "steps", "seeds", "processes")

@@ -52,60 +52,68 @@ def parse_arguments(
     """
     parser = Parser(description)
     add = parser.add_argument
-    add("--clip", required=True, help="where to start: ViT-B/16, ViT-L/14, another name, a file")
-    add("--pretrained", default="openai", help="open_clip's tag, or a file, of a name's weights")
+    add("--clip", required=True, help="CLIP to adapt: ViT-B/16, ViT-L/14, another name, or a file")
+    add("--pretrained", default="openai", help="weights of a CLIP given by name: open_clip's tag "
+        "(default: openai), or a file")  # fmt: skip
     add("--train-data", required=True, help="pairs.csv, its folder, or 'pairs-*.tar'; or a table "
         "of filepath and title (coco_proposal_1cap.csv)")  # fmt: skip
-    add("--data-root", type=Path, help="what a table's relative paths are relative to; default: "
-        "its folder")  # fmt: skip
-    add("--captions", help="of a table of filepath and title: the template of its titles (default: "
-        "'a photo of a {}.'), or as-is: the title is the text")  # fmt: skip
+    add("--data-root", type=Path, help="folder that relative paths of a table start from; default: "
+        "the table's")  # fmt: skip
+    add("--captions", help="of a table of filepath and title: the template of its titles "
+        "(default: 'a photo of a {}.'), or as-is: take whole titles as texts")  # fmt: skip
     add("--fill-tolerance", type=int, default=0, help="of crops without mask files: by how much a "
         "channel of the background may differ from (124, 116, 103), for JPEG")  # fmt: skip
     add("--output", type=Path, required=True, help="the checkpoint to write")
     add("--regions", choices=tuple(TRAINED), default="crops",
         help="what CLIP is adapted to: crops of regions, or a shared pass of the whole image "
-        "(docs/speed.md); --train-data is then a data set with ground truth")  # fmt: skip
+        "(docs/speed.md), for which --train-data is a data set with ground truth")  # fmt: skip
     add("--train", choices=sorted({kind for kinds in TRAINED.values() for kind in kinds}),
-        default="visual", help="visual: fine-tuning. Of crops: mask-prompts, both at once, or "
-        "text-prompts or template-map, CLIP frozen. Of a shared pass: mask-queries or mask-bias, "
-        "the regions' own")  # fmt: skip
+        default="visual", help="visual (the default): fine-tune the image tower. With crops: "
+        "mask-prompts; both at once; text-prompts or template-map, with CLIP frozen. With a shared "
+        "pass: mask-queries or mask-bias of the regions")  # fmt: skip
     add("--resolution", type=int, help="of a shared pass: shorter side of the image in pixels; "
         "default: CLIP's input size")  # fmt: skip
     add("--first-block", type=int, default=0, help="of a shared pass: block from which regions "
-        "take part; default: 0, all")  # fmt: skip
+        "take part; default: 0, from the first on")  # fmt: skip
     add("--teacher", choices=("classes", "crops"), default="classes",
         help="what a shared pass learns: the classes of true regions, or CLIP's own features of "
         "the crops of regions of many shapes")  # fmt: skip
-    add("--region-lr", type=float, default=1e-3, help="of mask queries and mask bias")
-    add("--mask-prompt-depth", type=int, help="default: the CLIP's own; 3 for new mask prompts")
-    add("--prompts", type=int, default=16, metavar="N", help="learned text prompts; default: 16")
+    add("--region-lr", type=float, default=1e-3, help="learning rate of mask queries and "
+        "mask bias (default: 0.001)")  # fmt: skip
+    add("--mask-prompt-depth", type=int, help="layers with mask prompts; default: the "
+        "CLIP's own, 3 for new ones")  # fmt: skip
+    add("--prompts", type=int, default=16, metavar="N", help="number of text prompts; default: 16")
     add("--crops", choices=("masked", "unmasked"), default="masked",
-        help="fill the background of crops, or leave it (the control)")  # fmt: skip
+        help="fill the background of crops (the default), or leave it in as a control")  # fmt: skip
     add("--background", choices=("fill", "drop"), default="fill",
-        help="what CLIP sees of a crop's background: the colour or mask prompts, or nothing: its "
-        "patches are left out (MODEL.CLIP_ADAPTER.BACKGROUND drop)")  # fmt: skip
-    add("--plain-loss", action="store_true", help="crops of one noun are each other's negatives")
+        help="fill (the default): the colour, or mask prompts, stand for a crop's background; "
+        "drop: its patches are left out (MODEL.CLIP_ADAPTER.BACKGROUND drop)")  # fmt: skip
+    add("--plain-loss", action="store_true", help="the published loss: crops of one noun "
+        "are each other's negatives")  # fmt: skip
     add("--templates", help="vild (default) or imagenet, a random one for each noun and step; or a "
         "text with {}")  # fmt: skip
-    add("--no-augment", dest="augment", action="store_false", help="neither mirror nor zoom")
-    add("--epochs", type=int, default=5)
-    add("--steps", type=int, help="instead of --epochs")
-    add("--batch-size", type=int, help="of all processes; default: 256 for ViT-L, else 1024")
-    add("--accumulate", type=int, default=1, help="passes a batch: less memory, the same result")
-    add("--warmup", type=int, default=100, help="steps")
-    add("--lr", type=float, default=5e-6, help="of fine-tuning")
-    add("--weight-decay", type=float, default=0.2, help="of fine-tuning")
-    add("--prompt-lr", type=float, default=0.05, help="of mask prompts, which do not decay")
-    add("--precision", choices=("fp32", "amp", "amp_bf16"), default="fp32")
+    add("--no-augment", dest="augment", action="store_false", help="do not mirror or zoom crops")
+    add("--epochs", type=int, default=5, help="default: 5")
+    add("--steps", type=int, help="number of steps, in place of --epochs")
+    add("--batch-size", type=int, help="of all processes together; default: 256 for ViT-L, "
+        "else 1024")  # fmt: skip
+    add("--accumulate", type=int, default=1, help="compute a batch in N passes: less memory, "
+        "the same result")  # fmt: skip
+    add("--warmup", type=int, default=100, help="steps of warm-up (default: 100)")
+    add("--lr", type=float, default=5e-6, help="learning rate of fine-tuning (default: 5e-6)")
+    add("--weight-decay", type=float, default=0.2, help="of fine-tuning (default: 0.2)")
+    add("--prompt-lr", type=float, default=0.05, help="learning rate of prompts (mask prompts have "
+        "no weight decay) and of a template map (default: 0.05)")  # fmt: skip
+    add("--precision", choices=("fp32", "amp", "amp_bf16"), default="fp32",
+        help="default: fp32")  # fmt: skip
     add("--device", help="default: cuda where there is a GPU, else cpu")
     add("--workers", type=int, default=4, help="loading processes; unused where all fits in memory")
     add("--eval-data", help="a registered data set (ade20k_sem_seg_val), the yaml of your own, or "
         "a folder of class folders with crops (ade_gt_150cls_val)")  # fmt: skip
     add("--eval-classes", help="of a folder of class folders: a file of class names, or the name "
         "of a vocabulary (ade20k-150, the default for ade_gt_150cls_val)")  # fmt: skip
-    add("--eval-images", type=int, default=0, help="check on its first so many images (of a folder "
-        "of class folders: so many, evenly taken); 0: all")  # fmt: skip
+    add("--eval-images", type=int, default=0, help="measure on its first N images (of a folder of "
+        "class folders: on N crops, evenly taken); 0 (the default): on all")  # fmt: skip
     add_run(parser)
     add_processes(parser, all_gpus=False)
     options = parser.parse_args(arguments)

@@ -34,20 +34,27 @@ def parse_arguments(
     add("--train-data", metavar="NAME", default="stickerscenes_train",
         help="registered data set with ground truth, or the yaml file of your own")  # fmt: skip
     add("--eval-data", metavar="NAME", default="stickerscenes_dev",
-        help="one whose first classes are those of --train-data; '': no check")  # fmt: skip
+        help="data set to measure on; its first classes are --train-data's; '': none")  # fmt: skip
     add("--output", type=Path, default=Path("output/backbone_tiny/backbone.pth"),
-        help="what MODEL.WEIGHTS takes")  # fmt: skip
+        help="file to write, for MODEL.WEIGHTS")  # fmt: skip
     add("--feature", metavar="NAME",
         help="map of the backbone (default: MODEL.MASK_FORMER.TRANSFORMER_IN_FEATURE)")  # fmt: skip
-    add("--size", type=int, default=96, help="side in pixels that images are seen at")
-    add("--steps", type=int, default=4000)
-    add("--batch-size", type=int, default=32, help="images a step")
-    add("--warmup", type=int, default=100, help="steps in which the learning rate rises")
-    add("--lr", type=float, default=1.5e-3)
-    add("--weight-decay", type=float, default=0.05)
-    add("--workers", type=int, default=1, help="loading processes, 0: load in the process itself")
-    add("--eval-every", type=int, default=200, help="steps; 0: only at the end")
-    add("--eval-images", type=int, default=200, help="0: all")
+    add("--size", type=int, default=96, help="side of the images in pixels (default: 96)")
+    add("--steps", type=int, default=4000, help="default: 4000")
+    add("--batch-size", type=int, default=32, help="images a step (default: 32)")
+    add("--warmup", type=int, default=100, help="steps of warm-up (default: 100)")
+    add("--lr", type=float, default=1.5e-3, help="learning rate (default: 0.0015)")
+    add("--weight-decay", type=float, default=0.05, help="default: 0.05")
+    add(
+        "--workers",
+        type=int,
+        default=1,
+        help="processes that load images; 0: none besides this one",
+    )
+    add(
+        "--eval-every", type=int, default=200, help="steps between measurements; 0: only at the end"
+    )
+    add("--eval-images", type=int, default=200, help="images to measure on; 0: all")
     add_run(parser)
     add_opts(parser, "opts")
     options = parser.parse_args(arguments)

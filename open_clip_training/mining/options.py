@@ -24,10 +24,10 @@ def parse_arguments(
     """
     parser = Parser(description)
     add = parser.add_argument
-    add("--config-file", required=True, help="of the OVSeg that proposes; its size for inference")
+    add("--config-file", required=True, help="config of the OVSeg that proposes masks")
     add("--captions", type=Path, help="COCO captions (.json), or a CSV with image and caption")
     add("--images", type=Path, help="folder of the images (default: that of --captions)")
-    add("--captions-per-image", type=int, default=1, help="1, or 5 for all of COCO's")
+    add("--captions-per-image", type=int, default=1, help="1, or 5 for all of COCO's (default: 1)")
     add(
         "--ground-truth",
         metavar="DATASET",
@@ -35,19 +35,31 @@ def parse_arguments(
         "yaml file of your own",
     )
     add("--output", type=Path, required=True, help="folder of the pairs")
-    add("--min-area", type=float, default=0.002, help="least share of the image")
-    add("--min-score", type=float, default=0.0, help="least probability of the noun, by CLIP")
-    add("--min-objectness", type=float, default=0.0,
-        help="proposals that MaskFormer holds less probably for anything are left out")  # fmt: skip
+    add("--min-area", type=float, default=0.002, help="least share of the image (default: 0.002)")
     add(
-        "--adjectives", action="store_true", help='"polar bear", "tiled floor": keep what is before'
+        "--min-score",
+        type=float,
+        default=0.0,
+        help="least probability of the noun by CLIP (default: 0)",
     )
-    add("--min-noun-count", type=int, default=1, help="leave out nouns of fewer captions")
-    add("--exclude-nouns", nargs="+", default=[], metavar="NOUN", help="leave these out")
+    add("--min-objectness", type=float, default=0.0,
+        help="leave out proposals that are less probably anything (default: 0)")  # fmt: skip
+    add(
+        "--adjectives",
+        action="store_true",
+        help='keep adjectives before a noun: "polar bear", "tiled floor"',
+    )
+    add("--min-noun-count", type=int, default=1, help="leave out nouns that fewer captions have")
+    add("--exclude-nouns", nargs="+", default=[], metavar="NOUN", help="nouns to leave out")
     add("--spacy-model", default=SPACY_MODEL, help="an installed English pipeline of spaCy")
-    add("--format", choices=("csv", "webdataset"), default="csv", help="webdataset: shards as well")
-    add("--limit", type=int, help="only the first so many images")
-    add("--seed", type=int, default=0, help="choice of captions and of the contact sheet")
+    add(
+        "--format",
+        choices=("csv", "webdataset"),
+        default="csv",
+        help="webdataset: write tar files, too",
+    )
+    add("--limit", type=int, help="take the first N images only")
+    add("--seed", type=int, default=0, help="for drawing captions and the contact sheet")
     add_processes(parser, all_gpus=False)
     add_opts(parser)
     options = parser.parse_args(arguments)

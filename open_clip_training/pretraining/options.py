@@ -34,13 +34,14 @@ def parse_arguments(
     add("--train-data", type=Path, help="captions (default: ROOT/clip_train.csv)")
     add("--output", type=Path, default=Path("output/clip_tiny/clip.pt"))
     add("--model-config", type=Path, help="of open_clip's form (default: ovseg-tiny-clip)")
-    add("--steps", type=int, default=default.steps)
-    add("--batch-size", type=int, default=default.batch)
-    add("--patch-dropout", type=float, default=default.patch_dropout)
+    add("--steps", type=int, default=default.steps, help=f"default: {default.steps}")
+    add("--batch-size", type=int, default=default.batch, help=f"default: {default.batch}")
+    add("--patch-dropout", type=float, default=default.patch_dropout,
+        help=f"share of patches to drop (default: {default.patch_dropout})")  # fmt: skip
     add_run(parser, default.seed)
-    add("--save-every", type=int, default=200)
-    add("--eval-every", type=int, default=300, help="0: only at the end")
-    add("--eval-pictures", type=int, default=300, help="of dev, 0: no check")
+    add("--save-every", type=int, default=200, help="steps (default: 200)")
+    add("--eval-every", type=int, default=300, help="steps (default: 300); 0: only at the end")
+    add("--eval-pictures", type=int, default=300, help="images of dev to measure on; 0: none")
     options = parser.parse_args(arguments)
     check_ranges(options, RANGES)
     there = {

@@ -18,18 +18,18 @@ from ovseg.errors import Parser, UserError, cli_errors
 
 #: what each subcommand does
 COMMANDS = {
-    "segment": "segment images by any words",
+    "segment": "segment images by any class names",
     "video": "segment a video or what a camera sees",
     "label": "label large collections, on one machine or many",
     "web": "segment images in a web page",
-    "train": "train the segmenter",
+    "train": "train the segmentation model",
     "evaluate": "evaluate a checkpoint on data sets",
-    "search": "find the ensemble's weight and mask threshold in one pass",
+    "search": "find the best ensemble weight and mask threshold in one pass",
     "templates": "find the best templates of each class",
-    "analyze": "find out where a model loses its score",
+    "analyze": "find out whether masks or classes cost a model its score",
     "compare": "train other methods beside OVSeg and compare them",
     "export": "write a model for programs without PyTorch",
-    "weights": "list, fetch, convert and swap weights",
+    "weights": "list, fetch, convert, swap and export weights",
     "info": "say what is installed, and what this machine can do",
     "install-detectron2": "install detectron2 without a compiler",
 }
@@ -43,7 +43,7 @@ def build_parser() -> Parser:
         usage="ovseg COMMAND [OPTION ...]",
         epilog="commands:\n"
         + "\n".join(f"  {name:20}{what}" for name, what in COMMANDS.items())
-        + "\n\novseg COMMAND --help says more of each.",
+        + "\n\novseg COMMAND --help explains one of them.",
     )
     parser.add_argument("--version", action="version", version=f"ovseg {__version__}")
     return parser

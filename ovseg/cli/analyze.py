@@ -3,8 +3,8 @@
     ovseg analyze --config-file configs/ovseg_tiny.yaml --output output/analysis \\
         MODEL.WEIGHTS ovseg://ovseg_tiny.pth DATASETS.TEST stickerscenes_frozen
 
-Compared are true regions with CLIP's classes (on masked and on unmasked crops), predicted masks
-with true classes, MaskFormer alone, CLIP alone and the ensemble; further the recall of the
+It compares true regions with CLIP's classes (on masked and on unmasked crops), predicted masks with
+true classes, MaskFormer alone, CLIP alone and the ensemble. It also reports the recall of the
 proposals over IoU and the most confused classes. For each data set the folder of its name in
 --output has analysis.json, analysis.md, analysis.png and drawings of the worst images. An analysis
 that was interrupted goes on where it was when it is started again with the same command.
@@ -34,7 +34,7 @@ def build_parser() -> Parser:
     parser = evaluation_parser(__doc__, output="output/analysis")
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N images")
     parser.add_argument(
-        "--worst", type=int, default=10, metavar="N", help="drawings of the N worst; default: 10"
+        "--worst", type=int, default=10, metavar="N", help="draw the N worst images; default: 10"
     )
     return parser
 

@@ -26,10 +26,11 @@ def build_parser() -> Parser:
     add = parser.add_argument
     add("--methods", default="", metavar="NAMES",
         help="configs of configs/methods, separated by commas; default: all")  # fmt: skip
-    add("--steps", type=int, default=7500, metavar="N", help="of each training; default: 7500")
-    add("--seeds", default="0,1,2", metavar="NUMBERS", help="a training each; default: 0,1,2")
+    add("--steps", type=int, default=7500, metavar="N",
+        help="iterations of each training; default: 7500")  # fmt: skip
+    add("--seeds", default="0,1,2", metavar="NUMBERS", help="a training for each; default: 0,1,2")
     add("--dataset", default="stickerscenes_test", metavar="NAME",
-        help="to evaluate on; default: stickerscenes_test")  # fmt: skip
+        help="data set to evaluate on; default: stickerscenes_test")  # fmt: skip
     add("--output", default="output/compare", metavar="DIR", help="default: output/compare")
     add_opts(parser)
     return parser

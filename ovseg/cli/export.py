@@ -28,7 +28,7 @@ from ovseg.cli.options import add_opts
 from ovseg.errors import Parser, UserError, cli_errors
 
 _PRECISIONS = {
-    "fp32": "as computed with",
+    "fp32": "32 bits, the default",
     "fp16": "half the size, the same arithmetic",
     "int8": "a quarter of the size, linear layers in 8-bit arithmetic",
 }
@@ -41,12 +41,12 @@ def build_parser() -> Parser:
     parser = Parser(usage, epilog="\n\n".join(details))
     add = parser.add_argument
     add_model(
-        parser, words="words whose text features are written too, so that they need no encoding"
+        parser, words="class names whose text features are written too, and then need no encoding"
     )
     add("--output", required=True, metavar="DIR",
         help="folder, made if missing; an earlier export in it is replaced")  # fmt: skip
     add("--precision", default="fp32", choices=list(_PRECISIONS),
-        help="of the weights; " + "; ".join(f"{k}: {v}" for k, v in _PRECISIONS.items())
+        help="how the weights are stored; " + "; ".join(f"{k}: {v}" for k, v in _PRECISIONS.items())
         )  # fmt: skip
     add("--format", nargs="+", default=["onnx"], choices=["onnx", "pt2"], metavar="FORMAT",
         help="onnx, which is always written, and pt2: archives of torch.export too, in float32"

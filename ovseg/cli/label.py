@@ -46,9 +46,9 @@ def build_parser() -> Parser:
         help="images, folders, quoted patterns, .txt files with an image a line, WebDataset "
         "shards (.tar), Parquet files; on this machine or any URL that fsspec opens")  # fmt: skip
     add("--dataset", metavar="NAME",
-        help="in place of --input and words: the images of a registered data set, by its classes; "
-        "its own labels are not looked at")  # fmt: skip
-    add("--recursive", action="store_true", help="of a folder, the images in its folders too")
+        help="in place of --input and class names: label the images of a registered data set by "
+        "its classes; its own labels are not read")  # fmt: skip
+    add("--recursive", action="store_true", help="search the folders in a folder, too")
     add("--output", required=True, metavar="PATH|URL", help="folder for the results")
     add("--format", default="parquet", choices=tuple(ENDINGS), help="default: parquet")
     add("--shard-size", type=int, default=500, metavar="N",
@@ -60,16 +60,18 @@ def build_parser() -> Parser:
         "whichever is there")  # fmt: skip
     add("--score-maps", action="store_true", help="write the score of each pixel too")
     add("--min-score", type=float, default=0.0, metavar="SCORE",
-        help="for dataset.yaml: a training with the labels ignores lower scores; default: 0"
+        help="written to dataset.yaml: a training ignores labels of lower scores; default: 0"
         )  # fmt: skip
     add("--copy-images", action="store_true",
         help="write a copy of each image too, for a training with those of tar files, Parquet "
         "files or URLs")  # fmt: skip
     add("--workers", type=int, metavar="N",
-        help="models at work, by Ray; 0: one in this process. Default: one for each GPU, without "
-        "GPUs one for each machine of a cluster; this process where that makes one")  # fmt: skip
+        help="number of Ray workers, each with a model; 0: label in this process, without Ray. "
+        "Default: one for each GPU, without GPUs one for each machine of a cluster; this process "
+        "where that makes one")  # fmt: skip
     add("--cpus-per-worker", type=int, metavar="N",
-        help="default: 1 with GPUs, else those of the cluster by the number of workers"
+        help="CPU cores of each worker; default: 1 with GPUs, else the cluster's cores divided by "
+        "the number of workers"
         )  # fmt: skip
     add("--ray-address", metavar="ADDRESS",
         help="of a running cluster, for instance auto; default: $RAY_ADDRESS, or else Ray is "

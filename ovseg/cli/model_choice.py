@@ -29,8 +29,8 @@ EMBEDDED_CONFIG = config_path("ovseg_tiny_demo.yaml")
 
 def add_model(
     parser: Parser,
-    words: str = "the words to look for. The embedded model without words looks for everything it "
-    "was made for",
+    words: str = "the class names to look for. Without any the embedded model looks for all that "
+    "it knows",
 ) -> None:
     """``--model``, ``--config-file``, ``--class-names``, ``--vocabulary`` and ``--speed``.
 
@@ -40,14 +40,16 @@ def add_model(
     add("--model", metavar="NAME",
         help="tiny (the default, which comes with OVSeg), swinB-vitL14, R101c-vitB16, "
         "hf://owner/name, or the folder of a saved model; see: ovseg weights list")  # fmt: skip
-    add("--config-file", metavar="FILE", help="model config, whose MODEL.WEIGHTS are --opts'")
+    add("--config-file", metavar="FILE", help="config of the model; give its MODEL.WEIGHTS after "
+        "--opts")  # fmt: skip
     group = parser.add_mutually_exclusive_group()
     group.add_argument("--class-names", nargs="*", metavar="WORD",
-        help=f"{words}. Each is quoted if it has blanks; commas belong to a word; 'sofa|couch' is "
-        "one class by two words")  # fmt: skip
+        help=f"{words}. Quote a name that has blanks; commas belong to the name; 'sofa|couch' is "
+        "one class with two names")  # fmt: skip
     group.add_argument("--vocabulary", metavar="FILE|NAME",
-        help="the words as a text file with a class a line, or a JSON file with a list or with "
-        f"synonyms by class; or a built-in list: {', '.join(BUILT_IN_NAMES)}")  # fmt: skip
+        help="the class names in a file: a text file with a class a line, or a JSON file with a "
+        "list or with the synonyms of each class; or the name of a built-in list: "
+        f"{', '.join(BUILT_IN_NAMES)}")  # fmt: skip
     add_speed(parser)
 
 
@@ -55,7 +57,7 @@ def add_palette(parser: Parser) -> None:
     """``--palette``."""
     parser.add_argument(
         "--palette", default=PALETTES[0], choices=PALETTES,
-        help="colours of the classes; colorblind: told apart with any colour vision",
+        help="colours of the classes; colorblind: they can be told apart with any colour vision",
     )  # fmt: skip
 
 
@@ -63,8 +65,8 @@ def add_reject(parser: Parser) -> None:
     """``--reject``."""
     parser.add_argument(
         "--reject", type=float, metavar="STRENGTH",
-        help="leave pixels without a class that belong to none of the words, more of them with a "
-        "larger number in 0..1; 0, the default, leaves none, and 0.1 is a good start",
+        help="leave pixels that belong to none of the class names without a class; a number in "
+        "0..1, more pixels with a larger one. Default: 0, none; 0.1 is a good start",
     )  # fmt: skip
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def add_config_file(parser: Parser, help: str = "model config") -> None:
+def add_config_file(parser: Parser, help: str = "config of the model (yaml)") -> None:
     """``--config-file``; the empty text without it."""
     parser.add_argument("--config-file", default="", metavar="FILE", help=help)
 
@@ -37,7 +37,7 @@ def add_opts(parser: Parser, option: str = "opts") -> None:
     """
     parser.add_argument(
         "--no-cache", action="store_true",
-        help="neither read nor write text features that are kept in $OVSEG_HOME",
+        help="do not use the text features that are kept in $OVSEG_HOME, and add none",
     )  # fmt: skip
     parser.add_argument(
         option, nargs=argparse.REMAINDER, default=[], metavar="KEY VALUE",
@@ -59,12 +59,13 @@ def add_proposals(parser: Parser, condition: str = "", save: bool = True) -> Non
     """``--load-proposals`` and ``--save-proposals``; ``condition`` begins their help."""
     parser.add_argument(
         "--load-proposals", default="", metavar="DIR",
-        help=f"{condition}a file of proposals for each image, in place of MaskFormer's",
+        help=f"{condition}folder with a file of proposals for each image, used in place of "
+        "MaskFormer's",
     )  # fmt: skip
     if save:
         parser.add_argument(
             "--save-proposals", default="", metavar="DIR",
-            help=f"{condition}write MaskFormer's proposals for each image too",
+            help=f"{condition}write MaskFormer's proposals for each image to this folder too",
         )  # fmt: skip
 
 

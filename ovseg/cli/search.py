@@ -1,11 +1,12 @@
-"""Find the ensemble's weight and mask threshold in one pass over the data.
+"""Find the best ensemble weight and mask threshold in one pass over the data.
 
     ovseg search --config-file configs/ovseg_swinB_vitL_bs32_120k.yaml \\
         --thresholds 0.35,0.4,0.45 --weights 0.6:0.8:0.05 --output output/search \\
         MODEL.WEIGHTS checkpoint.pth DATASETS.TEST ade20k_sem_seg_val
 
-For every image the proposals are computed once, CLIP once for each threshold, and each weight's
-labels from those; the numbers are those of separate evaluations by train_net.py --eval-only.
+For every image the proposals are computed once and CLIP's features once for each threshold. The
+labels of each weight follow from those. The scores are those of separate evaluations by
+train_net.py --eval-only.
 search.json, search.md and a heat map for each data set are written to --output. A search that was
 interrupted goes on where it was when it is started again with the same command.
 

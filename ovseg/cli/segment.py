@@ -1,4 +1,4 @@
-"""Segment images by any words.
+"""Segment images by any class names.
 
     ovseg segment --config-file configs/ovseg_swinB_vitL_demo.yaml \\
         --class-names 'Oculus' 'Ukulele' --input photo.jpg --output pred \\
@@ -47,7 +47,7 @@ def build_parser() -> Parser:
     add("--input", nargs="*", default=[], metavar="PATH",
         help="images: files, folders (the images directly in them) and quoted patterns"
         )  # fmt: skip
-    add("--recursive", action="store_true", help="of a folder, the images in its folders too")
+    add("--recursive", action="store_true", help="search the folders in a folder, too")
     add("--dataset", metavar="FILE",
         help="yaml file of your own data set: its images in place of --input, and its class "
         "names where --class-names gives none")  # fmt: skip
@@ -55,8 +55,8 @@ def build_parser() -> Parser:
         help="folder for the results, made if missing; for a single image also the overlay's "
         "file name. Without it the overlays are shown in a window")  # fmt: skip
     add("--thing-classes", nargs="*", metavar="WORD",
-        help="those of the words that are things, each of which is a segment of its own, where "
-        "MODEL.MASK_FORMER.TEST.PANOPTIC_ON or INSTANCE_ON is True; default: all")  # fmt: skip
+        help="which class names are things, each object of which is a segment of its own; used "
+        "with MODEL.MASK_FORMER.TEST.PANOPTIC_ON or INSTANCE_ON True; default: all")  # fmt: skip
     known = "; ".join(f"{name}: {format.about}" for name, format in FORMATS.items())
     default = ",".join((*DEFAULT_FORMATS, SUMMARY))
     add("--save", metavar="FORMATS",
@@ -67,7 +67,7 @@ def build_parser() -> Parser:
         help="images that go through the model together; default: 1")  # fmt: skip
     add("--skip-existing", action="store_true",
         help="leave out images whose results an earlier run wrote to --output, in all formats, "
-        "for the same words and model")  # fmt: skip
+        "for the same class names and model")  # fmt: skip
     add_reject(parser)
     add_proposals(parser)
     add_processes(parser, all_gpus=False)

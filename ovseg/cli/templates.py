@@ -3,9 +3,10 @@
     ovseg templates --config-file configs/ovseg_tiny.yaml --output output/templates \\
         MODEL.WEIGHTS ovseg://tiny DATASETS.TEST stickerscenes_dev
 
-Best are those by which CLIP is most certain of the crops that it gives the class to. They are
-written to best_templates.json in --output, which MODEL.CLIP_ADAPTER.BEST_TEMPLATES takes. A pass
-that was interrupted goes on where it was when it is started again with the same command.
+The best templates of a class are those with which CLIP is most certain of the crops that it gives
+the class to. They are written to best_templates.json in --output, which
+MODEL.CLIP_ADAPTER.BEST_TEMPLATES takes. A pass that was interrupted goes on where it was when it is
+started again with the same command.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Train OVSeg's segmenter, or evaluate a checkpoint.
+"""Train the segmentation model, or evaluate a checkpoint.
 
     ovseg train --num-gpus 8 --config-file configs/ovseg_swinB_vitL_bs32_120k.yaml
     ovseg evaluate --config-file configs/ovseg_swinB_vitL_bs32_120k.yaml \\
@@ -68,8 +68,8 @@ def make_parser(description: str | None, evaluating: bool) -> Parser:
         parser.add_argument(
             "--scale-lr",
             action="store_true",
-            help="scale learning rate and iterations of the config file to SOLVER.IMS_PER_BATCH, "
-            "which is given at the end; says what it changes",
+            help="scale learning rate and iterations of the config file to the batch size that is "
+            "given at the end as SOLVER.IMS_PER_BATCH; the log says what it changes",
         )
     parser.add_argument(
         "--eval-only",
@@ -82,14 +82,15 @@ def make_parser(description: str | None, evaluating: bool) -> Parser:
         action="append",
         default=[],
         metavar="FILE",
-        help="yaml file of your own data set (see GETTING_STARTED.md), to "
+        help="yaml file of your own data set (see docs/own-data.md), to "
         + ("evaluate on" if evaluating else "train on, or with --eval-only to evaluate on")
         + "; may be given several times",
     )
     parser.add_argument(
         "--check-data",
         action="store_true",
-        help="look at all files of the data sets before the run; else at a sample of large ones",
+        help="check all files of the data sets before the run; without it only a sample of large "
+        "data sets is checked",
     )
     add_proposals(parser, condition)
     add_speed(parser, condition)

@@ -1,4 +1,4 @@
-"""Segment a video, or what a camera sees, by any words.
+"""Segment a video, or what a camera sees, by any class names.
 
     ovseg video --class-names teapot grass 'night sky' --input clip.mp4 --output pred
 
@@ -51,9 +51,9 @@ def build_parser() -> Parser:
         "frames are shown in a window")  # fmt: skip
     add("--save-labels", metavar="DIR", help="write each frame's label map, 000000.png and so on")
     add("--smooth", type=float, default=0.0, metavar="ALPHA",
-        help="share of the past in the classes of each proposal, from 0 (the default: every frame "
-        "for itself) to less than 1")  # fmt: skip
-    add("--max-frames", type=int, metavar="N", help="end after so many frames")
+        help="average the classes of each proposal over time: the share of the past, from 0 (the "
+        "default: every frame by itself) to less than 1")  # fmt: skip
+    add("--max-frames", type=int, metavar="N", help="end after N frames")
     add_palette(parser)
     add_reject(parser)
     add_opts(parser, "--opts")

@@ -48,12 +48,12 @@ def build_parser() -> Parser:
         f"hf://owner/name; default: {EMBEDDED}")  # fmt: skip
     add("--runtime", default="", metavar="FOLDER",
         help="begin with a model that ovseg export wrote, on onnxruntime")  # fmt: skip
-    add_config_file(parser, "its config; alone: with MODEL.WEIGHTS after --opts")
+    add_config_file(parser, "config of --model; without --model give MODEL.WEIGHTS after --opts")
     add("--host", default="127.0.0.1", metavar="ADDRESS",
         help="where to listen; 0.0.0.0 opens the page to all who can reach this machine. Default: "
         "127.0.0.1, this machine alone")  # fmt: skip
-    add("--port", type=int, default=7860, metavar="N", help="default: 7860; 0 takes a free one")
-    add("--auth", metavar="USER:PASSWORD", help="what visitors have to give")
+    add("--port", type=int, default=7860, metavar="N", help="default: 7860; 0: any free one")
+    add("--auth", metavar="USER:PASSWORD", help="name and password that visitors have to give")
     add("--max-upload", type=float, default=20, metavar="MB",
         help="the largest file of an image, in megabytes; default: 20")  # fmt: skip
     add("--max-side", type=int, default=1600, metavar="PIXELS",

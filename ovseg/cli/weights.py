@@ -1,4 +1,4 @@
-"""Weights: which there are by name, fetching, converting, swapping and exporting them.
+"""List, fetch, convert, swap and export weights.
 
     ovseg weights list
     ovseg weights fetch swinB-vitL14
@@ -8,7 +8,7 @@
     ovseg weights export output/ovseg_tiny/model_final.pth ovseg_tiny.pth
 
 Fetched weights are kept in $OVSEG_HOME/weights, by default ~/.cache/ovseg/weights. ovseg weights
-COMMAND --help says more of each.
+COMMAND --help explains one of them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SWAP = """Put adapted CLIP weights into an OVSeg checkpoint, or take them out of
 Both say whether mask prompts are in the result and which config keys go with it. All other
 contents of the checkpoint stay as they are; of each weight the checkpoint's precision is kept.
 """
-EXPORT = """Make a training checkpoint fit to give away: weights alone, in half precision.
+EXPORT = """Keep the weights of a training checkpoint, in half precision, to share them.
 
     ovseg weights export output/ovseg_tiny/model_final.pth ovseg_tiny.pth
     ovseg weights export output/ovseg_tiny/model_final.pth --safetensors my_model
@@ -55,11 +55,11 @@ def build_parser() -> Parser:
         required=True, dest="command", metavar="{list,fetch,convert,swap,export}"
     )
     each: dict[str, tuple[str, str, Callable[[argparse.ArgumentParser], None]]] = {
-        "list": ("weights by name, and whether they are here", "", _list_arguments),
-        "fetch": ("have weights here; prints where", "", _fetch_arguments),
-        "convert": ("a backbone's checkpoint for detectron2", CONVERT, convert_arguments),
-        "swap": ("CLIP into an OVSeg checkpoint, or out of one", SWAP, swap_arguments),
-        "export": ("a training checkpoint to give away", EXPORT, export_arguments),
+        "list": ("list weights by name, and which are on this machine", "", _list_arguments),
+        "fetch": ("download weights, and print where they are", "", _fetch_arguments),
+        "convert": ("convert a backbone's checkpoint for detectron2", CONVERT, convert_arguments),
+        "swap": ("put CLIP into an OVSeg checkpoint, or take it out of one", SWAP, swap_arguments),
+        "export": ("make a small file of a training checkpoint", EXPORT, export_arguments),
     }
     for name, (about, description, add_arguments) in each.items():
         add_arguments(commands.add_parser(name, help=about, description=description or about))
@@ -152,22 +152,24 @@ def _convert(args: argparse.Namespace) -> None:
 def swap_arguments(parser: argparse.ArgumentParser) -> None:
     """Of ``put`` and ``take``."""
     commands = parser.add_subparsers(required=True, dest="direction", metavar="{put,take}")
-    put = commands.add_parser("put", help="CLIP into an OVSeg checkpoint")
+    put = commands.add_parser("put", help="put CLIP into an OVSeg checkpoint")
     put.add_argument("ovseg", type=Path, help="OVSeg checkpoint")
-    put.add_argument("clip", type=Path, help="CLIP: of train.py, OpenAI's, another OVSeg's")
+    put.add_argument("clip", type=Path, help="the CLIP: written by train.py, OpenAI's, or "
+                     "another OVSeg checkpoint")  # fmt: skip
     put.set_defaults(action=_put)
-    take = commands.add_parser("take", help="CLIP out of an OVSeg checkpoint")
+    take = commands.add_parser("take", help="take CLIP out of an OVSeg checkpoint")
     take.add_argument("ovseg", type=Path, help="OVSeg checkpoint")
     take.add_argument(
         "--name", metavar="NAME",
-        help="the CLIP's name, to be written with its weights, in OpenAI's form or in open_clip's. "
-        "An architecture that OpenAI published is taken for its CLIP, with QuickGELU: of another "
-        "that was trained with GELU add -gelu (ViT-B-16-gelu)",
+        help="the CLIP's name, in OpenAI's or open_clip's form, which is written with its weights. "
+        "The name of an architecture that OpenAI published stands for OpenAI's CLIP, with "
+        "QuickGELU; add -gelu if it was trained with GELU (ViT-B-16-gelu)",
     )  # fmt: skip
     take.set_defaults(action=_take)
     for command in (put, take):
         command.add_argument("output", type=Path, help="file to write")
-        command.add_argument("--verify", action="store_true", help="read it again and compare")
+        command.add_argument("--verify", action="store_true", help="read the file again and "
+                             "compare it")  # fmt: skip
 
 
 def _put(args: argparse.Namespace) -> None:
@@ -217,11 +219,11 @@ def export_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--config-file", type=Path, metavar="FILE",
-        help="of --safetensors: the checkpoint's config; default: config.yaml beside it, which "
+        help="with --safetensors: the checkpoint's config; default: config.yaml beside it, which "
         "train_net.py leaves there, or that of a released checkpoint",
     )  # fmt: skip
     parser.add_argument(
-        "--precision", choices=["fp16", "fp32"], default="fp16", help="of the weights written"
+        "--precision", choices=["fp16", "fp32"], default="fp16", help="of the file; default: fp16"
     )
     parser.set_defaults(action=_export)
 

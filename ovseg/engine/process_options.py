@@ -25,20 +25,21 @@ def add_processes(parser: Parser, all_gpus: bool) -> None:
     add = parser.add_argument
     parser.set_defaults(all_gpus=all_gpus)
     add("--num-gpus", type=_count(0), metavar="N",
-        help=f"on each machine, a process each; default: {'all there are' if all_gpus else 1}"
-        )  # fmt: skip
+        help="GPUs to use on each machine, with a process each; default: "
+        f"{'all there are' if all_gpus else 1}")  # fmt: skip
     add("--num-processes", type=_count(1), metavar="N",
-        help="on the CPU of each machine, where no GPU is used; default: 1")  # fmt: skip
-    add("--num-machines", type=_count(1), default=1, metavar="N", help="default: 1")
+        help="processes on the CPU of each machine, where no GPU is used; default: 1")  # fmt: skip
+    add("--num-machines", type=_count(1), default=1, metavar="N",
+        help="machines that take part; default: 1")  # fmt: skip
     add(
         "--machine-rank",
         type=_count(0),
         default=0,
         metavar="N",
-        help="the place of this one, from 0",
+        help="number of this machine, from 0",
     )
     add("--dist-url", default="auto", metavar="URL",
-        help="where several machines meet: tcp://HOST:PORT of the first")  # fmt: skip
+        help="address where several machines meet: tcp://HOST:PORT of machine 0")  # fmt: skip
 
 
 def _count(least: int) -> Callable[[str], int]:
