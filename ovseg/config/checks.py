@@ -50,6 +50,18 @@ _SHARES = (
     "TEST.REJECT",
     "TEST.MIN_CLASS_AREA",
 )
+_LISTS_OF_NUMBERS = (
+    "INPUT.CROP.SIZE",
+    "INPUT.MIN_SIZE_TRAIN",
+    "MODEL.PIXEL_MEAN",
+    "MODEL.PIXEL_STD",
+    "MODEL.RESNETS.RES5_MULTI_GRID",
+    "MODEL.SEM_SEG_HEAD.ASPP_DILATIONS",
+    "MODEL.SEM_SEG_HEAD.PROJECT_CHANNELS",
+    "MODEL.SWIN.DEPTHS",
+    "MODEL.SWIN.NUM_HEADS",
+    "SOLVER.STEPS",
+)
 #: of CLIP_ENSEMBLE_WEIGHT_UNSEEN: as the others
 ONE_WEIGHT = -1
 _PRECISIONS = ("auto", "fp32", "tf32", "fp16", "bf16")
@@ -119,6 +131,10 @@ def check_config(cfg: CN) -> None:
     _check_choice("SOLVER.LR_SCHEDULER_NAME", cfg.SOLVER.LR_SCHEDULER_NAME, schedules)
     crops = ("relative", "relative_range", "absolute", "absolute_range")
     _check_choice("INPUT.CROP.TYPE", cfg.INPUT.CROP.TYPE, crops)
+    for key in _LISTS_OF_NUMBERS:  # of the elements yacs knows no type
+        numbers = _value(cfg, key)
+        if any(isinstance(n, bool) or not isinstance(n, int | float) for n in numbers):
+            raise UserError(f"{key} {list(numbers)}: give a list of numbers")
     for key in _SHARES:
         value = _value(cfg, key)
         if not 0 <= value <= 1:

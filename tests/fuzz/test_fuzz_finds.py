@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -40,6 +42,14 @@ def test_texts_of_run_lengths_stay_within_their_memory(counts: str) -> None:
 def test_none_is_no_value_of_a_key() -> None:
     with pytest.raises(UserError, match=r"INPUT.MIN_SIZE_TEST: 'None' is no value for it"):
         setup_cfg(config_path("ovseg_tiny.yaml"), ["INPUT.MIN_SIZE_TEST", "None"])
+
+
+def test_a_list_of_numbers_holds_nothing_else(tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    for text in ("INPUT: {CROP: {SIZE: [null]}}", "SOLVER: {STEPS: ['9', 10]}"):
+        config.write_text(text, encoding="utf-8")
+        with pytest.raises(UserError, match=r"(SIZE \[None\]|STEPS \['9', 10\]): give a list of n"):
+            setup_cfg(config)
 
 
 def test_nan_wins_no_pixel() -> None:
