@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from detectron2.engine import HookBase
+from detectron2.engine.hooks import PeriodicCheckpointer
 from detectron2.utils import comm
 
 from ovseg.data.lost_images import LostImages
@@ -61,6 +62,21 @@ class LostHook(HookBase):
                 counted(len(self._lost.reasons), "image", "was/were"),
                 ", ".join(sorted(self._lost.reasons)[:5]),
             )  # fmt: skip
+
+
+class CheckpointHook(PeriodicCheckpointer):
+    """detectron2's, but of the last iteration there is ``model_final.pth`` alone.
+
+    A run that is killed between two files of it would go on from the first, find nothing to do and
+    end without the second.
+    """
+
+    def after_step(self) -> None:
+        """Save after every period and after the last iteration."""
+        if self.trainer.iter + 1 < self.trainer.max_iter:
+            super().after_step()
+        else:
+            self.checkpointer.save("model_final", iteration=self.trainer.iter)
 
 
 class StopHook(HookBase):

@@ -18,6 +18,7 @@ from detectron2.engine import (
     SimpleTrainer,
     TrainerBase,
 )
+from detectron2.engine.hooks import PeriodicCheckpointer
 from detectron2.projects.deeplab import build_lr_scheduler
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter
@@ -32,7 +33,7 @@ from ovseg.data.proposal_files import evaluation_mapper
 from ovseg.engine import stopping
 from ovseg.engine.checkpoint import OVSegCheckpointer
 from ovseg.engine.dense_crf import DenseCrfSegmenter
-from ovseg.engine.hooks import LostHook, SeedHook, StopHook
+from ovseg.engine.hooks import CheckpointHook, LostHook, SeedHook, StopHook
 from ovseg.engine.optimizer import build_optimizer
 from ovseg.engine.proposals import SaveProposals
 from ovseg.engine.resuming import last_checkpoint, training_settings
@@ -84,7 +85,12 @@ class Trainer(DefaultTrainer):
 
     def build_hooks(self) -> list[HookBase]:
         """detectron2's hooks, one to stop when asked and, given a seed, one for the seed."""
-        hooks = super().build_hooks()
+        hooks = [
+            CheckpointHook(self.checkpointer, self.cfg.SOLVER.CHECKPOINT_PERIOD)
+            if isinstance(hook, PeriodicCheckpointer)
+            else hook
+            for hook in super().build_hooks()
+        ]
         self._settings = training_settings(self.cfg)
         self._losses: dict[str, Tensor] = {}
         self.model.register_forward_hook(self._remember_losses)

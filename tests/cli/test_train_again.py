@@ -244,7 +244,7 @@ def test_what_may_change_changes(clip: Path, copied: Path) -> None:
         "DATALOADER__NUM_WORKERS": 1,
     }
     train.main(command(clip, copied, "--resume", **overrides))
-    assert torch.load(copied / "model_0000002.pth", weights_only=True)["iteration"] == 2
+    assert torch.load(copied / "model_final.pth", weights_only=True)["iteration"] == 2
     assert last_rate(copied) == pytest.approx(0.01 * (1 - 2 / 3))
 
 

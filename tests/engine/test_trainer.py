@@ -207,8 +207,11 @@ def test_runs_depend_on_the_seed_alone(clip: Path, start: Path, tmp_path: Path) 
 
 
 def test_resumed_run_equals_the_uninterrupted_one(clip: Path, start: Path, tmp_path: Path) -> None:
-    common = {"MODEL__WEIGHTS": start, "SOLVER__MAX_ITER": 5, "SOLVER__CHECKPOINT_PERIOD": 3}
+    common = {"MODEL__WEIGHTS": start, "SOLVER__MAX_ITER": 6, "SOLVER__CHECKPOINT_PERIOD": 3}
     straight = train(config(clip, tmp_path / "straight", **common))
+    # of the last iteration there is one file: killed between two, a run would never write the other
+    written = sorted(path.name for path in (tmp_path / "straight").glob("model_*"))
+    assert written == ["model_0000002.pth", "model_final.pth"]
     # what a run that was killed after 3 iterations leaves behind
     (tmp_path / "killed").mkdir()
     shutil.copy(tmp_path / "straight" / "model_0000002.pth", tmp_path / "killed")
