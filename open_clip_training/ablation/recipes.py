@@ -139,6 +139,7 @@ def train_arguments(
             "--regions": "shared",
             "--teacher": recipe.shared,
             "--resolution": RESOLUTION,
+            "--workers": 0,  # each run has a core of its own
             # of images, each with several regions
             "--batch-size": schedule.batch // 4,
         }
