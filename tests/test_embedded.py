@@ -24,25 +24,20 @@ SAMPLE = ROOT / "tests" / "data" / "stickerscenes"
 FIGURES = json.loads((SAMPLE / "figures.json").read_text())
 OPTS = [
     "MODEL.WEIGHTS", "ovseg://ovseg_tiny.pth", "DATASETS.TEST", "stickerscenes_frozen",
+    "MODEL.DEVICE", "cpu",
+]  # fmt: skip
+SEGMENTS = [
     "MODEL.MASK_FORMER.TEST.PANOPTIC_ON", "True", "MODEL.MASK_FORMER.TEST.INSTANCE_ON", "True",
 ]  # fmt: skip
-# what each branch is called, and how the model is set to it
+# what each branch is called, and the config of it
 BRANCHES = {
-    "ensemble": {},
-    "maskformer": {"clip_ensemble": False},
-    "clip": {"clip_ensemble_weight": 0.0},
+    "ensemble": SEGMENTS,
+    "maskformer": ["MODEL.CLIP_ADAPTER.CLIP_ENSEMBLE", "False"],
+    "clip": ["MODEL.CLIP_ADAPTER.CLIP_ENSEMBLE_WEIGHT", "0.0"],
 }
 
 
-@pytest.fixture(scope="module")
-def cfg(tmp_path_factory):
-    output = str(tmp_path_factory.mktemp("output"))
-    opts = [*OPTS, "OUTPUT_DIR", output, "MODEL.DEVICE", "cpu"]
-    return setup_cfg(ROOT / "configs" / "ovseg_tiny.yaml", opts)
-
-
-@pytest.fixture(scope="module")
-def model(cfg) -> OVSeg:
+def load(cfg) -> OVSeg:
     model = build_model(cfg)
     checkpointer = OVSegCheckpointer(model, cfg=cfg, trained=True)
     checkpointer.load(cfg.MODEL.WEIGHTS)
@@ -51,16 +46,25 @@ def model(cfg) -> OVSeg:
 
 
 @pytest.fixture(scope="module")
-def results(cfg, model) -> dict[str, dict[str, dict[str, float]]]:
-    """What the ensemble and each branch alone score."""
+def cfg(tmp_path_factory):
+    output = str(tmp_path_factory.mktemp("output"))
+    return setup_cfg(ROOT / "configs" / "ovseg_tiny.yaml", [*OPTS, "OUTPUT_DIR", output])
+
+
+@pytest.fixture(scope="module")
+def model(cfg) -> OVSeg:
+    return load(cfg)
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory) -> dict[str, dict[str, dict[str, float]]]:
+    """What the ensemble, its segments too, and each branch alone score."""
     result = {}
-    for branch, settings in BRANCHES.items():
-        before = {name: getattr(model, name) for name in settings}
-        for name, value in settings.items():
-            setattr(model, name, value)
-        result[branch] = Trainer.test(cfg, model)
-        for name, value in before.items():
-            setattr(model, name, value)
+    for branch, opts in BRANCHES.items():
+        output = str(tmp_path_factory.mktemp(branch))
+        opts = [*OPTS, *opts, "OUTPUT_DIR", output]
+        cfg = setup_cfg(ROOT / "configs" / "ovseg_tiny.yaml", opts)
+        result[branch] = Trainer.test(cfg, load(cfg))
     return result
 
 
