@@ -56,6 +56,8 @@ class AdaptationRecipe:
 #: shorter side of the image in a shared pass, in pixels
 RESOLUTION = 128
 BASELINE = "baseline"
+#: the original CLIP, which one run is enough for
+ORIGINAL = AdaptationRecipe(BASELINE, "baseline: original CLIP", train="")
 RECIPES: tuple[AdaptationRecipe, ...] = (
     AdaptationRecipe("prompts", "mask prompt tuning only", train="mask-prompts"),
     AdaptationRecipe("finetuned", "fine-tuning only"),

@@ -9,7 +9,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from open_clip_training.ablation.recipes import BASELINE, DEPTH, RECIPES
+from open_clip_training.ablation.recipes import BASELINE, DEPTH, ORIGINAL, RECIPES
 from ovseg.evaluation.figures import new_figure, save_figure
 
 COLUMNS = ("all", "seen", "unseen")
@@ -24,7 +24,7 @@ _FASTER = (
     "finetuned", "undropped", "dropped", "finetuned_longer", "shared", "shared_queries",
     "shared_teacher", "shared_bias", "shared_visual",
 )  # fmt: skip
-_LABELS = {BASELINE: "baseline: original CLIP"} | {r.name: r.label for r in RECIPES}
+_LABELS = {recipe.name: recipe.label for recipe in (ORIGINAL, *RECIPES)}
 
 
 def mean_and_deviation(values: Sequence[float]) -> str:

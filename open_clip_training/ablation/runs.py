@@ -15,7 +15,7 @@ import torch
 from tqdm import tqdm
 
 from open_clip_training.ablation.recipes import (
-    BASELINE,
+    ORIGINAL,
     RECIPES,
     AdaptationRecipe,
     Schedule,
@@ -58,8 +58,8 @@ def run_all(plan: AblationPlan, seeds: int, processes: int) -> Results:
     """Adapt and evaluate every CLIP; runs that start from another's result come after it."""
     first = [recipe for recipe in RECIPES if not recipe.start]
     second = [recipe for recipe in RECIPES if recipe.start]
-    results: Results = {BASELINE: [], **{recipe.name: [] for recipe in RECIPES}}
-    jobs: list[tuple[AdaptationRecipe | None, int]] = [(None, 0)]
+    results: Results = {recipe.name: [] for recipe in (ORIGINAL, *RECIPES)}
+    jobs = [(ORIGINAL, 0)]
     jobs += [(recipe, seed) for seed in range(seeds) for recipe in first]
     later = [(recipe, seed) for seed in range(seeds) for recipe in second]
     bar = tqdm(total=len(jobs) + len(later), desc="runs", unit="run", disable=None)
@@ -82,7 +82,7 @@ def run_all(plan: AblationPlan, seeds: int, processes: int) -> Results:
 def _results(
     pool: ProcessPoolExecutor,
     plan: AblationPlan,
-    jobs: Iterable[tuple[AdaptationRecipe | None, int]],
+    jobs: Iterable[tuple[AdaptationRecipe, int]],
 ) -> Iterable[dict[str, Any]]:
     futures = [pool.submit(run_one, plan, recipe, seed) for recipe, seed in jobs]
     try:
@@ -94,22 +94,20 @@ def _results(
         raise
 
 
-def run_one(plan: AblationPlan, recipe: AdaptationRecipe | None, seed: int) -> dict[str, Any]:
-    """Adapt and evaluate one CLIP, or read the result of an earlier run; None: the original one."""
-    name = recipe.name if recipe else BASELINE
-    folder = plan.folder(name, seed)
+def run_one(plan: AblationPlan, recipe: AdaptationRecipe, seed: int) -> dict[str, Any]:
+    """Adapt and evaluate one CLIP, or read the result of an earlier run."""
+    folder = plan.folder(recipe.name, seed)
     path = folder / "result.json"
     if path.is_file():
         return read_json(path, dict)
     folder.mkdir(parents=True, exist_ok=True)
-    result: dict[str, Any] = {"name": name, "seed": seed}
-    clip = plan.folder(recipe.start, seed) / "clip.pt" if recipe and recipe.start else plan.clip
-    opts = list(plan.opts)
+    result: dict[str, Any] = {"name": recipe.name, "seed": seed}
+    clip = plan.folder(recipe.start, seed) / "clip.pt" if recipe.start else plan.clip
+    output = folder / "clip.pt"
     started = time.monotonic()
     with (folder / "log.txt").open("w") as log, contextlib.redirect_stderr(log):
-        if recipe and recipe.train:
+        if recipe.train:
             trains = adapt_to_regions if recipe.shared else adapt
-            output = folder / "clip.pt"
             pairs = plan.pairs(recipe.pairs)
             command = train_arguments(recipe, seed, plan.schedule, clip, pairs, output)
             trains(parse_arguments(command))
@@ -118,15 +116,13 @@ def run_one(plan: AblationPlan, recipe: AdaptationRecipe | None, seed: int) -> d
             kept = ("step", "pairs", "nouns", "losses")
             result["history"] = {key: history[key] for key in kept if key in history}
             clip = clip if recipe.has_own_file else output
-        if recipe:
-            opts += recipe.opts(folder / "clip.pt")
         trained = time.monotonic()
-        cfg = adapted_config(plan.config_file, opts, clip)
+        cfg = adapted_config(plan.config_file, [*plan.opts, *recipe.opts(output)], clip)
         saved = [plan.proposals(dataset) for dataset in plan.datasets]
         result |= score_clip(cfg, saved[0], saved[1], plan.datasets)
     result["seconds"] = {
         "training": round(trained - started), "evaluation": round(time.monotonic() - trained)
     }  # fmt: skip
     write_json(path, result)
-    resume_path(folder / "clip.pt").unlink(missing_ok=True)  # larger than all else, and done with
+    resume_path(output).unlink(missing_ok=True)  # larger than all else, and done with
     return result
