@@ -8,6 +8,8 @@ DEMO_WORDS ?= 'maple leaf' 'french fries' eggplant mouse 'soccer ball' teapot fl
 	'blue sky' 'sunset sky' 'night sky' 'brick wall' 'painted wall' 'stone wall' 'wooden fence' \
 	forest grass water sand snow 'wood floor' 'tiled floor' road dirt gravel carpet
 PYTEST_ARGS ?=
+# A processor takes a file of tests at a time, with one thread: the models in them are too small to share.
+PARALLEL ?= --numprocesses logical --maxprocesses 4 --dist loadfile
 
 # Stamps: an installation is done again only when what it depends on is newer.
 INSTALLED := $(VENV)/.installed
@@ -54,11 +56,10 @@ demo: $(INSTALLED)  ## segment the sample images with the embedded model
 	@echo "The results are in $(DEMO_OUTPUT)"
 
 test: lint types  ## lint, types and all tests but those in a browser
-	$(BIN)/python -m pytest -m 'not browser' $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL) -m 'not browser' $(PYTEST_ARGS)
 
-# one thread: the models in these tests are too small to share
 test-fast: $(INSTALLED_DEV)  ## the quick tests, in a minute or two: nothing that trains or evaluates
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not slow and not browser' $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL) -m 'not slow and not browser' $(PYTEST_ARGS)
 
 # FUZZ_CASES: of each of some 23 properties
 FUZZ_CASES ?= 4400
@@ -72,7 +73,7 @@ test-browser: $(INSTALLED_DEV) $(INSTALLED_WEB)  ## the web page, in Chromium or
 	$(BIN)/python -m pytest -m browser $(PYTEST_ARGS) tests/web tests/results
 
 coverage: $(INSTALLED_DEV)  ## the quick tests, and how much of the code they run: less than the floor is an error
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not slow and not browser' --cov --cov-report=term:skip-covered $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL) -m 'not slow and not browser' --cov --cov-report=term:skip-covered $(PYTEST_ARGS)
 
 # pyenv shows only the Pythons that PYENV_VERSION names
 NOX = PYENV_VERSION="$$(pyenv versions --bare 2>/dev/null | sort -rV | paste -sd:)" \
