@@ -4,10 +4,11 @@
 
 It needs the CLIP of pretrain.py and the network that train_net.py trained with it (--clip,
 --weights). It mines mask-noun pairs from the captions of ``train`` with collect_pairs.py, and
-adapts that CLIP with train.py in every way that a row of the paper's Tables 2, 3, 4 and 6 or of the
-faster modes asks for, with three seeds each. It compares the results on the trained MaskFormer's
-own proposals, which are computed once. The ensemble weight of each run is chosen on ``dev`` and
-reported on ``test``. The rows of the paper's tables take some 70 minutes on two cores.
+adapts that CLIP with train.py in every way that a row of the paper's Tables 2, 3, 4 and 6, of what
+is learned for the texts or of the faster modes asks for, with three seeds each. It compares the
+results on the trained MaskFormer's own proposals, which are computed once. The ensemble weight of
+each run is chosen on ``dev`` and reported on ``test``. The rows of the paper's tables take some 70
+minutes on two cores.
 
 Results: table.md, table.json, chart.png. What is done is kept: the same command goes on after an
 interruption. Two CPU processes work at a time, one core each (--processes).

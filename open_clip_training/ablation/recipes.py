@@ -7,6 +7,13 @@ from pathlib import Path
 
 #: mask prompts' depth where a row says nothing else
 DEPTH = 3
+#: what is trained apart from CLIP, and the key of ``MODEL.CLIP_ADAPTER`` that takes its file
+OWN_FILES = {
+    "mask-queries": "SHARED_WEIGHTS",
+    "mask-bias": "SHARED_WEIGHTS",
+    "text-prompts": "PROMPT_CHECKPOINT",
+    "template-map": "TEMPLATE_MAP",
+}
 
 
 @dataclass(frozen=True)
@@ -17,8 +24,9 @@ class AdaptationRecipe:
         name: of its folder.
         label: of its row.
         start: name of the recipe whose result it starts from; "" for the original CLIP.
-        train: "visual" (fine-tuning), "mask-prompts", "both", or of a shared pass "mask-queries" or
-            "mask-bias"; "": nothing, the CLIP that it starts from sees the crops in another way.
+        train: "visual" (fine-tuning), "mask-prompts", "both", with a frozen CLIP "text-prompts" or
+            "template-map", or of a shared pass "mask-queries" or "mask-bias"; "": nothing, the CLIP
+            that it starts from sees the crops in another way.
         pairs: "mined" or "ground-truth".
         crops: "masked" or "unmasked".
         background: of masked crops, "fill" or "drop".
@@ -40,21 +48,30 @@ class AdaptationRecipe:
 
     @property
     def has_own_file(self) -> bool:
-        """Its result is not a CLIP but ``MODEL.CLIP_ADAPTER.SHARED_WEIGHTS``."""
-        return self.train in ("mask-queries", "mask-bias")
+        """Its result is not a CLIP but the file of a key of :data:`OWN_FILES`."""
+        return self.train in OWN_FILES
+
+    @property
+    def is_frozen(self) -> bool:
+        """It learns something for the texts, and leaves CLIP as it is."""
+        return self.train in ("text-prompts", "template-map")
 
     def opts(self, trained: Path) -> list[str]:
         """KEY VALUE pairs of the model that is scored; ``trained`` is what ``train.py`` wrote."""
         adapter = {"BACKGROUND": "drop"} if self.background == "drop" else {}
         if self.shared:
             adapter |= {"REGION_ENCODER": "shared", "SHARED_RESOLUTION": str(RESOLUTION)}
+        if self.train == "text-prompts":
+            adapter["TEXT_TEMPLATES"] = "learned"
         if self.has_own_file:
-            adapter["SHARED_WEIGHTS"] = str(trained)
+            adapter[OWN_FILES[self.train]] = str(trained)
         return [p for key, value in adapter.items() for p in (f"MODEL.CLIP_ADAPTER.{key}", value)]
 
 
 #: shorter side of the image in a shared pass, in pixels
 RESOLUTION = 128
+#: learning rate of what is learned with a frozen CLIP
+TEXT_LR = 0.02
 BASELINE = "baseline"
 #: the original CLIP, which one run is enough for
 ORIGINAL = AdaptationRecipe(BASELINE, "baseline: original CLIP", train="")
@@ -79,6 +96,12 @@ RECIPES: tuple[AdaptationRecipe, ...] = (
     ),
     AdaptationRecipe(
         "prompts_depth6", "mask prompt tuning, depth 6", train="mask-prompts", depth=6
+    ),
+    # steps are cheap here: every crop is encoded once
+    AdaptationRecipe("text_prompts", "learned text prompts", train="text-prompts", length=5),
+    AdaptationRecipe("template_map", "map over the templates", train="template-map", length=5),
+    AdaptationRecipe(
+        "tuned_map", "fine-tuning, then the map", "finetuned", train="template-map", length=5
     ),
     AdaptationRecipe(
         "dropped", "fine-tuning, background patches dropped in it too", background="drop"
@@ -145,6 +168,8 @@ def train_arguments(
             # of images, each with several regions
             "--batch-size": schedule.batch // 4,
         }
+    elif recipe.is_frozen:
+        arguments |= {"--batch-size": schedule.batch, "--prompt-lr": TEXT_LR}
     else:
         arguments |= {
             "--crops": recipe.crops,

@@ -20,6 +20,7 @@ _ADAPTATION = (
     "prompts", "finetuned", "both", "joint", "finetuned_long", "both_long", "finetuned_longer",
     "unmasked",
 )  # fmt: skip
+_FROZEN = (BASELINE, "text_prompts", "template_map", "finetuned", "tuned_map")
 _FASTER = (
     "finetuned", "undropped", "dropped", "finetuned_longer", "shared", "shared_queries",
     "shared_teacher", "shared_bias", "shared_visual",
@@ -35,13 +36,14 @@ def mean_and_deviation(values: Sequence[float]) -> str:
 
 
 def tables(results: Results) -> str:
-    """All tables as Markdown: those of the paper's Tables 3, 2, 6 and 4, and of faster modes."""
+    """All tables as Markdown: the paper's 3, 2, 6 and 4, of a frozen CLIP, of faster modes."""
     parts = []
     for title, table in (
         ("How CLIP is adapted (Table 3)", _rows(results, (BASELINE, *_ADAPTATION), _LABELS)),
         ("What it is adapted on (Table 2)", _pairs(results)),
         ("Who classifies (Table 6)", _branches(results)),
         ("Depth of the mask prompts (Table 4)", _depths(results)),
+        ("What is learned for the texts", _rows(results, _FROZEN, _LABELS)),
         ("Less for CLIP to look at", _rows(results, _FASTER, _LABELS)),
     ):
         alignment = ["left", *["right"] * (len(table[0]) - 1)]

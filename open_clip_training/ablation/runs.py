@@ -23,7 +23,7 @@ from open_clip_training.ablation.recipes import (
 )
 from open_clip_training.ablation.report import Results
 from open_clip_training.ablation.scoring import adapted_config, score_clip
-from open_clip_training.adaptation.loop import adapt
+from open_clip_training.adaptation.loop import adapt, learn
 from open_clip_training.adaptation.options import parse_arguments
 from open_clip_training.common.run_state import history_path, resume_path
 from open_clip_training.regions.loop import adapt_to_regions
@@ -107,7 +107,7 @@ def run_one(plan: AblationPlan, recipe: AdaptationRecipe, seed: int) -> dict[str
     started = time.monotonic()
     with (folder / "log.txt").open("w") as log, contextlib.redirect_stderr(log):
         if recipe.train:
-            trains = adapt_to_regions if recipe.shared else adapt
+            trains = adapt_to_regions if recipe.shared else learn if recipe.is_frozen else adapt
             pairs = plan.pairs(recipe.pairs)
             command = train_arguments(recipe, seed, plan.schedule, clip, pairs, output)
             trains(parse_arguments(command))

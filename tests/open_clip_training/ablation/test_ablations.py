@@ -54,6 +54,10 @@ def test_recipes_are_commands_of_train(tmp_path: Path) -> None:
         3,
         3,
     ]
+    frozen = {"text_prompts": "text-prompts", "template_map": "template-map"}
+    frozen["tuned_map"] = "template-map"
+    assert {name: options[name].train for name in frozen} == frozen
+    assert {options[name].steps for name in frozen} == {300}
     assert all(o.seed == 2 and o.warmup < o.steps for o in options.values())
     shared = {name: o for name, o in options.items() if o.regions == "shared"}
     assert {(o.train, o.teacher) for o in shared.values()} == {
@@ -76,6 +80,12 @@ def test_a_model_is_scored_in_the_way_of_its_recipe(tmp_path: Path) -> None:
     adapters = {name: cfg.MODEL.CLIP_ADAPTER for name, cfg in found.items()}
     dropped = {name for name, adapter in adapters.items() if adapter.BACKGROUND == "drop"}
     assert dropped == {"dropped", "undropped"}
+    assert [name for name, a in adapters.items() if a.TEXT_TEMPLATES == "learned"] == [
+        "text_prompts"
+    ]
+    assert str(tmp_path / "x.pt") == adapters["text_prompts"].PROMPT_CHECKPOINT
+    mapped = {name for name, adapter in adapters.items() if adapter.TEMPLATE_MAP}
+    assert mapped == {"template_map", "tuned_map"}
     own = {name for name, adapter in adapters.items() if adapter.SHARED_WEIGHTS}
     assert own == {"shared_queries", "shared_teacher", "shared_bias"}
     shared = {name for name, adapter in adapters.items() if adapter.REGION_ENCODER == "shared"}
@@ -134,7 +144,7 @@ def test_the_command_from_captions_to_tables(tmp_path: Path) -> None:
         (result,) = results[recipe.name]
         if recipe.train:
             assert len(result["history"]["losses"]) == 2 * recipe.length
-        if not recipe.train or recipe.shared:
+        if not recipe.train or recipe.shared or recipe.is_frozen:
             continue
         assert result["history"]["pairs"] == content["pairs"][recipe.pairs]["pairs"] > 4
     # the same proposals and MaskFormer, whatever CLIP; and CLIPs that differ
