@@ -45,10 +45,6 @@ EXACT = "exact"
 GROUPS = ("all", "seen", "unseen")
 
 
-# of a name beside its point in a chart: offset in points, and which side of the name it is for
-_NAME_PLACES = (((6, 3), "left"), ((-5, -11), "right"), ((-5, 5), "right"), ((6, -9), "left"))
-
-
 def _crops(**keys: float) -> dict[str, object]:
     return {"CROPS": "visible", **{f"CROPS_{key.upper()}": value for key, value in keys.items()}}
 
@@ -197,7 +193,7 @@ def chart(accuracy_file: Path, speed_file: Path | None, output: Path) -> None:
 
     measured = json.loads(accuracy_file.read_text())
     timed = json.loads(speed_file.read_text())["modes"] if speed_file else None
-    figure = Figure(figsize=(7, 3.6), layout="constrained")
+    figure = Figure(figsize=(8, 4.2), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     places = {
@@ -205,20 +201,18 @@ def chart(accuracy_file: Path, speed_file: Path | None, output: Path) -> None:
         for name, row in measured["modes"].items()
         if timed is None or name in timed
     }
-    for number, (name, at) in enumerate(sorted(places.items(), key=lambda item: item[1])):
-        axes.scatter(*at, s=30, color="tab:red" if name in SPEEDS else "tab:blue")
-        # by turns on four sides, so that neighbours can be read
-        (x, y), side = _NAME_PLACES[number % len(_NAME_PLACES)]
-        size = 9 if name in SPEEDS else 6
+    order = sorted(places, key=lambda name: places[name])
+    for number, name in enumerate(order, 1):
+        color = "tab:red" if name in SPEEDS else "tab:blue"
+        axes.scatter(*places[name], s=24, color=color, label=f"{number}  {name}")
         axes.annotate(
-            name, at, xytext=(x, y), textcoords="offset points", fontsize=size, ha=side
+            str(number), places[name], xytext=(4, 3), textcoords="offset points", fontsize=7
         )  # fmt: skip
+    figure.legend(loc="outside right upper", fontsize=7, title="red: presets", title_fontsize=7)
     if timed is None:
-        axes.set_xlim(0, 135)  # room for names
         axes.set_xlabel("crops that CLIP sees, in percent of all")
     else:
         axes.set_xscale("log", base=2)
-        axes.margins(x=0.25)  # room for names
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g} x")
         axes.set_xlabel("speed of a whole image (R101c + ViT-B/16, CPU)")
     axes.set_ylabel("mIoU in percent")
