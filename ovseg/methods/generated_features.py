@@ -77,6 +77,8 @@ class GeneratedFeatures(FixedList):
         self.generator = Generator(width, hidden, channels)
         self._names = [words[0] for words in (*seen, *unseen)]
         self._seen = len(seen)
+        self.pixel_counts: Tensor
+        self.register_buffer("pixel_counts", torch.zeros(len(seen), dtype=torch.int64))
         self._text = [clip_adapter]  # in a list: the model holds it already
 
     def forward(self, features: Tensor, words: Sequence[str]) -> Tensor:
@@ -109,4 +111,14 @@ class GeneratedFeatures(FixedList):
         with torch.no_grad():
             unreal = self.generator(vectors[wanted])
         scores = self.predictor(unreal[:, :, None, None])[:, :, 0, 0]
-        return {"loss_generator": generator, "loss_unseen": F.cross_entropy(scores, wanted)}
+        loss = self._share_of_unseen(labels) * F.cross_entropy(scores, wanted)
+        return {"loss_generator": generator, "loss_unseen": loss}
+
+    def _share_of_unseen(self, labels: Tensor) -> Tensor:
+        """Of a real pixel: what unseen classes have, each as frequent as the median seen one."""
+        known = labels[labels != IGNORED]
+        self.pixel_counts += known.bincount(minlength=self._seen)
+        counts = self.pixel_counts[self.pixel_counts > 0].float()
+        if not len(counts):
+            return counts.sum()
+        return (len(self._names) - self._seen) * counts.median() / counts.sum()

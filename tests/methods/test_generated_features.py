@@ -56,6 +56,21 @@ def test_who_learns_from_what(classifier):
     assert features.grad is None
 
 
+def test_unseen_classes_weigh_what_the_median_seen_class_does(classifier, monkeypatch):
+    # of each class, by hand: 6, 1, and with the second image 7, 4 pixels; medians 1 and 4
+    first = torch.tensor([[[0, 0, 255], [0, 0, 0], [255, 0, 1]]])
+    second = torch.tensor([[[1, 1, 1], [0, 255, 255], [255, 255, 255]]])
+    nothing = torch.full((1, 3, 3), 255)
+    features = torch.rand(1, 4, 3, 3)
+    monkeypatch.setattr(nn.functional, "cross_entropy", lambda scores, wanted: torch.tensor(10.0))
+    found = [classifier.losses(features, labels)["loss_unseen"].item()
+             for labels in (nothing, first, second, nothing)]  # fmt: skip
+    assert found == pytest.approx([0, 10 * 2 * 1 / 7, 10 * 2 * 4 / 11, 10 * 2 * 4 / 11])
+    copy = GeneratedFeatures(4, SEEN, UNSEEN, Texts(), hidden=8)  # type: ignore[arg-type]
+    copy.load_state_dict(classifier.state_dict())  # a run that goes on
+    assert copy.pixel_counts.tolist() == [7, 4]
+
+
 def test_an_image_without_labels_and_a_list_without_unseen_classes(classifier):
     nothing = torch.full((1, 3, 3), 255)
     assert classifier.losses(torch.rand(1, 4, 3, 3), nothing)["loss_generator"] == 0
