@@ -29,7 +29,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from open_clip_training.adaptation.options import check_inputs, parse_arguments
+from open_clip_training.adaptation.options import FROZEN, check_inputs, parse_arguments
 from open_clip_training.common.scripts import run_script
 
 
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     from open_clip_training.adaptation.loop import adapt, learn
 
-    (learn if options.train in ("text-prompts", "template-map") else adapt)(options)
+    (learn if options.train in FROZEN else adapt)(options)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from open_clip_training.adaptation.options import FROZEN
+
 #: mask prompts' depth where a row says nothing else
 DEPTH = 3
 #: what is trained apart from CLIP, and the key of ``MODEL.CLIP_ADAPTER`` that takes its file
@@ -54,7 +56,7 @@ class AdaptationRecipe:
     @property
     def is_frozen(self) -> bool:
         """It learns something for the texts, and leaves CLIP as it is."""
-        return self.train in ("text-prompts", "template-map")
+        return self.train in FROZEN
 
     def opts(self, trained: Path) -> list[str]:
         """KEY VALUE pairs of the model that is scored; ``trained`` is what ``train.py`` wrote."""

@@ -24,6 +24,8 @@ TRAINED = {
     "crops": ("visual", "mask-prompts", "both", "text-prompts", "template-map"),
     "shared": ("visual", "mask-queries", "mask-bias"),
 }
+#: what is learned with CLIP frozen
+FROZEN = ("text-prompts", "template-map")
 #: options that learned text prompts do not have, and their defaults
 _NOT_FOR_PROMPTS: dict[str, object] = {
     "eval_data": None, "templates": None, "accumulate": 1, "plain_loss": False,
@@ -131,7 +133,7 @@ def parse_arguments(
             "--background drop is for --regions crops --train visual; with --train "
             f"{options.train} leave it out"
         )
-    if options.train in ("text-prompts", "template-map"):
+    if options.train in FROZEN:
         for name, usual in _NOT_FOR_PROMPTS.items():
             if getattr(options, name) != usual:
                 raise UserError(

@@ -36,9 +36,10 @@ from ovseg.data.mapper import EvaluationMapper
 from ovseg.engine.trainer import load_model
 from ovseg.errors import Parser, UserError, cli_errors
 from ovseg.evaluation import group_miou, new_confusion, scores, update_confusion
+from ovseg.evaluation.figures import new_figure, save_figure
 from ovseg.modeling.build import region_parts
 from ovseg.structures import CropFeatures, Regions
-from ovseg.utils.io import atomic_path, write_json
+from ovseg.utils.io import write_json
 
 ADAPTER = "MODEL.CLIP_ADAPTER."
 EXACT = "exact"
@@ -188,14 +189,10 @@ def chosen_modes(args: argparse.Namespace) -> dict[str, dict[str, object]]:
 
 def chart(accuracy_file: Path, speed_file: Path | None, output: Path) -> None:
     """Draw mIoU against speed, or without a file of speeds against the share of crops."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     measured = json.loads(accuracy_file.read_text())
     timed = json.loads(speed_file.read_text())["modes"] if speed_file else None
-    figure = Figure(figsize=(8, 4.2), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots()
+    figure = new_figure(8, 4.2, dpi=110)
+    axes: Any = figure.subplots()
     places = {
         name: (row["crops"] if timed is None else timed[name]["times as fast"], row["all"])
         for name, row in measured["modes"].items()
@@ -220,8 +217,7 @@ def chart(accuracy_file: Path, speed_file: Path | None, output: Path) -> None:
     low, high = axes.get_ylim()
     axes.set_ylim(low - 1, high + 1)  # differences of one point mean little
     axes.grid(alpha=0.3)
-    with atomic_path(output) as temporary:
-        figure.savefig(temporary, dpi=110)
+    save_figure(figure, output)
 
 
 def add_modes(parser: Parser) -> None:
