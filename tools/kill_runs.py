@@ -15,6 +15,7 @@ import csv
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -78,13 +79,13 @@ def build_parser() -> Parser:
     return parser
 
 
-def start(kind: Kind, data: Path, output: Path, goes_on: bool) -> subprocess.Popen[str]:
+def start(kind: Kind, data: Path, output: Path) -> subprocess.Popen[str]:
     """Start a run of a kind, with a process group of its own."""
     code = f"import sys; {kind.code}; main(sys.argv[1:])"
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     with (output.parent / f"{output.name}.log").open("w") as log:
         return subprocess.Popen(
-            [sys.executable, "-c", code, *kind.arguments(data, output, goes_on)], cwd=ROOT,
+            [sys.executable, "-c", code, *kind.arguments(data, output)], cwd=ROOT,
             env=environment, stdout=subprocess.DEVNULL, stderr=log, text=True,
             start_new_session=True,
         )  # fmt: skip
@@ -161,11 +162,14 @@ def read_whole(path: Path) -> None:
 def undisturbed(kind: Kind, data: Path, output: Path) -> tuple[dict[str, str], float]:
     """The result of a run that nothing disturbs, and its seconds."""
     began = time.monotonic()
-    process = start(kind, data, output, goes_on=False)
+    process = start(kind, data, output)
     if process.wait():
         log = (output.parent / f"{output.name}.log").read_text(encoding="utf-8")
         raise UserError(f"the undisturbed run failed: {log[-500:]}")
-    return kind.result(output), time.monotonic() - began
+    seconds = time.monotonic() - began
+    result = kind.result(output)
+    shutil.rmtree(output)  # a training's checkpoints fill half a gigabyte
+    return result, seconds
 
 
 def disturb(kind: Kind, data: Path, folder: Path, kills: int, draw: random.Random) -> Tally:
@@ -175,7 +179,7 @@ def disturb(kind: Kind, data: Path, folder: Path, kills: int, draw: random.Rando
     output = folder / "killed"
     while tally.kills < kills:
         output.mkdir(exist_ok=True)
-        process = start(kind, data, output, goes_on=tally.starts > 0)
+        process = start(kind, data, output)
         tally.starts += 1
         writing = tally.kills % 2 == 1
         # it takes a while to start; what is left of a run gets shorter
@@ -189,10 +193,12 @@ def disturb(kind: Kind, data: Path, folder: Path, kills: int, draw: random.Rando
             break
         else:  # it was done before: again from nothing
             _compare(tally, kind, expected, output)
-            output = folder / f"killed_{tally.starts}"
+            _look(tally, output)
+            shutil.rmtree(output)
+            continue
         _look(tally, output)
     output.mkdir(exist_ok=True)
-    process = start(kind, data, output, goes_on=True)
+    process = start(kind, data, output)
     tally.starts += 1
     if process.wait():
         _note(tally, output)

@@ -30,13 +30,13 @@ class Kind:
     Attributes:
         code: Python that calls the command's ``main`` with ``sys.argv[1:]``. It may let the command
             save more often than it does by default, so that short runs save too.
-        arguments: of the command, for the folder of the data, that of the results, and whether the
-            run goes on.
+        arguments: of the command, for the folder of the data and that of the results; the same
+            ones start a run and let it go on.
         result: what has to be the same in the end, by name; of a folder of results.
     """
 
     code: str
-    arguments: Callable[[Path, Path, bool], list[str]]
+    arguments: Callable[[Path, Path], list[str]]
     result: Callable[[Path], dict[str, str]]
 
 
@@ -93,7 +93,7 @@ def _multiply(voc: Path, count: int) -> None:
     listed.write_text("\n".join(more) + "\n", encoding="utf-8")
 
 
-def _train(data: Path, output: Path, resume: bool) -> list[str]:
+def _train(data: Path, output: Path) -> list[str]:
     return [
         *TINY, "--dataset", str(data / "data.yaml"), "--resume", *WEIGHTS,
         "OUTPUT_DIR", str(output), "DATASETS.TEST", "()", "SOLVER.MAX_ITER", "40",
@@ -103,7 +103,7 @@ def _train(data: Path, output: Path, resume: bool) -> list[str]:
     ]  # fmt: skip
 
 
-def _search(data: Path, output: Path, resume: bool) -> list[str]:
+def _search(data: Path, output: Path) -> list[str]:
     return [
         *TINY, "--output", str(output), "--weights", "0:1:0.25", *WEIGHTS,
         "DATASETS.CUSTOM", f"('{data / 'data.yaml'}',)", "DATASETS.TEST", "('killed',)",
@@ -111,14 +111,14 @@ def _search(data: Path, output: Path, resume: bool) -> list[str]:
     ]  # fmt: skip
 
 
-def _mine(data: Path, output: Path, resume: bool) -> list[str]:
+def _mine(data: Path, output: Path) -> list[str]:
     return [
         *TINY, "--captions", str(data / "captions.csv"), "--images", str(data / "images"),
         "--output", str(output), "--format", "webdataset", "--opts", *WEIGHTS,
     ]  # fmt: skip
 
 
-def _adapt(data: Path, output: Path, resume: bool) -> list[str]:
+def _adapt(data: Path, output: Path) -> list[str]:
     goes_on = ["--resume"] if (output / "clip_resume.pt").is_file() else []
     return [
         "--clip", str(data / "clip.pt"), "--train-data", str(data / "pairs"),
@@ -127,21 +127,21 @@ def _adapt(data: Path, output: Path, resume: bool) -> list[str]:
     ]  # fmt: skip
 
 
-def _prepare(data: Path, output: Path, resume: bool) -> list[str]:
+def _prepare(data: Path, output: Path) -> list[str]:
     output.mkdir(exist_ok=True)
     if not (output / "VOCdevkit").exists():
         shutil.copytree(data / "raw", output, dirs_exist_ok=True)
     return ["--root", str(output), "--split", "val", "--num-workers", "1"]
 
 
-def _segment(data: Path, output: Path, resume: bool) -> list[str]:
+def _segment(data: Path, output: Path) -> list[str]:
     return [
         "--input", str(data / "images"), "--output", str(output), "--skip-existing",
         "--save", "overlay,labels,masks,coco", "--class-names", "cat", "dog", "grass", "sand",
     ]  # fmt: skip
 
 
-def _label(data: Path, output: Path, resume: bool) -> list[str]:
+def _label(data: Path, output: Path) -> list[str]:
     return [
         "--input", str(data / "images"), "--output", str(output), "--workers", "0",
         "--shard-size", "2", "--score-maps", "--class-names", "cat", "dog", "grass", "sand",
