@@ -6,7 +6,8 @@ Each method is a config of configs/methods: the same backbone, data, steps and s
 in folders of --output. What a method needs before, such as the labels of a teacher, is made first
 (docs/methods.md). A table and a chart (comparison.md, comparison.json, comparison.png) are
 written after every run. A comparison that was interrupted goes on where it was when it is started
-again with the same command, and with more --seeds or --methods it does those that are missing.
+again with the same command, and with more --seeds or --methods it does those that are missing. The
+same command started twice shares the runs.
 """
 
 from __future__ import annotations
@@ -72,9 +73,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         settings = {"steps": args.steps, "dataset": args.dataset, "KEY VALUE pairs": args.opts}
         check_folder_settings(output, settings)
         record_folder_settings(output, settings)
-        title = f"{args.dataset}, {args.steps} steps"
+        title, table = f"{args.dataset}, {args.steps} steps", "no run is finished"
         for _ in plan.run(lambda line: print(f"\n{line}\n", flush=True)):
-            results = plan.results()
+            if not (results := plan.results()):
+                continue
             table = comparison_table(results)
             write_json(output / "comparison.json", {"settings": settings, "results": results})
             with atomic_path(output / "comparison.md") as path:

@@ -16,6 +16,7 @@ import functools
 import logging
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from ovseg.cli.options import (
@@ -156,33 +157,46 @@ def run(
     from detectron2.utils import comm
 
     from ovseg.data.own.registration import register_custom
-    from ovseg.engine.resuming import checkpoints, remove_training, rewind_metrics
-    from ovseg.engine.run_setup import set_up_run
+    from ovseg.engine.resuming import (
+        checkpoints,
+        only_training,
+        remove_training,
+        rewind_metrics,
+    )
     from ovseg.engine.trainer import Trainer
     from ovseg.utils.images import allow_megapixels
 
     register_custom(cfg.DATASETS.CUSTOM)  # again: this may be a new process
     allow_megapixels(cfg.INPUT.MAX_MEGAPIXELS)
-    if not args.eval_only:
+    if args.eval_only:
+        _begin(cfg, args, reports)
+        return evaluate(cfg, resume=args.resume)
+    with only_training(cfg.OUTPUT_DIR) if comm.is_main_process() else nullcontext():
         # only now: all processes are known to mean this training. And a run that was stopped before
         # its first checkpoint leaves nothing to go on with
         if comm.is_main_process() and (args.overwrite or not checkpoints(cfg.OUTPUT_DIR)):
             remove_training(cfg.OUTPUT_DIR)
         comm.synchronize()
+        _begin(cfg, args, reports)
+        if args.resume and comm.is_main_process():
+            rewind_metrics(cfg.OUTPUT_DIR)
+        trainer = Trainer(cfg)
+        trainer.resume_or_load(resume=args.resume)
+        trainer.train()
+    return getattr(trainer, "_last_eval_results", None)
+
+
+def _begin(cfg: CfgNode, args: argparse.Namespace, reports: Sequence[DataReport]) -> None:
+    from detectron2.utils import comm
+
+    from ovseg.engine.run_setup import set_up_run
+
     set_up_run(cfg, args)
     logger.info("Running on %s, %d process(es)", cfg.MODEL.DEVICE, comm.get_world_size())
     for report in reports if comm.is_main_process() else ():
         logger.info("%s", report.table())
         for line in report.warnings():
             logger.warning("%s", line)
-    if args.eval_only:
-        return evaluate(cfg, resume=args.resume)
-    if args.resume and comm.is_main_process():
-        rewind_metrics(cfg.OUTPUT_DIR)
-    trainer = Trainer(cfg)
-    trainer.resume_or_load(resume=args.resume)
-    trainer.train()
-    return getattr(trainer, "_last_eval_results", None)
 
 
 def evaluate(cfg: CfgNode, resume: bool) -> dict[str, Any]:

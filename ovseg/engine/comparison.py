@@ -2,7 +2,8 @@
 
 A method is a config of ``configs/methods``. Each of its runs is the two ordinary commands, ``ovseg
 train`` and ``ovseg evaluate``, in processes of their own; some need what is made before, see
-:mod:`ovseg.engine.preparation`. What is finished is not done again.
+:mod:`ovseg.engine.preparation`. What is finished is not done again, and what another process does
+is left to it, so that several can share a comparison's runs.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -32,6 +34,7 @@ from ovseg.engine.resuming import checkpoints
 from ovseg.engine.trainer import Trainer
 from ovseg.errors import UserError
 from ovseg.utils.io import read_json, write_json
+from ovseg.utils.locks import Occupied, only_process
 from ovseg.utils.package_files import package_folder
 
 logger = logging.getLogger(__name__)
@@ -90,18 +93,33 @@ class Comparison:
         # seed after seed, so that all methods have a result soon
         runs = [(method, seed) for seed in self.seeds for method in self.methods]
         for number, (method, seed) in enumerate(runs, start=1):
-            folder = self.folder(method, seed)
-            if not (folder / RESULT).is_file():
-                left = self._time_left(runs)
-                progress(f"run {number} of {len(runs)}: {method}, seed {seed}{left}")
-                began, fresh = time.monotonic(), not checkpoints(folder)
-                prepared = self._prepare(method, seed)
-                self._train(method, seed, prepared)
-                result = self._evaluate(method, seed, prepared)
-                # of a run that goes on, it is not known
-                seconds = round(time.monotonic() - began) if fresh else None
-                write_json(folder / RESULT, result | {"seconds": seconds})
+            if not (self.folder(method, seed) / RESULT).is_file():
+                run = f"run {number} of {len(runs)}: {method}, seed {seed}"
+                try:
+                    with self._alone(method, seed, wait=0):
+                        progress(f"{run}{self._time_left(runs)}")
+                        self._run(method, seed)
+                except Occupied:
+                    progress(f"{run} is left to another process, which is at it")
             yield
+
+    def _run(self, method: str, seed: int) -> None:
+        folder = self.folder(method, seed)
+        began, fresh = time.monotonic(), not checkpoints(folder)
+        prepared = self._prepare(method, seed)
+        self._train(method, seed, prepared)
+        result = self._evaluate(method, seed, prepared)
+        # of a run that goes on, it is not known
+        seconds = round(time.monotonic() - began) if fresh else None
+        write_json(folder / RESULT, result | {"seconds": seconds})
+
+    def _alone(
+        self, method: str, seed: int, wait: float | None = None
+    ) -> AbstractContextManager[None]:
+        """Keep other processes of the same comparison from a run."""
+        lock = self.output / method / f".seed_{seed}.lock"
+        said = f"waiting for another process, which is at {method}, seed {seed}"
+        return only_process(lock, lambda: said, wait)
 
     def check(self) -> None:
         """Find out whether the data sets of all methods are there.
@@ -162,13 +180,17 @@ class Comparison:
             "unlabelled": own.MODEL.METHOD.UNLABELLED,
             "min_score": str(own.MODEL.METHOD.MIN_SCORE),
         }
-        given = need.run(names, self._pairs({"SEED": seed}), functools.partial(_call, method))
+        with self._alone("prepared" if need.shared else method, seed):
+            given = need.run(names, self._pairs({"SEED": seed}), functools.partial(_call, method))
         return [*given, *need.always]
 
     def _train(self, method: str, seed: int, prepared: Sequence[str]) -> None:
+        with self._alone(method, seed):  # it may be another's run, that this method starts from
+            if not (self.folder(method, seed) / "model_final.pth").is_file():
+                self._train_here(method, seed, prepared)
+
+    def _train_here(self, method: str, seed: int, prepared: Sequence[str]) -> None:
         folder = self.folder(method, seed)
-        if (folder / "model_final.pth").is_file():
-            return
         if _need(method).is_network:
             self._take_network(method, seed, prepared)
             return

@@ -10,6 +10,7 @@ import json
 import logging
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,14 @@ from ovseg.data.datasets import dataset_classes, load_dataset
 from ovseg.engine.metrics_file import drop_later_metrics
 from ovseg.errors import UserError
 from ovseg.utils.checkpoint_files import read_checkpoint
+from ovseg.utils.locks import only_process
 from ovseg.utils.settings import check_settings
 
 logger = logging.getLogger(__name__)
 
 #: the file by which detectron2 finds the last checkpoint
 MARK = "last_checkpoint"
+_LOADERS_END = 10.0  # seconds until the loading processes of a killed training have ended, too
 
 #: keys, or groups of keys, that a run may be resumed with another value of. The learning rate and
 #: its schedule take effect; the others do not change what is learned. docs/training.md lists them
@@ -213,6 +216,21 @@ def check_fresh(cfg: CfgNode, overwrite: bool) -> None:
                 f"--overwrite would remove {path}, which this training starts from; move it, or "
                 "give another OUTPUT_DIR"
             )
+
+
+@contextmanager
+def only_training(folder: str | os.PathLike[str]) -> Iterator[None]:
+    """Keep other trainings out of a folder while the block runs.
+
+    Two of them would write the same checkpoints, and ``--overwrite`` would remove the other's.
+
+    Raises:
+        UserError: a training writes to it.
+    """
+    lock = Path(folder, ".training.lock")
+    said = f"config key OUTPUT_DIR: another training writes to {str(folder)!r}; give another folder"
+    with only_process(lock, lambda: said, wait=_LOADERS_END):
+        yield
 
 
 def remove_training(folder: str | os.PathLike[str]) -> None:

@@ -12,13 +12,13 @@ import json
 import logging
 import re
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from ovseg.errors import UserError
 from ovseg.utils.io import atomic_path
+from ovseg.utils.locks import only_process
 
 logger = logging.getLogger(__name__)
 
@@ -65,8 +65,8 @@ def fetch_from_drive(source: DriveFile, target: Path) -> Path:
     if target.is_file():
         check_md5(target, source)
         return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with _one_process(target):
+    lock = target.with_name(f".{target.name}.lock")
+    with only_process(lock, lambda: f"another process fetches {target.name}: waiting for it"):
         if not target.is_file():  # no other process has fetched it meanwhile
             part = _download(source, target)
             if not _md5(part).startswith(source.md5):
@@ -134,22 +134,6 @@ def _download(source: DriveFile, target: Path) -> Path:
 
 def _by_hand(source: DriveFile, target: Path) -> str:
     return f"download {source.link} and put it at {str(target)!r}"
-
-
-@contextmanager
-def _one_process(target: Path) -> Iterator[None]:
-    from filelock import FileLock, Timeout
-
-    lock = FileLock(target.with_name(f".{target.name}.lock"))
-    try:
-        lock.acquire(timeout=1)
-    except Timeout:
-        logger.info("another process fetches %s: waiting for it", target.name)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _md5(file: Path) -> str:

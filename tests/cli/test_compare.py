@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 from conftest import said
+from held_locks import held
 from labelling_world import rows_of
 from tiny_world import as_pairs, tiny_world
 
@@ -99,7 +100,13 @@ def test_it_trains_evaluates_and_goes_on(
         assert "| lseg " in (output / "comparison.md").read_text()
         assert (output / "comparison.png").is_file()
 
-        capsys.readouterr()
+        # another process does a run: it is left to it, and the others are done
+        calls.clear()
+        with held(output / "fcn" / ".seed_0.lock"):
+            run("fcn", "lsegplus")
+        assert {Path(call[2]).stem for call in calls} == {"lsegplus"}
+        assert "run 1 of 2: fcn, seed 0 is left to another process" in capsys.readouterr().out
+
         with pytest.raises(SystemExit):
             compare.main([*command, "--steps", "3", "--methods", "spnet", *opts])
         assert "was begun with other settings (--steps 2, now 3)" in said(capsys)[0]

@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 import torch
 from detectron2.data import MetadataCatalog
+from held_locks import held
 from tiny_world import CONFIGS, tiny_world, train_command
 
 from ovseg.cli import train
+from ovseg.engine import resuming
 from ovseg.engine.resuming import MAY_CHANGE
 
 
@@ -58,6 +60,19 @@ def last_rate(folder: Path) -> float:
     lines = [json.loads(line) for line in (folder / "metrics.json").open()]
     rates: list[float] = [line["lr"] for line in lines if "lr" in line]
     return rates[-1]
+
+
+def test_two_trainings_in_one_folder_are_refused(
+    clip: Path, copied: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resuming, "_LOADERS_END", 0.0)
+    before = contents(copied)
+    with held(copied / ".training.lock"):
+        for how in ("--overwrite", "--resume"):
+            said = answer(capsys, command(clip, copied, how))
+            assert f"OUTPUT_DIR: another training writes to {str(copied)!r}; give another" in said
+    after = contents(copied)
+    assert {name: after[name] for name in before} == before
 
 
 def contents(folder: Path) -> dict[str, bytes]:
