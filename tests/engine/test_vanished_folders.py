@@ -69,7 +69,7 @@ def test_one_line_and_what_was_written_is_whole(
     output.mkdir()
     arguments = (str(output), AFTER[kind], way)
     code = DISTURB.format(arguments=arguments, code=KINDS[kind].code)
-    process = kill_runs.start(replace(KINDS[kind], code=code), data, output, goes_on=False)
+    process = kill_runs.start(replace(KINDS[kind], code=code), data, output)
     code_of_exit = process.wait()
     said = (tmp_path / "results.log").read_text()
     assert code_of_exit == 2, said
