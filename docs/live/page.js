@@ -6,6 +6,7 @@ const place = (id) => document.getElementById(`ovseg-${id}`);
 const folder = new URL("./", import.meta.url).href;
 const MOST_PIXELS = 800 * 800;
 let loading = null;
+place("still").remove(); // said where this script does not run
 
 function load() {
   loading ??= (async () => {
