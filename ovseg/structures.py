@@ -55,7 +55,10 @@ class CropFeatures:
 
     Attributes:
         valid: bool (Q,); which of the Q masks are valid: have a pixel above the threshold.
+        threshold: that the crops were cut at; None: the model's own.
     """
+
+    threshold: float | None = None
 
     def __init__(self, features: Tensor, valid: Tensor) -> None:
         """
@@ -73,7 +76,11 @@ class CropFeatures:
 
     @classmethod
     def on_demand(
-        cls, valid: Tensor, like: Tensor, encode: Callable[[Tensor], Tensor]
+        cls,
+        valid: Tensor,
+        like: Tensor,
+        encode: Callable[[Tensor], Tensor],
+        threshold: float | None = None,
     ) -> CropFeatures:
         """Features of which none is encoded yet.
 
@@ -81,8 +88,10 @@ class CropFeatures:
             valid: bool (Q,).
             like: float (0, D), of the features' width, type and device.
             encode: gives the features (N, D) of N valid masks, of int64 (N,) places in order.
+            threshold: see the attribute.
         """
         features = cls(like, torch.zeros_like(valid))
+        features.threshold = threshold
         features.valid, features._encode = valid, encode
         return features
 

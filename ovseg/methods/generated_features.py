@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
+from detectron2.utils import comm
 from torch import Tensor, nn
 
 from ovseg.modeling.clip import ClipAdapter
@@ -24,6 +25,7 @@ from .pixel_classifiers import FixedList
 _PIXELS = 512
 # widths of the Gaussian kernels
 _WIDTHS = (2.0, 5.0, 10.0, 20.0, 40.0, 60.0)
+#: the label of pixels that have none
 IGNORED = 255
 
 
@@ -117,7 +119,10 @@ class GeneratedFeatures(FixedList):
     def _share_of_unseen(self, labels: Tensor) -> Tensor:
         """Of a real pixel: what unseen classes have, each as frequent as the median seen one."""
         known = labels[labels != IGNORED]
-        self.pixel_counts += known.bincount(minlength=self._seen)
+        found = known.bincount(minlength=self._seen)
+        if comm.get_world_size() > 1:
+            torch.distributed.all_reduce(found)
+        self.pixel_counts += found
         counts = self.pixel_counts[self.pixel_counts > 0].float()
         if not len(counts):
             return counts.sum()

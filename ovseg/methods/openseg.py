@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import META_ARCH_REGISTRY, SEM_SEG_HEADS_REGISTRY
+from detectron2.utils import comm
 from torch import Tensor, nn
 
 from ovseg.errors import UserError
@@ -66,9 +67,11 @@ def pool_regions(mask_logits: Tensor, features: Tensor) -> Tensor:
         mask_logits: (B, Q, h, w).
         features: (B, D, h, w).
     """
-    masks = mask_logits.sigmoid()
-    total = torch.einsum("bqhw,bdhw->bqd", masks, features)
-    return total / masks.sum(dim=(2, 3)).clamp(min=1e-6)[..., None]
+    # sums over pixels exceed what fp16 can hold, which mixed precision would take
+    with torch.autocast(mask_logits.device.type, enabled=False):
+        masks = mask_logits.float().sigmoid()
+        total = torch.einsum("bqhw,bdhw->bqd", masks, features.float())
+        return total / masks.sum(dim=(2, 3)).clamp(min=1e-6)[..., None]
 
 
 @META_ARCH_REGISTRY.register()
@@ -93,6 +96,11 @@ class OpenSeg(OVSeg):
         nothing.zero_()
 
     def _losses(self, batched_inputs: list[dict[str, Any]]) -> dict[str, Tensor]:
+        if comm.get_world_size() > 1:
+            raise UserError(
+                "OpenSeg contrasts all captions of a batch, so one process trains it: leave out "
+                "--num-gpus, --num-processes or torchrun"
+            )
         if any("caption_words" not in inputs for inputs in batched_inputs):
             raise UserError(
                 "OpenSeg learns from captions: set INPUT.CAPTION_WORDS to the file that "
@@ -103,11 +111,14 @@ class OpenSeg(OVSeg):
         truth = [inputs["instances"].to(self.device) for inputs in batched_inputs]
         captions = [inputs["caption_words"] for inputs in batched_inputs]
         words = sorted({word for caption in captions for word in caption})
+        texts = self.clip_adapter.no_features()  # of captions that name nothing
+        if words:
+            texts = self.clip_adapter.text_features(words)[:-1]
         return self.criterion(
             [layer.mask_logits for layer in (proposals, *proposals.auxiliary)],
             padded_targets(truth, images.tensor.shape[-2:]),
             F.normalize(proposals.embeddings, dim=-1),
-            self.clip_adapter.text_features(words)[:-1],
+            texts,
             [[words.index(word) for word in caption] for caption in captions],
         )
 

@@ -16,13 +16,13 @@ from torch import Tensor, nn
 from ovseg.errors import UserError
 from ovseg.modeling.build import build_adapter, build_fitting_clip, config_errors
 from ovseg.modeling.class_names import common_vocabulary, vocabulary_of
+from ovseg.modeling.criterion import share_of_batch
 from ovseg.modeling.seen_classes import training_classes
 from ovseg.vocabulary import Vocabulary
 
 from .build import build_classifier
-from .generated_features import GeneratedFeatures
+from .generated_features import IGNORED, GeneratedFeatures
 
-IGNORED = 255
 # elements of the largest array while labels are found
 _TILE = 2**24
 
@@ -176,7 +176,7 @@ class PixelSegmenter(nn.Module):
             best = vocabulary.best_of_words(scores)
             contested = vocabulary.class_of_word[-1] < 0
             return {"sem_seg": torch.cat([best, scores[-1:]]) if contested else best}
-        return _best(_resized(probs, padded, shown, size), vocabulary, size)
+        return _best(_resized(probs, padded, shown, size), vocabulary)
 
 
 def label_maps_of(instances: Sequence[Instances], size: Sequence[int]) -> Tensor:
@@ -192,7 +192,9 @@ def label_maps_of(instances: Sequence[Instances], size: Sequence[int]) -> Tensor
 
 
 def pixel_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean cross entropy of the labelled pixels, 0 where there are none.
+    """Mean cross entropy of the labelled pixels of the whole batch, 0 where there are none.
+
+    The mean of several processes' results is that of all their images.
 
     Args:
         logits: (B, C, H, W).
@@ -200,7 +202,7 @@ def pixel_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """
     pixels = logits.movedim(1, -1).flatten(0, 2)  # classes side by side: a third faster on CPUs
     total = F.cross_entropy(pixels, labels.flatten(), ignore_index=IGNORED, reduction="sum")
-    return total / (labels != IGNORED).sum().clamp(min=1)
+    return total / share_of_batch(float((labels != IGNORED).sum()), 1.0, labels.device)
 
 
 def _resized(
@@ -214,7 +216,7 @@ def _resized(
         yield F.interpolate(whole, tuple(size), mode="bilinear")[0]
 
 
-def _best(parts: Any, vocabulary: Vocabulary, size: Sequence[int]) -> dict[str, Tensor]:
+def _best(parts: Any, vocabulary: Vocabulary) -> dict[str, Tensor]:
     labels: Tensor | None = None
     best: Tensor | None = None
     first = 0

@@ -57,6 +57,11 @@ def build_parts(cfg: CfgNode) -> dict[str, Any]:
     """
     check_config(cfg)
     former, adapter = cfg.MODEL.MASK_FORMER, cfg.MODEL.CLIP_ADAPTER
+    if cfg.INPUT.FORMAT == "BGR" and adapter.CLIP_ENSEMBLE:
+        raise UserError(
+            "INPUT.FORMAT BGR: CLIP sees crops of the image, in RGB; set it to RGB, and "
+            "MODEL.PIXEL_MEAN and MODEL.PIXEL_STD in that order"
+        )
     with config_errors():
         backbone = build_backbone(cfg)
     clip = build_fitting_clip(cfg)

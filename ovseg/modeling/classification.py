@@ -166,7 +166,8 @@ class Classification:
         features.
         """
         if regions.shared is None:
-            lender = self.crop_choice.lenders(regions.masks > self.mask_threshold, chosen)
+            threshold = self.mask_threshold if crops.threshold is None else crops.threshold
+            lender = self.crop_choice.lenders(regions.masks > threshold, chosen)
             taken = (lender >= 0).nonzero()[:, 0]
             valid = crops.valid[taken]
             features = crops.of(lender[taken[valid]])

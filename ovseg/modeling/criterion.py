@@ -31,6 +31,24 @@ def padded_targets(instances: Sequence[Instances], size: Sequence[int]) -> Targe
     return targets
 
 
+def share_of_batch(amount: float, least: float, device: torch.device) -> float:
+    """A process's share of an amount over the whole batch, which is ``least`` or more.
+
+    The mean over processes of their losses, each divided by it, is the loss of the whole batch,
+    however the images lie among the processes.
+
+    Args:
+        amount: this process's.
+        least: the whole batch counts as no less.
+        device: that the processes compute on.
+    """
+    if comm.get_world_size() == 1:
+        return max(amount, least)
+    total = torch.tensor([amount], dtype=torch.float64, device=device)
+    torch.distributed.all_reduce(total)
+    return max(total.item(), least) / comm.get_world_size()
+
+
 class SetCriterion(nn.Module):
     """Weighted losses of every decoder layer, each matched on its own."""
 
@@ -73,7 +91,7 @@ class SetCriterion(nn.Module):
             ``loss_ce``, ``loss_mask`` and ``loss_dice`` of the last layer and, with a suffix
             ``_0``, ``_1`` ..., of the others, weighted.
         """
-        count = self._share(float(sum(len(t["labels"]) for t in targets)), least=1.0)
+        count = share_of_batch(float(sum(len(t["labels"]) for t in targets)), 1.0, self._device)
         losses = {}
         for i, (logits, masks) in enumerate(layers):
             suffix = "" if i == 0 else f"_{i - 1}"
@@ -81,17 +99,9 @@ class SetCriterion(nn.Module):
                 losses[name + suffix] = loss
         return losses
 
-    def _share(self, amount: float, least: float) -> float:
-        """A process's share of an amount over the whole batch, which is ``least`` or more.
-
-        The mean over processes of their losses, each divided by it, is the loss of the whole batch,
-        however the images lie among the processes.
-        """
-        if comm.get_world_size() == 1:
-            return max(amount, least)
-        total = torch.tensor([amount], dtype=torch.float64, device=self.empty_weight.device)
-        torch.distributed.all_reduce(total)
-        return max(total.item(), least) / comm.get_world_size()
+    @property
+    def _device(self) -> torch.device:
+        return self.empty_weight.device
 
     def _layer(
         self, logits: Tensor, masks: Tensor, targets: Targets, count: float
@@ -110,7 +120,7 @@ class SetCriterion(nn.Module):
         if comm.get_world_size() > 1:
             # the weighted mean over all processes' queries, in place of over this one's
             own = float(weight[wanted].sum())
-            cross_entropy = cross_entropy * own / self._share(own, least=0.0)
+            cross_entropy = cross_entropy * own / share_of_batch(own, 0.0, self._device)
 
         predicted, truth = torch.cat(predicted_masks), torch.cat(target_masks)
         predicted = F.interpolate(predicted[:, None], size=truth.shape[-2:], mode="bilinear")

@@ -6,6 +6,10 @@ Dice loss: "V-Net" (3DV 2016), smoothed by one.
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -42,12 +46,25 @@ def dice_loss(logits: Tensor, targets: Tensor) -> Tensor:
     return 1 - (overlap + 1) / (prob.sum(dim=1) + targets.sum(dim=1) + 1)
 
 
+def _in_float32(loss: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+    """Mixed precision would multiply in fp16, whose largest number sums over pixels exceed."""
+
+    @functools.wraps(loss)
+    def in_float32(logits: Tensor, targets: Tensor) -> Tensor:
+        with torch.autocast(logits.device.type, enabled=False):
+            return loss(logits.float(), targets.float())
+
+    return in_float32
+
+
+@_in_float32
 def pairwise_focal_loss(logits: Tensor, targets: Tensor) -> Tensor:
     """Focal loss of every query against every target: (Q, P) and (T, P) give (Q, T)."""
     positive, negative = focal_terms(logits)
     return (positive @ targets.T + negative @ (1 - targets).T) / logits.shape[1]
 
 
+@_in_float32
 def pairwise_dice_loss(logits: Tensor, targets: Tensor) -> Tensor:
     """Dice loss of every query against every target: (Q, P) and (T, P) give (Q, T)."""
     prob = logits.sigmoid()

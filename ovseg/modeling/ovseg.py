@@ -197,7 +197,8 @@ class OVSeg(Assembly, Classification, ProposalNetwork):
             return self.crop_encoder([regions], [places], threshold)[0]
 
         if self.crop_choice.visible_only:
-            return CropFeatures.on_demand(valid, self.clip_adapter.no_features(), encode)
+            nothing = self.clip_adapter.no_features()
+            return CropFeatures.on_demand(valid, nothing, encode, threshold)
         return CropFeatures(encode(valid.nonzero()[:, 0]), valid)
 
     def _encode_together(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import logging
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 
@@ -66,7 +68,8 @@ def _emulation(device: torch.device, precision: str) -> str:
     )
 
 
-def autocast(precision: str, device: torch.device) -> torch.autocast:
-    """Computes in fp16 or bf16; of other precisions nothing changes."""
+def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any]:
+    """Computes in fp16 or bf16; of other precisions nothing changes, mixed precision of a training
+    neither."""
     dtype = DTYPES.get(precision)
-    return torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None)
+    return nullcontext() if dtype is None else torch.autocast(device.type, dtype)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from detectron2.modeling import build_model
 from detectron2.structures import Instances
+from detectron2.utils import comm
 from tiny_world import CONFIGS
 from torch.nn import functional as F
 
@@ -151,6 +152,25 @@ def test_gradients_reach_all_that_trains_and_clip_stays(model):
         trains = not name.startswith("clip_adapter.")
         assert parameter.requires_grad == trains, name
         assert (name in reached["loss_mask"] | reached["loss_grounding"]) == trains, name
+
+
+def test_captions_without_words_teach_masks_alone(model):
+    losses = model.train()([example([]), example([])])
+    assert losses["loss_grounding"] == 0
+    assert losses["loss_mask"] > 0
+
+
+def test_one_process_trains_it(model, monkeypatch):
+    monkeypatch.setattr(comm, "get_world_size", lambda: 2)
+    with pytest.raises(UserError, match="one process trains it: leave out --num-gpus"):
+        model.train()([example(["owl"]), example(["yeti"])])
+
+
+def test_regions_are_pooled_in_float32_in_mixed_precision():
+    logits, features = torch.full((1, 1, 400, 400), 10.0), torch.full((1, 2, 400, 400), 3.0)
+    with torch.autocast("cpu", torch.float16):
+        pooled = pool_regions(logits.half(), features.half())
+    torch.testing.assert_close(pooled, torch.full((1, 1, 2), 3.0), rtol=1e-3, atol=0)
 
 
 def test_any_word_can_be_found(model):

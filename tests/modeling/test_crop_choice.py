@@ -199,3 +199,29 @@ def test_settings_that_cannot_be_are_named(small_config, key, value) -> None:
 
     with pytest.raises(UserError, match=key):
         check_config(small_config(f"MODEL.CLIP_ADAPTER.{key}", value))
+
+
+@torch.inference_mode()
+def test_features_are_lent_at_the_threshold_of_the_crops(models, inputs, monkeypatch) -> None:
+    """A mask that is empty at their threshold has no crop whose features it could lend."""
+    fewer = models[1]
+    text = fewer.text(Vocabulary.of(WORDS))
+    regions = fewer.propose([inputs])[0]
+    low, high = fewer.mask_threshold, (fewer.mask_threshold + 1) / 2
+    masks, embeddings = regions.masks.clone(), regions.embeddings.clone()
+    embeddings[-2:] = embeddings[0]
+    # at the model's own threshold two equal masks; the last has a pixel above the other one, too,
+    # and can nowhere be seen
+    masks[-2:] = 0
+    masks[-2, :20, :30], masks[-1, :20, :30] = (low + high) / 2 + 0.01, (low + high) / 2
+    masks[-1, 0, 0], masks[0, 0, 0] = high + 0.01, 1.0
+    changed = replace(regions, masks=masks, embeddings=embeddings)
+    monkeypatch.setattr(fewer, "crop_choice", replace(fewer.crop_choice, borrow_iou=0.9))
+    encoded = fewer.encode_regions(changed, high)
+    assert encoded.crops.valid[-2:].tolist() == [False, True]
+    found = fewer.classify(encoded, text, 0.65)
+    assert len(masks) - 1 not in found.queries.tolist()
+    assert not encoded.crops.encoded[-2:].any()
+    # at the model's own threshold it borrows from the other one
+    own = fewer.classify(fewer.encode_regions(changed), text, 0.65)
+    assert len(masks) - 1 in own.queries.tolist()

@@ -215,3 +215,14 @@ def test_towers_are_kept_one_at_a_time(clip):
     towers.get(clip.visual, "bf16", False)
     assert towers.get(clip.visual, "fp16", False) is not first
     assert towers.get(clip.visual, "fp32", False) is clip.visual
+
+
+def test_a_precision_of_its_own_or_that_of_the_training():
+    matrix = torch.ones(4, 4)
+    with torch.autocast("cpu", torch.bfloat16):
+        with precision_module.autocast("fp32", CPU):
+            assert (matrix @ matrix).dtype == torch.bfloat16
+        with precision_module.autocast("fp16", CPU):
+            assert (matrix @ matrix).dtype == torch.float16
+    with precision_module.autocast("fp32", CPU):
+        assert (matrix @ matrix).dtype == torch.float32

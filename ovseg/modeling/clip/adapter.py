@@ -243,12 +243,12 @@ class ClipAdapter(nn.Module):
         given = (masks,) if prompted else ()
         images = (images - self.pixel_mean) / self.pixel_std
         precision = device_precision("MODEL.PRECISION", self.precision, images.device)
-        if self.drop_background:
-            with autocast(precision, images.device):
-                visual: Any = self.clip_model.visual
-                return foreground_features(visual, images, masks).float()
         # what surrounds the model may ask for another precision
         with torch.autocast(images.device.type, enabled=False):
+            if self.drop_background:
+                with autocast(precision, images.device):
+                    visual: Any = self.clip_model.visual
+                    return foreground_features(visual, images, masks).float()
             if precision not in LOWERED and not self.compiled:
                 return encoder.image_features(images, *given)
             tower = self._towers.get(self.clip_model.visual, precision, self.compiled)
