@@ -32,8 +32,7 @@ from open_clip_training.common.run_state import (
     start_step,
     write_resume,
 )
-from ovseg.engine import stopping
-from ovseg.engine.joining import stop_agreed
+from open_clip_training.common.stepping import stepped
 from ovseg.errors import UserError
 from ovseg.modeling.clip import (
     TemplateMap,
@@ -215,18 +214,8 @@ def train(run: PromptRun, output: Path) -> None:
     """Take the run to its last step, and save it now and then."""
     settings = run.settings
     order = BatchOrder(len(run.features), settings.batch, settings.steps, settings.seed)
-    with (
-        tqdm(total=settings.steps, initial=run.step, unit="step") as bar,
-        stopping.step_by_step("the training ends this step and is saved"),
-    ):
-        while run.step < settings.steps:
-            bar.set_postfix(loss=f"{run.advance(order.indices(run.step)):.3f}")
-            bar.update()
-            ends = stop_agreed(run.step) and run.step < settings.steps
-            if ends or run.step == settings.steps or run.step % SAVE_EVERY == 0:
-                run.save(output)
-            if ends:
-                raise stopping.stopped()
+    for bar, step in stepped(run, range(run.step, settings.steps), output, SAVE_EVERY):
+        bar.set_postfix(loss=f"{run.advance(order.indices(step)):.3f}")
     key = "TEMPLATE_MAP" if run.templated is not None else "PROMPT_CHECKPOINT"
     logger.info("for MODEL.CLIP_ADAPTER.%s: %s", key, output)
 

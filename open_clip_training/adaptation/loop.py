@@ -6,6 +6,7 @@ import argparse
 import functools
 import logging
 import time
+from contextlib import closing, nullcontext
 from pathlib import Path
 
 import torch
@@ -28,6 +29,7 @@ from open_clip_training.adaptation.zero_shot import ZeroShotCheck
 from open_clip_training.common.processes import Processes
 from open_clip_training.common.run_state import history_path, resume_path, seed_everything
 from open_clip_training.common.scripts import log_to_stderr
+from open_clip_training.common.stepping import SAVE_SECONDS
 from ovseg.engine import stopping
 from ovseg.engine.joining import stop_agreed
 from ovseg.engine.place import restarts
@@ -37,7 +39,6 @@ from ovseg.utils.io import folder_stays
 from ovseg.utils.loading_process import loading_init
 
 logger = logging.getLogger("train")
-SAVE_SECONDS = 300
 
 
 def adapt(options: argparse.Namespace) -> None:
@@ -50,6 +51,7 @@ def adapt(options: argparse.Namespace) -> None:
     start(functools.partial(_adapt_here, device, options), options, device=device, output=None)
 
 
+@stopping.handled()
 def learn(options: argparse.Namespace) -> None:
     """Learn text prompts or a template map as the command line says, in this process.
 
@@ -170,6 +172,7 @@ def train(
     # an error is said on a line of its own
     with (
         bar,
+        nullcontext() if writer is None else closing(writer),
         folder_stays(output.parent),
         stopping.step_by_step("the training ends this step and is saved"),
     ):
@@ -189,8 +192,6 @@ def train(
                 raise stopping.stopped()
             if is_checked():
                 _check(run, check, writer, output)
-    if writer:
-        writer.close()
     seconds = time.monotonic() - started
     logger.info("%s: %d steps in %.0f s; %d of %d pairs could not be used; losses and accuracies "
                 "in %s", output, run.step - first, seconds, len(run.left_out), len(images),

@@ -8,22 +8,24 @@ import time
 
 import torch
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
-from open_clip_training.adaptation.loop import SAVE_SECONDS
 from open_clip_training.backbone.run import BackboneRun, BackboneSettings, RegionClassifier
 from open_clip_training.common.regions import percent
 from open_clip_training.common.run_state import history_path, seed_everything
+from open_clip_training.common.stepping import stepped
 from open_clip_training.regions.images import RegionImages, batches
 from ovseg.config import setup_cfg
+from ovseg.engine import stopping
 from ovseg.engine.checkpoint import OVSegCheckpointer
 from ovseg.engine.trainer import Trainer
 from ovseg.errors import UserError
 from ovseg.modeling import OVSeg
+from ovseg.utils.loading_process import loading_init
 
 logger = logging.getLogger("pretrain_backbone")
 
 
+@stopping.handled()
 def pretrain_backbone(options: argparse.Namespace) -> None:
     """Pretrain a config's backbone as the command line says.
 
@@ -82,31 +84,24 @@ def train(
     held_out: RegionImages | None,
     options: argparse.Namespace,
 ) -> None:
-    """Take the run to its last step; save every five minutes and when it is interrupted."""
+    """Take the run to its last step, and check it now and then."""
     settings, output = run.settings, options.output
     order = batches(len(images), settings.batch, settings.steps, settings.seed, run.step)
-    loader = DataLoader(images, sampler=list(order), batch_size=None, num_workers=options.workers)
-    saved = started = time.monotonic()
+    loader = DataLoader(images, sampler=list(order), batch_size=None, num_workers=options.workers,
+                        worker_init_fn=loading_init())  # fmt: skip
+    started = time.monotonic()
     smooth = None
-    bar = tqdm(total=settings.steps, initial=run.step, unit="step")
-    try:
-        for batch in loader:
-            loss = run.advance(batch)
-            smooth = loss if smooth is None else 0.95 * smooth + 0.05 * loss
-            bar.update()
-            bar.set_postfix(loss=f"{smooth:.3f}")
-            last = run.step == settings.steps
-            if held_out is not None and (
-                last or (options.eval_every and run.step % options.eval_every == 0)
-            ):
+    for bar, batch in stepped(run, loader, output):
+        loss = run.advance(batch)
+        smooth = loss if smooth is None else 0.95 * smooth + 0.05 * loss
+        bar.set_postfix(loss=f"{smooth:.3f}")
+        last = run.step == settings.steps
+        if held_out is not None and (
+            last or (options.eval_every and run.step % options.eval_every == 0)
+        ):
+            run.save(output)
+            with stopping.at_once():
                 _check(run, held_out, options)
-            if last or time.monotonic() - saved > SAVE_SECONDS:
-                run.save(output)
-                saved = time.monotonic()
-    except KeyboardInterrupt:  # what was done is kept for --resume
-        run.save(output)
-        raise
-    bar.close()
     logger.info("%s: %.0f s; losses and accuracies in %s", output, time.monotonic() - started,
                 history_path(output))  # fmt: skip
 

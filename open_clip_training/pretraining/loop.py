@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import math
 import time
 from dataclasses import replace
 from functools import partial
@@ -14,17 +13,20 @@ from typing import Any
 
 import open_clip
 
+from open_clip_training.common.stepping import stepped
 from open_clip_training.pretraining.captioned_images import load_captioned_images
 from open_clip_training.pretraining.run import PretrainingRun, tokens_in_use
 from open_clip_training.pretraining.settings import PretrainingSettings
 from open_clip_training.pretraining.zero_shot import load_regions, zero_shot
 from ovseg.data.splits import data_root
+from ovseg.engine import stopping
 from ovseg.errors import UserError
 from ovseg.utils.io import read_json
 
 logger = logging.getLogger("pretrain")
 
 
+@stopping.handled()
 def pretrain(options: argparse.Namespace) -> None:
     """Pretrain a CLIP as the command line says.
 
@@ -59,17 +61,19 @@ def pretrain(options: argparse.Namespace) -> None:
     parameters = sum(parameter.numel() for parameter in run.model.parameters())
     logger.info("%d images, %d tokens, %.2f M parameters, %s", len(data.images),
                 len(data.token_ids), parameters / 1e6, settings)  # fmt: skip
-    progress = Progress(run)
-    while run.step < settings.steps:
-        progress.log(run.advance())
+    started, smooth = time.monotonic(), None
+    for bar, _ in stepped(run, range(run.step, settings.steps), options.output, options.save_every):
+        loss = run.advance()
+        smooth = loss if smooth is None else 0.95 * smooth + 0.05 * loss
+        bar.set_postfix(loss=f"{smooth:.3f}", scale=f"{run.model.logit_scale.exp().item():.1f}")
         last = run.step == settings.steps
-        if last or run.step % options.save_every == 0:
-            run.save(options.output)
         if regions is not None and (
             last or (options.eval_every and run.step % options.eval_every == 0)
         ):
-            logger.info("step %d zero-shot %s", run.step, zero_shot(run.model, regions))
-    logger.info("done in %.0f s: %s", time.monotonic() - progress.started, options.output)
+            run.save(options.output)
+            with stopping.at_once():
+                logger.info("step %d zero-shot %s", run.step, zero_shot(run.model, regions))
+    logger.info("done in %.0f s: %s", time.monotonic() - started, options.output)
 
 
 def read_model_config(path: Path | None) -> dict[str, Any]:
@@ -81,22 +85,3 @@ def read_model_config(path: Path | None) -> dict[str, Any]:
     if path is None:
         path = Path(str(files("ovseg.modeling.clip") / "model_configs" / "ovseg-tiny-clip.json"))
     return read_json(path, dict, "give a model config of open_clip's form as --model-config")
-
-
-class Progress:
-    """Log lines of a run: a smoothed loss, and how long it will take."""
-
-    def __init__(self, run: PretrainingRun) -> None:
-        self.run, self.started, self.first = run, time.monotonic(), run.step
-        self.smooth = math.nan
-
-    def log(self, loss: float) -> None:
-        """Take in the loss of a step, and say now and then how the run is getting on."""
-        run, steps = self.run, self.run.settings.steps
-        self.smooth = loss if math.isnan(self.smooth) else 0.95 * self.smooth + 0.05 * loss
-        if run.step % 20 == 0 or run.step == self.first + 3:
-            seconds = (time.monotonic() - self.started) / (run.step - self.first)
-            logger.info(
-                "step %d/%d loss %.3f scale %.1f %.2f s/step %.0f min left", run.step, steps,
-                self.smooth, run.model.logit_scale.exp().item(), seconds,
-                seconds * (steps - run.step) / 60)  # fmt: skip

@@ -10,20 +10,24 @@ import torch
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from open_clip_training.adaptation.loop import SAVE_SECONDS, check_device
+from open_clip_training.adaptation.loop import check_device
 from open_clip_training.adaptation.model import load_clip
 from open_clip_training.common.regions import percent
 from open_clip_training.common.run_state import history_path, seed_everything
+from open_clip_training.common.stepping import stepped
 from open_clip_training.regions.images import CropSettings, RegionImages, batches
 from open_clip_training.regions.run import RegionRun, RegionSettings
+from ovseg.engine import stopping
 from ovseg.errors import UserError
 from ovseg.modeling.clip import pixels_of, text_templates, word_features
+from ovseg.utils.loading_process import loading_init
 
 logger = logging.getLogger("train")
 #: images a step, and steps, where the command line does not say
 BATCH, STEPS = 32, 2000
 
 
+@stopping.handled()
 def adapt_to_regions(options: argparse.Namespace) -> None:
     """Adapt a CLIP to a shared pass as the command line says, in one process.
 
@@ -93,27 +97,16 @@ def region_settings(options: argparse.Namespace, image_size: int, layers: int) -
 
 
 def train(run: RegionRun, images: RegionImages, options: argparse.Namespace) -> None:
-    """Take the run to its last step; check before and after, save every five minutes and when it is
-    interrupted."""
+    """Take the run to its last step; check before and after."""
     settings, output = run.settings, options.output
     if run.step == 0:
         _check(run, options)
     order = batches(len(images), settings.batch, settings.steps, settings.seed, run.step)
-    loader = DataLoader(images, sampler=list(order), batch_size=None, num_workers=options.workers)
-    saved = started = time.monotonic()
-    bar = tqdm(total=settings.steps, initial=run.step, unit="step")
-    try:
-        for batch in loader:
-            loss = run.advance(batch)
-            bar.update()
-            bar.set_postfix(loss=f"{loss:.3f}")
-            if time.monotonic() - saved > SAVE_SECONDS:
-                run.save(output)
-                saved = time.monotonic()
-    except KeyboardInterrupt:  # what was done is kept for --resume
-        run.save(output)
-        raise
-    bar.close()
+    loader = DataLoader(images, sampler=list(order), batch_size=None, num_workers=options.workers,
+                        worker_init_fn=loading_init())  # fmt: skip
+    started = time.monotonic()
+    for bar, batch in stepped(run, loader, output):
+        bar.set_postfix(loss=f"{run.advance(batch):.3f}")
     _check(run, options)
     run.save(output)
     logger.info("%s: %.0f s; losses and accuracies in %s", output, time.monotonic() - started,
@@ -122,7 +115,7 @@ def train(run: RegionRun, images: RegionImages, options: argparse.Namespace) -> 
 
 def _check(run: RegionRun, options: argparse.Namespace) -> None:
     """The share of true regions of ``--eval-data`` that get their class."""
-    if not options.eval_data:
+    if not options.eval_data or any(done["step"] == run.step for done in run.checks):
         return
     settings, patch = run.settings, run.model.visual.conv1.kernel_size[0]
     size = max(1, round(settings.resolution / patch)) * patch

@@ -266,6 +266,6 @@ def test_settings_that_cannot_be_are_named(small_model, key, value):
 
 
 def test_crops_of_a_model_that_takes_bgr_are_refused(small_model) -> None:
-    with pytest.raises(UserError, match="INPUT.FORMAT BGR: CLIP sees crops of the image, in RGB"):
+    with pytest.raises(UserError, match=r"INPUT\.FORMAT BGR: CLIP sees crops of the image, in RGB"):
         small_model("INPUT.FORMAT", "BGR")
     small_model("INPUT.FORMAT", "BGR", "MODEL.CLIP_ADAPTER.CLIP_ENSEMBLE", "False")

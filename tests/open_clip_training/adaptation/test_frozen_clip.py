@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+
 import numpy as np
 import pytest
 import torch
@@ -49,18 +52,19 @@ def test_learning_lowers_the_loss(world, tmp_path):
 
 def test_a_run_goes_on_as_if_it_had_not_been_stopped(world, tmp_path, monkeypatch):
     learn(world, tmp_path / "whole.pt", "--steps", 6)
-    save, advance = PromptRun.save, PromptRun.advance
+    advance = PromptRun.advance
 
-    def stop(run, indices):
+    def interrupted_in_the_fourth(run, indices):
         if run.step == 3:
-            save(run, tmp_path / "parts.pt")
-            raise KeyboardInterrupt
+            os.kill(os.getpid(), signal.SIGINT)
         return advance(run, indices)
 
     with monkeypatch.context() as patch:
-        patch.setattr(PromptRun, "advance", stop)
-        with pytest.raises(KeyboardInterrupt):
+        patch.setattr(PromptRun, "advance", interrupted_in_the_fourth)
+        with pytest.raises(SystemExit) as caught:
             learn(world, tmp_path / "parts.pt", "--steps", 6)
+    assert caught.value.code == 130
+    assert history(tmp_path / "parts.pt")["step"] == 4
     again = command(world, tmp_path / "parts.pt", "--train", "text-prompts", "--prompts", 4,
                     "--prompt-lr", 0.05, "--batch-size", 14, "--steps", 6)  # fmt: skip
     main([*again, "--resume"])

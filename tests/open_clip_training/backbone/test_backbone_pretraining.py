@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -148,15 +150,18 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(clip, tmp_path: Path, monke
     expected = train(clip, whole)
     advance = BackboneRun.advance
 
-    def interrupted_after_three(run: BackboneRun, batch: RegionBatch) -> float:
+    def terminated_in_the_fourth(run: BackboneRun, batch: RegionBatch) -> float:
         if run.step == 3:
-            raise KeyboardInterrupt
+            os.kill(os.getpid(), signal.SIGTERM)
         return advance(run, batch)
 
-    monkeypatch.setattr(BackboneRun, "advance", interrupted_after_three)
-    with pytest.raises(KeyboardInterrupt):
+    monkeypatch.setattr(BackboneRun, "advance", terminated_in_the_fourth)
+    with pytest.raises(SystemExit) as caught:
         train(clip, parts)
+    assert caught.value.code == 143
     monkeypatch.undo()
+    history = json.loads(parts.with_name("parts_history.json").read_text())
+    assert history["step"] == 4
     found = train(clip, parts, "--resume")
     assert found["losses"] == expected["losses"]
     weights = [torch.load(path, weights_only=True)["model"] for path in (whole, parts)]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,7 @@ from tiny_world import tiny_world
 from open_clip_training.adaptation.options import parse_arguments
 from open_clip_training.regions.images import CropSettings, RegionImages, batches
 from open_clip_training.regions.loop import adapt_to_regions
-from open_clip_training.regions.run import region_loss
+from open_clip_training.regions.run import RegionRun, region_loss
 from open_clip_training.regions.teacher import crop_loss, like_proposals
 from ovseg import UserError
 from ovseg.modeling.clip import read_clip_file
@@ -80,23 +82,19 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(clip, tmp_path: Path, monke
     whole, parts = tmp_path / "whole.pt", tmp_path / "parts.pt"
     expected = train(clip, whole, "--train", "mask-queries")
 
-    class Stopped(Exception):
-        pass
-
-    from open_clip_training.regions.run import RegionRun
-
     advance = RegionRun.advance
 
-    def stop_after_three(run: RegionRun, batch) -> float:
+    def terminated_in_the_fourth(run: RegionRun, batch) -> float:
         if run.step == 3:
-            run.save(parts)
-            raise Stopped
+            os.kill(os.getpid(), signal.SIGTERM)
         return advance(run, batch)
 
-    monkeypatch.setattr(RegionRun, "advance", stop_after_three)
-    with pytest.raises(Stopped):
+    monkeypatch.setattr(RegionRun, "advance", terminated_in_the_fourth)
+    with pytest.raises(SystemExit) as caught:
         train(clip, parts, "--train", "mask-queries")
+    assert caught.value.code == 143
     monkeypatch.undo()
+    assert json.loads(parts.with_name("parts_history.json").read_text())["step"] == 4
     found = train(clip, parts, "--train", "mask-queries", "--resume")
     assert found["losses"] == expected["losses"]
     assert torch.equal(torch.load(parts)["queries"], torch.load(whole)["queries"])
