@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from tabulate import tabulate
 
 from open_clip_training.ablation.recipes import BASELINE, DEPTH, ORIGINAL, RECIPES
-from ovseg.evaluation.figures import new_figure, save_figure
+from ovseg.evaluation.figures import draw_bars, mean_and_deviation, new_figure, save_figure
 
 COLUMNS = ("all", "seen", "unseen")
 #: results of one recipe, one for each seed
@@ -26,13 +25,6 @@ _FASTER = (
     "shared_teacher", "shared_bias", "shared_visual",
 )  # fmt: skip
 _LABELS = {recipe.name: recipe.label for recipe in (ORIGINAL, *RECIPES)}
-
-
-def mean_and_deviation(values: Sequence[float]) -> str:
-    """Mean and, of several values, their sample standard deviation."""
-    if len(values) == 1:
-        return f"{values[0]:.1f}"
-    return f"{statistics.mean(values):.1f} ± {statistics.stdev(values):.1f}"
 
 
 def tables(results: Results) -> str:
@@ -120,16 +112,12 @@ def draw_chart(results: Results, path: Path) -> None:
         ("ensemble of MaskFormer and CLIP", "CLIP alone"),
         strict=True,
     ):
-        for index, column in enumerate(COLUMNS):
-            values = [[result[kind][column] for result in results[name]] for name in names]
-            means = [statistics.mean(v) for v in values]
-            spreads = [statistics.stdev(v) if len(v) > 1 else 0.0 for v in values]
-            places = [row + 0.27 * (index - 1) for row in range(len(names))]
-            axes.barh(places, means, 0.25, xerr=spreads, label=column)
-        axes.set_yticks(range(len(names)), [_LABELS[name] for name in names])
-        axes.set_xlabel("mIoU in percent")
+        columns = {
+            column: [[result[kind][column] for result in results[name]] for name in names]
+            for column in COLUMNS
+        }
+        draw_bars(axes, [_LABELS[name] for name in names], columns)
         axes.set_title(title)
-        axes.grid(axis="x", alpha=0.3)
     axes.invert_yaxis()
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3)
     save_figure(figure, path)

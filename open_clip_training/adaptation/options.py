@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from open_clip_training.common.options import (
@@ -15,6 +15,7 @@ from open_clip_training.common.options import (
     check_ranges,
     check_there,
 )
+from open_clip_training.common.scripts import refuse_several_processes
 from ovseg.engine.process_options import add_processes
 from ovseg.errors import Parser, UserError
 from ovseg.utils.clip_names import CLIP_FILES, check_clip_name
@@ -26,10 +27,18 @@ TRAINED = {
 }
 #: what is learned with CLIP frozen
 FROZEN = ("text-prompts", "template-map")
-#: options that learned text prompts do not have, and their defaults
-_NOT_FOR_PROMPTS: dict[str, object] = {
-    "eval_data": None, "templates": None, "accumulate": 1, "plain_loss": False,
-    "num_gpus": None, "num_processes": None, "num_machines": 1,
+#: options of trainings in several processes, and their defaults
+_SEVERAL: dict[str, object] = {"num_gpus": None, "num_processes": None, "num_machines": 1}
+#: options that what is learned with CLIP frozen does not have, and their defaults
+_NOT_FOR_FROZEN: dict[str, object] = {
+    **_SEVERAL, "eval_data": None, "templates": None, "accumulate": 1, "plain_loss": False,
+    "precision": "fp32",
+}  # fmt: skip
+#: options that a shared pass does not have, and their defaults
+_NOT_FOR_SHARED: dict[str, object] = {
+    **_SEVERAL, "templates": None, "accumulate": 1, "plain_loss": False, "precision": "fp32",
+    "crops": "masked", "mask_prompt_depth": None, "epochs": 5, "data_root": None, "captions": None,
+    "fill_tolerance": 0, "eval_classes": None,
 }  # fmt: skip
 RANGES: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("epochs", "steps", "accumulate"), (1, math.inf)),
@@ -134,13 +143,20 @@ def parse_arguments(
             f"{options.train} leave it out"
         )
     if options.train in FROZEN:
-        for name, usual in _NOT_FOR_PROMPTS.items():
-            if getattr(options, name) != usual:
-                raise UserError(
-                    f"--{name.replace('_', '-')} is not for --train {options.train}, which sees "
-                    "every crop once, in one process; leave it out"
-                )
+        why = f"--train {options.train}, which sees every crop once, in one process"
+        _refuse(options, _NOT_FOR_FROZEN, why)
+    if options.regions == "shared":
+        why = "--regions shared, which sees whole images, in one process"
+        _refuse(options, _NOT_FOR_SHARED, why)
     return options
+
+
+def _refuse(options: argparse.Namespace, others: Mapping[str, object], why: str) -> None:
+    """Refuse options that would be ignored."""
+    refuse_several_processes()
+    for name, usual in others.items():
+        if getattr(options, name) != usual:
+            raise UserError(f"--{name.replace('_', '-')} is not for {why}; leave it out")
 
 
 def check_inputs(options: argparse.Namespace) -> None:

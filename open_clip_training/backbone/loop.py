@@ -20,6 +20,7 @@ from ovseg.engine.checkpoint import OVSegCheckpointer
 from ovseg.engine.trainer import Trainer
 from ovseg.errors import UserError
 from ovseg.modeling import OVSeg
+from ovseg.utils.digests import digest
 from ovseg.utils.loading_process import loading_init
 
 logger = logging.getLogger("pretrain_backbone")
@@ -67,9 +68,16 @@ def pretrain_backbone(options: argparse.Namespace) -> None:
         model.backbone, feature, shapes[feature].channels, text, model.pixel_mean,
         model.pixel_std, bgr=cfg.INPUT.FORMAT == "BGR",
     ).to(model.device)  # fmt: skip
-    run = BackboneRun(
-        classifier, settings, {"train_data": options.train_data, "classes": len(images.names)}
-    )
+    shapes_of = [f"{name} {tuple(p.shape)}" for name, p in classifier.named_parameters()]
+    made_of = {
+        "train_data": options.train_data,
+        "classes": len(images.names),
+        "images": len(images),
+        "feature": feature,
+        "text features": digest([text.detach().cpu().numpy().tobytes()]),
+        "model": digest(shapes_of),
+    }
+    run = BackboneRun(classifier, settings, made_of)
     if options.resume:
         run.resume(options.output)
     count = sum(parameter.numel() for parameter in model.backbone.parameters())

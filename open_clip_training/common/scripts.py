@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable
+from typing import TextIO
 
 from ovseg.engine.place import find_place
 from ovseg.engine.process_options import several_processes
@@ -19,8 +21,16 @@ def run_script(main: Callable[[], object]) -> None:
 
 def log_to_stderr(level: int = logging.INFO) -> None:
     """Log from ``level`` on; a process that was started by another has no log yet."""
-    logging.basicConfig(format="%(asctime)s %(message)s")
+    logging.basicConfig(format="%(asctime)s %(message)s", handlers=[_ToStderr()])
     logging.getLogger().setLevel(level)
+
+
+class _ToStderr(logging.StreamHandler[TextIO]):
+    """Writes to what is stderr at that time: a run of several in a process may have its own."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.stream = sys.stderr
+        super().emit(record)
 
 
 def refuse_several_processes() -> None:

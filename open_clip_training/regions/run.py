@@ -79,16 +79,17 @@ class RegionRun:
         self.text = self.text.to(self.device)
         visual: Any = self.model.visual
         self.tokens: RegionTokens | None = None
-        # that of the crops stays as it is
-        self.teacher: Any = copy.deepcopy(visual) if settings.train == "visual" else visual
+        self.teacher: Any = visual
+        if settings.teacher == "crops" and settings.train == "visual":
+            self.teacher = copy.deepcopy(visual)  # that of the crops stays as it is
         trained: nn.Module = visual.requires_grad_()
         if settings.train != "visual":
             visual.requires_grad_(False)
             self.tokens = RegionTokens(visual, settings.first_block, settings.train)
             trained = self.tokens.to(self.device)
         self.trained = dict(trained.named_parameters())
-        matrices = [p for name, p in self.trained.items() if self._decays(name, p)]
-        others = [p for name, p in self.trained.items() if not self._decays(name, p)]
+        matrices = [p for p in self.trained.values() if self._decays(p)]
+        others = [p for p in self.trained.values() if not self._decays(p)]
         groups = [
             {"params": matrices, "weight_decay": settings.weight_decay},
             {"params": others, "weight_decay": 0.0},
@@ -97,7 +98,7 @@ class RegionRun:
         self.optimizer = torch.optim.AdamW(groups, lr=settings.lr, betas=(0.9, 0.98), eps=1e-6)
         self.rates = base_rates(self.optimizer)
 
-    def _decays(self, name: str, parameter: nn.Parameter) -> bool:
+    def _decays(self, parameter: nn.Parameter) -> bool:
         """Of fine-tuning the matrices; what is new for the copies does not."""
         return self.settings.train == "visual" and parameter.ndim >= 2
 

@@ -17,6 +17,7 @@ set and reports on the rest; --choose-on names the data sets to choose on, the o
 from __future__ import annotations
 
 import argparse
+import functools
 import math
 import shutil
 import sys
@@ -139,18 +140,21 @@ def _halves(args: argparse.Namespace) -> int:
     return 2 if args.held_out else 1
 
 
-def run(cfg: CfgNode, args: argparse.Namespace) -> None:
-    """One process's work."""
+def run(cfg: CfgNode, args: argparse.Namespace, grid: Grid, choose_on: list[str]) -> None:
+    """One process's work; ``grid`` and ``choose_on`` are those of :func:`setup`."""
     from detectron2.utils import comm
     from detectron2.utils.logger import setup_logger
 
+    from ovseg.data.own.registration import register_custom
     from ovseg.engine.ensemble_search import search_dataset
     from ovseg.engine.trainer import load_model
     from ovseg.evaluation.ensemble_report import Search
+    from ovseg.utils.images import allow_megapixels
 
     output = Path(args.output)
     setup_logger(str(output), distributed_rank=comm.get_rank(), name="ovseg")
-    _, grid, choose_on = setup(args)  # again: this may be a new process
+    register_custom(cfg.DATASETS.CUSTOM)  # again: this may be a new process
+    allow_megapixels(cfg.INPUT.MAX_MEGAPIXELS)
     model = load_model(cfg)
     unfinished = output / "unfinished"
     results = [
@@ -187,6 +191,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
         with plain_errors():
             # here once, before processes start, so that a mistake is reported once
-            cfg, _, _ = setup(args)
+            cfg, grid, choose_on = setup(args)
             check_truth(cfg.DATASETS.TEST, halves=_halves(args))
-            start_with_config(run, cfg, args, output=args.output)
+            work = functools.partial(run, grid=grid, choose_on=choose_on)
+            start_with_config(work, cfg, args, output=args.output)

@@ -42,6 +42,7 @@ def build_parser() -> Parser:
 
 def run(cfg: CfgNode, args: argparse.Namespace) -> None:
     """One process's work."""
+    from detectron2.utils import comm
     from detectron2.utils.logger import setup_logger
 
     from ovseg.data.own.registration import register_custom
@@ -52,7 +53,7 @@ def run(cfg: CfgNode, args: argparse.Namespace) -> None:
     register_custom(cfg.DATASETS.CUSTOM)  # again: this may be a new process
     allow_megapixels(cfg.INPUT.MAX_MEGAPIXELS)
     output = Path(args.output)
-    setup_logger(str(output), name="ovseg")
+    setup_logger(str(output), distributed_rank=comm.get_rank(), name="ovseg")
     unfinished = output / "unfinished"
     found = choose_templates(cfg, load_model(cfg), args.number, unfinished)
     if found is None:

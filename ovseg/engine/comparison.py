@@ -40,7 +40,7 @@ from ovseg.utils.package_files import package_folder
 logger = logging.getLogger(__name__)
 
 RESULT = "result.json"
-# images that pass before the clock starts, and that it runs for
+# batches that pass before the clock starts, and that it runs for
 _WARM_UP, _TIMED = 3, 20
 
 
@@ -259,15 +259,15 @@ def measure(cfg: Any, dataset: str) -> dict[str, Any]:
     """Parameters of a trained model, all and those that were trained, and images a second."""
     model = Trainer.build_model(cfg).eval()
     OVSegCheckpointer(model, cfg=cfg, trained=True).load(cfg.MODEL.WEIGHTS)
-    started = 0.0
-    count = 0
-    for batch in islice(Trainer.build_test_loader(cfg, dataset), _WARM_UP + _TIMED):
-        if count == _WARM_UP:
+    started, timed = 0.0, 0
+    loader = islice(Trainer.build_test_loader(cfg, dataset), _WARM_UP + _TIMED)
+    for number, batch in enumerate(loader):
+        if number == _WARM_UP:
             started = time.perf_counter()
         for labels in model(batch):
             labels["labels"].cpu()  # waits for a GPU
-        count += 1
-    seconds, timed = time.perf_counter() - started, count - _WARM_UP
+        timed += len(batch) if number >= _WARM_UP else 0
+    seconds = time.perf_counter() - started
     return {
         "parameters": sum(p.numel() for p in model.parameters()),
         "trained parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),

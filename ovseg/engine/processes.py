@@ -171,7 +171,7 @@ def _join_group(
     place = meeting.place
     on_gpu = torch.device(device).type == "cuda"
     if on_gpu:
-        _choose_gpu(place.local_rank)
+        _choose_gpu(place)
     dist.init_process_group(
         "nccl" if on_gpu else "gloo",
         store=dist.PrefixStore("group", meeting.store),
@@ -191,14 +191,14 @@ def _join_group(
         comm._LOCAL_PROCESS_GROUP = None
 
 
-def _choose_gpu(local_rank: int) -> None:
+def _choose_gpu(place: Place) -> None:
     present = torch.cuda.device_count()
     # SLURM may show each process its own alone
-    index = local_rank if present > 1 else 0
+    index = 0 if present == 1 and place.started_by == "srun" else place.local_rank
     if index >= present:
         raise UserError(
-            f"process {local_rank} of this machine has no GPU of its own (there are {present}); "
-            f"start {present} processes"
+            f"process {place.local_rank} of this machine has no GPU of its own (there are "
+            f"{present}); start {present} processes"
         )
     torch.cuda.set_device(index)
 

@@ -81,16 +81,26 @@ class RegionCounter(ABC):
         return outcomes
 
 
+#: keys of ``MODEL.CLIP_ADAPTER`` that may name a file
+_FILES = (
+    "CLIP_MODEL_NAME", "CLIP_PRETRAINED", "SHARED_WEIGHTS", "BEST_TEMPLATES", "TEMPLATE_MAP",
+    "PROMPT_CHECKPOINT",
+)  # fmt: skip
+
+
 def model_settings(cfg: CfgNode) -> dict[str, Any]:
-    """What a model's counts depend on: its config and its checkpoint file, as it is now."""
+    """What a model's counts depend on: its config, and the files that it names, as they are now."""
     relevant = cfg.clone()
     relevant.defrost()
     relevant.OUTPUT_DIR = ""
     relevant.DATALOADER.NUM_WORKERS = 0
     relevant.DATASETS.TEST = ()
-    weights = Path(PathManager.get_local_path(cfg.MODEL.WEIGHTS))
-    status = weights.stat()
-    return {"config": relevant.dump(), "weights": [status.st_size, status.st_mtime_ns]}
+    adapter = cfg.MODEL.CLIP_ADAPTER
+    weights = PathManager.get_local_path(cfg.MODEL.WEIGHTS)
+    names = [weights, *(getattr(adapter, key) for key in _FILES)]
+    found = [Path(name).stat() for name in names if name and Path(name).is_file()]
+    files = [[status.st_size, status.st_mtime_ns] for status in found]
+    return {"config": relevant.dump(), "weights": files}
 
 
 def resumable_pass(

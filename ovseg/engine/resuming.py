@@ -18,6 +18,7 @@ from detectron2.config import CfgNode
 
 from ovseg.data.datasets import dataset_classes, load_dataset
 from ovseg.engine.metrics_file import drop_later_metrics
+from ovseg.engine.writers import WANDB_RUN
 from ovseg.errors import UserError
 from ovseg.utils.checkpoint_files import read_checkpoint
 from ovseg.utils.locks import only_process
@@ -238,7 +239,7 @@ def remove_training(folder: str | os.PathLike[str]) -> None:
 
     Results of evaluations stay, in ``inference``; a new evaluation writes them anew.
     """
-    kinds = ("metrics.json", "events.out.tfevents.*", "log.txt*", "config.yaml")
+    kinds = ("metrics.json", "events.out.tfevents.*", "log.txt*", "config.yaml", WANDB_RUN)
     others = [path for kind in kinds for path in Path(folder).glob(kind)]
     for path in [*earlier_training(folder), *others]:
         path.unlink(missing_ok=True)

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import secrets
+from pathlib import Path
 from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.utils.events import EventWriter, get_event_storage
 
 from ovseg.errors import UserError
+from ovseg.utils.io import atomic_path
+
+#: in OUTPUT_DIR: Weights & Biases' id of its training
+WANDB_RUN = "wandb_run.txt"
 
 
 class WandbWriter(EventWriter):
     """Sends scalars to Weights & Biases (the extra ``wandb``)."""
 
     def __init__(self, cfg: CfgNode) -> None:
-        """Start a run named and configured by ``cfg``.
+        """Start a run named and configured by ``cfg``, or go on with that of ``OUTPUT_DIR``.
 
         Raises:
             UserError: the package ``wandb`` is not installed.
@@ -26,7 +32,13 @@ class WandbWriter(EventWriter):
                 "config key WANDB.ENABLED: True needs the package wandb; "
                 "install it with: pip install wandb, or set it False"
             ) from error
+        # a training that goes on draws on its own curves
+        kept = Path(cfg.OUTPUT_DIR, WANDB_RUN)
+        if not kept.is_file():
+            with atomic_path(kept) as path:
+                path.write_text(secrets.token_hex(8), encoding="utf-8")
         self._run: Any = wandb.init(
+            id=kept.read_text(encoding="utf-8"),
             project=cfg.WANDB.PROJECT,
             name=cfg.WANDB.NAME,
             config=_plain(cfg),

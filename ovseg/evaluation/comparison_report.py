@@ -9,7 +9,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from ovseg.evaluation.figures import new_figure, save_figure
+from ovseg.evaluation.figures import draw_bars, mean_and_deviation, new_figure, save_figure
 
 #: column -> key of an evaluation's results
 COLUMNS = {
@@ -33,7 +33,7 @@ def comparison_table(results: Results) -> str:
     for method, runs in results.items():
         if not runs:
             continue
-        cells = [_spread(_values(runs, key)) for key in COLUMNS.values()]
+        cells = [mean_and_deviation(_values(runs, key)) for key in COLUMNS.values()]
         trained = runs[0]["trained parameters"] / 1e6
         speeds = [run["images a second"] for run in runs if run["images a second"]]
         speed = f"{statistics.mean(speeds):.1f}" if speeds else "-"
@@ -48,27 +48,16 @@ def draw_comparison_chart(results: Results, path: str | os.PathLike[str], title:
     methods = [method for method, runs in results.items() if runs]
     figure = new_figure(9, 1.6 + 0.6 * len(methods), dpi=110)
     axes: Any = figure.subplots()
-    for index, name in enumerate(("seen", "unseen", "all")):
-        values = [_values(results[method], COLUMNS[name]) for method in methods]
-        means = [statistics.mean(each) if each else 0.0 for each in values]
-        spreads = [statistics.stdev(each) if len(each) > 1 else 0.0 for each in values]
-        places = [row + 0.27 * (index - 1) for row in range(len(methods))]
-        axes.barh(places, means, 0.25, xerr=spreads, label=name)
-    axes.set_yticks(range(len(methods)), methods)
+    columns = {
+        name: [_values(results[method], COLUMNS[name]) for method in methods]
+        for name in ("seen", "unseen", "all")
+    }
+    draw_bars(axes, methods, columns)
     axes.invert_yaxis()
-    axes.set_xlabel("mIoU in percent")
     axes.set_title(title, fontsize=11)
-    axes.grid(axis="x", alpha=0.3)
     axes.legend()
     save_figure(figure, path)
 
 
 def _values(runs: Sequence[Mapping[str, Any]], key: str) -> list[float]:
     return [run["percent"][key] for run in runs if run["percent"].get(key) is not None]
-
-
-def _spread(values: Sequence[float]) -> str:
-    if not values:
-        return "-"
-    mean = f"{statistics.mean(values):.1f}"
-    return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.1f}"

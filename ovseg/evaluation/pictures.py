@@ -34,7 +34,7 @@ class ExtremeImages:
     """Keeps the images of the lowest and of the highest scores, over any number of processes."""
 
     def __init__(self, count: int) -> None:
-        """Keep ``count`` of each end; memory holds no more than their label maps."""
+        """Keep ``count`` of each end; of these memory holds the predicted label maps alone."""
         self.count = count
         self._worst: list[_Image] = []
         self._best: list[_Image] = []
@@ -49,7 +49,9 @@ class ExtremeImages:
         """
         if np.isnan(score):
             return
-        image = _Image(float(score), example, labels.astype(np.int16))
+        # the image and its proposals are large
+        named = {k: v for k, v in example.items() if k not in ("image", "proposals")}
+        image = _Image(float(score), named, labels.astype(np.int16))
         self._worst = sorted([*self._worst, image], key=_worst_first)[: self.count]
         self._best = sorted([*self._best, image], key=_best_first)[: self.count]
 

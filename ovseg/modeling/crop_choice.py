@@ -59,10 +59,6 @@ class CropChoice:
         largest = values.amax(dim=0)
         return ((values >= self.tolerance * largest) & (largest > 0)).float().mean(dim=1)
 
-    def first(self, masks: Tensor, strength: Tensor) -> Tensor:
-        """The proposals that can show, bool (Q,); arguments are those of :meth:`areas`."""
-        return self.areas(masks, strength) > self.min_area
-
     def more(
         self, masks: Tensor, potential: Tensor, classified: Classified, chosen: Tensor
     ) -> Tensor:

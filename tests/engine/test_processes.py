@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 
 from ovseg.engine import processes
 from ovseg.engine.launcher import Launch
+from ovseg.engine.place import Place
 from ovseg.engine.process_counts import count_processes
 from ovseg.errors import UserError
 
@@ -137,3 +138,30 @@ def test_a_mistake_in_a_process_is_one_line(tmp_path: Path) -> None:
 
     with pytest.raises(UserError, match="broken;\nmend it"):
         processes.start(work, _options(), device="cpu", output=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("started_by", "local_rank", "present", "expected"),
+    [
+        ("torchrun", 1, 4, 1),
+        ("srun", 3, 4, 3),
+        ("srun", 3, 1, 0),  # SLURM shows each process its own alone
+        ("torchrun", 0, 1, 0),
+        ("torchrun", 1, 1, None),
+        ("launch", 4, 4, None),
+    ],
+)
+def test_each_process_has_a_gpu_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, started_by: str, local_rank: int, present: int,
+    expected: int | None,
+) -> None:  # fmt: skip
+    chosen: list[int] = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: present)
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    place = Place(local_rank, 8, local_rank, 0, "localhost", 1, started_by)
+    if expected is None:
+        with pytest.raises(UserError, match=f"no GPU of its own .*; start {present} processes"):
+            processes._choose_gpu(place)
+    else:
+        processes._choose_gpu(place)
+    assert chosen == ([] if expected is None else [expected])

@@ -26,6 +26,7 @@ from ovseg.config import setup_cfg
 from ovseg.data import loader
 from ovseg.data.loader import SeededStream, TrainLoader
 from ovseg.engine.optimizer import build_optimizer, parameter_groups
+from ovseg.engine.resuming import remove_training
 from ovseg.engine.trainer import Trainer
 from ovseg.engine.writers import WandbWriter
 from ovseg.errors import UserError
@@ -288,7 +289,7 @@ class Run:
         self.finished = True
 
 
-def test_wandb_gets_each_scalar_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wandb_gets_each_scalar_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     runs: list[Run] = []
 
     def init(**settings: Any) -> Run:
@@ -296,7 +297,8 @@ def test_wandb_gets_each_scalar_once(monkeypatch: pytest.MonkeyPatch) -> None:
         return runs[-1]
 
     monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=init))
-    writer = WandbWriter(setup_cfg(SWIN, ["WANDB.NAME", "trial"]))
+    cfg = setup_cfg(SWIN, ["WANDB.NAME", "trial", "OUTPUT_DIR", str(tmp_path)])
+    writer = WandbWriter(cfg)
     with EventStorage(0) as storage:
         for loss in (4.0, 2.0):
             storage.put_scalar("loss", loss, smoothing_hint=False)
@@ -308,6 +310,12 @@ def test_wandb_gets_each_scalar_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert runs[0].settings["config"]["SOLVER"]["BASE_LR"] == 6e-5
     assert runs[0].logged == [(0, {"loss": 4.0}), (1, {"loss": 2.0})]
     assert runs[0].finished
+    # a training that goes on is the same run, a new one in the folder is another
+    WandbWriter(cfg)
+    remove_training(tmp_path)
+    WandbWriter(cfg)
+    first, again, other = (run.settings["id"] for run in runs)
+    assert first == again != other
 
 
 def test_wandb_missing_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:

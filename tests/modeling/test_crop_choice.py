@@ -26,18 +26,23 @@ MASKS = torch.tensor(
 )
 
 
+def shown(choice: CropChoice, masks: torch.Tensor, strength: torch.Tensor) -> torch.Tensor:
+    """The proposals that can show."""
+    return choice.areas(masks, strength) > choice.min_area
+
+
 def test_hidden_proposals_are_left_out_by_hand() -> None:
     equal = torch.ones(4)
-    assert CropChoice().first(MASKS, equal).tolist() == [True, True, False, True]
+    assert shown(CropChoice(), MASKS, equal).tolist() == [True, True, False, True]
     # the last one is largest at one pixel of eight
-    assert CropChoice(min_area=0.12).first(MASKS, equal).tolist() == [True, True, False, True]
-    assert CropChoice(min_area=0.13).first(MASKS, equal).tolist() == [True, True, False, False]
+    assert shown(CropChoice(min_area=0.12), MASKS, equal).tolist() == [True, True, False, True]
+    assert shown(CropChoice(min_area=0.13), MASKS, equal).tolist() == [True, True, False, False]
     # 0.8 / 0.9 is nearly the largest
-    assert CropChoice(tolerance=0.85).first(MASKS, equal).tolist() == [True] * 4
+    assert shown(CropChoice(tolerance=0.85), MASKS, equal).tolist() == [True] * 4
     # the copy is more likely to be anything
     strength = torch.tensor([0.5, 1.0, 1.0, 0.0])
-    assert CropChoice().first(MASKS, strength).tolist() == [False, True, True, False]
-    assert CropChoice().first(MASKS[:0], equal[:0]).tolist() == []
+    assert shown(CropChoice(), MASKS, strength).tolist() == [False, True, True, False]
+    assert shown(CropChoice(), MASKS[:0], equal[:0]).tolist() == []
 
 
 def test_choice_equals_a_loop_over_pixels() -> None:
@@ -51,7 +56,7 @@ def test_choice_equals_a_loop_over_pixels() -> None:
             for q in range(7):
                 counts[q] += values[q] >= 0.9 * max(values)
     expected = [count / 99 > 0.1 for count in counts]
-    assert choice.first(masks, strength).tolist() == expected
+    assert shown(choice, masks, strength).tolist() == expected
     assert 0 < sum(expected) < 7
 
 

@@ -44,7 +44,8 @@ def run(args: argparse.Namespace) -> None:
         probs = model.classify_queries(regions, model.text(model.vocabulary(inputs)))
         assert probs is not None
         strength = probs.sum(dim=1) ** (1 - model.clip_ensemble_weight)
-        visible = model.crop_choice.first(regions.masks, strength)
+        choice = model.crop_choice
+        visible = choice.areas(regions.masks, strength) > choice.min_area
         for side, patch in GRIDS:
             crops = cut_crops(
                 regions.image, regions.masks, size=(side * patch, side * patch),

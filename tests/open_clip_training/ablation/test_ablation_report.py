@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from open_clip_training.ablation.recipes import BASELINE, RECIPES
-from open_clip_training.ablation.report import draw_chart, mean_and_deviation, tables
+from open_clip_training.ablation.report import draw_chart, tables
+from ovseg.evaluation.figures import mean_and_deviation
 
 
 def scores_of(value: float, weight: float = 0.2) -> dict[str, Any]:

@@ -109,6 +109,7 @@ def test_a_map_begins_as_the_mean_of_cosines_and_learns(world, tmp_path):
         (("--prompts", 70), "--prompts 70 leave no place for words"),
         (("--prompts", 0), "--prompts"),
         (("--batch-size", 5000), "--batch-size 5000 is more than the"),
+        (("--precision", "amp"), "--precision is not for --train text-prompts"),
         (("--templates", "imagenet"), "--templates is not for --train text-prompts"),
         (("--num-processes", 2), "--num-processes is not for --train text-prompts"),
     ],

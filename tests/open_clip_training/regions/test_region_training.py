@@ -237,9 +237,23 @@ def test_an_epoch_has_every_image_once_and_a_resumed_run_the_same_batches() -> N
         (["--regions", "shared", "--train", "mask-prompts"], "mask-prompts is not for --regions"),
         (["--train", "mask-queries"], "mask-queries is not for --regions crops"),
         (["--teacher", "crops"], "--teacher crops is for --regions shared"),
+        (["--regions", "shared", "--precision", "amp"], "--precision is not for --regions shared"),
+        (["--regions", "shared", "--num-processes", "2"], "--num-processes is not for --regions"),
+        (["--regions", "shared", "--epochs", "2"], "--epochs is not for --regions shared, which"),
     ],
 )
 def test_what_does_not_go_together_is_named(options: list[str], message: str) -> None:
     given = ["--clip", "ViT-B/16", "--train-data", "x", "--output", "y.pt"]
     with pytest.raises(UserError, match=message):
         parse_arguments([*given, *options])
+
+
+def test_several_processes_of_a_launcher_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("RANK", "0"), ("WORLD_SIZE", "2"), ("LOCAL_RANK", "0"),
+                        ("MASTER_ADDR", "localhost"), ("MASTER_PORT", "1")):  # fmt: skip
+        monkeypatch.setenv(name, value)
+    given = ["--clip", "ViT-B/16", "--train-data", "x", "--output", "y.pt"]
+    for kind in (["--regions", "shared"], ["--train", "text-prompts"]):
+        with pytest.raises(UserError, match="torchrun has started 2 processes"):
+            parse_arguments([*given, *kind])
+    parse_arguments(given)
