@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import time
 
@@ -72,10 +73,10 @@ def pretrain_backbone(options: argparse.Namespace) -> None:
     made_of = {
         "train_data": options.train_data,
         "classes": len(images.names),
-        "images": len(images),
+        "number of images": len(images),
         "feature": feature,
-        "text features": digest([text.detach().cpu().numpy().tobytes()]),
-        "model": digest(shapes_of),
+        "class names": digest([json.dumps(images.names)]),
+        "the backbone": digest(shapes_of),
     }
     run = BackboneRun(classifier, settings, made_of)
     if options.resume:

@@ -175,7 +175,8 @@ class BackboneRun:
             UserError: nothing is there, or it was made with other settings, data or model.
         """
         present = {**asdict(self.settings), **self.made_of}
-        saved = read_resume(output, present, {"batch": "--batch-size"})
+        names = {"batch": "--batch-size", **{name: name for name in self.made_of if " " in name}}
+        saved = read_resume(output, present, names)
         self.model.load_state_dict(saved["model"])
         self.optimizer.load_state_dict(saved["optimizer"])
         history = saved["history"]

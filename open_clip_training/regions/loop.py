@@ -82,6 +82,7 @@ def region_settings(options: argparse.Namespace, image_size: int, layers: int) -
     if options.first_block >= layers:
         raise UserError(f"--first-block {options.first_block}: this CLIP has {layers} blocks")
     return RegionSettings(
+        train_data=options.train_data,
         train=options.train,
         teacher=options.teacher,
         steps=steps,

@@ -37,12 +37,13 @@ from ovseg.utils.write_checkpoint import write_checkpoint
 
 @dataclass(frozen=True)
 class RegionSettings:
-    """Everything a run depends on besides its data and its CLIP.
+    """Everything a run depends on besides its CLIP.
 
-    ``train``: "mask-queries", "mask-bias" or "visual"; ``teacher``: "classes" or "crops";
-    ``batch``: images a step.
+    ``train_data``: a data set; ``train``: "mask-queries", "mask-bias" or "visual"; ``teacher``:
+    "classes" or "crops"; ``batch``: images a step.
     """
 
+    train_data: str
     train: str
     teacher: str
     steps: int

@@ -8,6 +8,7 @@ import os
 import signal
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -38,13 +39,13 @@ def clip(tmp_path_factory):
         yield clip
 
 
-def train(clip: Path, output: Path, *more: str) -> dict:
+def train(clip: Path, output: Path, *more: str, **overrides: Any) -> dict:
     given = [
         "--config-file", str(SWIN), "--train-data", "backbone_train", "--eval-data",
         "backbone_dev", "--size", "64", "--steps", "6", "--warmup", "1", "--batch-size", "2",
         "--workers", "0", "--output", str(output), *more,
     ]  # fmt: skip
-    pretrain_backbone(parse_arguments([*given, *tiny_opts(clip)]))
+    pretrain_backbone(parse_arguments([*given, *tiny_opts(clip, **overrides)]))
     return json.loads(output.with_name(f"{output.stem}_history.json").read_text())
 
 
@@ -168,6 +169,10 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(clip, tmp_path: Path, monke
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
     with pytest.raises(UserError, match="seed"):
         train(clip, parts, "--resume", "--seed", "1")
+    with pytest.raises(UserError, match=r"begun with other settings \(--feature res5, now res4"):
+        train(clip, parts, "--resume", "--feature", "res4")
+    with pytest.raises(UserError, match=r"begun with other settings \(the backbone "):
+        train(clip, parts, "--resume", MODEL__SWIN__EMBED_DIM=32)
 
 
 @pytest.mark.parametrize(
