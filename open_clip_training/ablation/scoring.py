@@ -109,7 +109,9 @@ def _scores_by_weight(
     for regions, probs, truth in _read_record(proposals, model.device):
         truth = truth[::step, ::step]
         inputs = {"height": truth.shape[0], "width": truth.shape[1], "class_names": vocabulary}
-        clip = model.classify_crops(model.encode_crops(regions), text)
+        seen = model.encode_regions(regions).crops  # by crops, or by a shared pass
+        assert seen is not None
+        clip = model.classify_crops(seen, text)
         alternatives = [
             model.combine(probs, None if weight is None else clip, weight) for weight in weights
         ]

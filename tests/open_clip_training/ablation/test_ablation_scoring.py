@@ -18,15 +18,19 @@ from ovseg.predictor import Predictor
 
 CONFIG, FROZEN = "configs/ovseg_tiny.yaml", "stickerscenes_frozen"
 WEIGHTS = ["MODEL.WEIGHTS", "ovseg://ovseg_tiny.pth", "MODEL.DEVICE", "cpu"]
+SHARED = ["MODEL.CLIP_ADAPTER.REGION_ENCODER", "shared"]
 
 
-def test_evaluation_equals_the_evaluator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cfg = setup_cfg(CONFIG, WEIGHTS)
+@pytest.mark.parametrize("way", [[], SHARED], ids=["crops", "shared"])
+def test_evaluation_equals_the_evaluator(
+    way: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cfg = setup_cfg(CONFIG, [*WEIGHTS, *way])
     saved = tmp_path / "proposals.npz"
     record_proposals(cfg, FROZEN, 4, saved)
     clip = write_embedded_clip(tmp_path / "clip.pt")
     monkeypatch.setattr(scoring, "WEIGHTS", (0.2, 0.9))
-    opts = ["MODEL.DEVICE", "cpu"]
+    opts = ["MODEL.DEVICE", "cpu", *way]
     result = score_clip(adapted_config(CONFIG, opts, clip), saved, saved, (FROZEN, FROZEN))
 
     assert result["weight"] == max((0.2, 0.9), key=lambda weight: result["sweep"][str(weight)])
