@@ -21,6 +21,7 @@ from open_clip_training.mining.folder import merge_parts, part_path, write_crops
 from open_clip_training.mining.sources import UNREADABLE, CaptionSource, LabelSource, PairSource
 from ovseg.config import setup_cfg
 from ovseg.data.own.registration import register_custom
+from ovseg.engine.process_options import PROCESS_OPTIONS
 from ovseg.errors import UserError
 from ovseg.utils.digests import with_digest
 from ovseg.utils.io import folder_stays, read_json, write_json
@@ -137,7 +138,7 @@ def parts_to_do(folder: Path, count: int) -> list[int]:
 
 def settings_of(options: argparse.Namespace, cfg: CfgNode) -> dict[str, Any]:
     """What decides the pairs; of files also what they hold."""
-    settings = option_settings(options, leave_out=("output", "format"))
+    settings = option_settings(options, leave_out=("output", "format", *PROCESS_OPTIONS))
     settings["config_file"] = with_digest(options.config_file)
     if options.captions is not None:
         settings |= {

@@ -79,26 +79,41 @@ def resize_labels(labels: np.ndarray, image: np.ndarray) -> np.ndarray:
     return np.asarray(as_image.resize(size, Image.Resampling.NEAREST))
 
 
+class KnownNouns:
+    """The nouns of a data set, which CLIP classifies all of its proposals among.
+
+    Attributes:
+        text: their features.
+        place: of each noun among them.
+    """
+
+    @torch.inference_mode()
+    def __init__(self, model: OVSeg, words: Sequence[str]) -> None:
+        """``words``: distinct."""
+        self.text = model.text(Vocabulary.of(words))
+        self.place = {word: index for index, word in enumerate(words)}
+
+
 @torch.inference_mode()
 def mine(
     model: OVSeg,
     image: np.ndarray,
     nouns: Sequence[str],
-    words: Sequence[str],
+    known: KnownNouns,
     rules: Rules,
     counts: Counter[str],
 ) -> list[MaskNounPair]:
     """The best proposal for each noun of an image (paper section 3.2).
 
-    CLIP classifies the masked crop of every proposal among ``words``. Each noun takes the proposal
-    where its probability is highest, and keeps it when none of the image's other nouns is more
-    probable there: one region cannot teach two names.
+    CLIP classifies the masked crop of every proposal among all known nouns. Each noun takes the
+    proposal where its probability is highest, and keeps it when none of the image's other nouns is
+    more probable there: one region cannot teach two names.
 
     Args:
         model: in evaluation mode; its ``INPUT.FORMAT`` is RGB.
         image: uint8 (H, W, 3), RGB, at the size of inference.
-        nouns: of the image's captions, distinct, all among ``words``.
-        words: the nouns of the whole data set.
+        nouns: of the image's captions, distinct, all of them known.
+        known: the nouns of the whole data set.
         rules: which proposals and pairs count.
         counts: reasons why nouns found no region are added here.
 
@@ -107,7 +122,7 @@ def mine(
     """
     tensor = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
     regions = model.propose([{"image": tensor}])[0]
-    text = model.text(Vocabulary.of(words))
+    text = known.text
     clip = model.classify_crops(model.encode_crops(regions), text)
     masks = regions.masks[clip.valid] > model.mask_threshold
     usable = masks.flatten(1).float().mean(dim=1) >= rules.min_area
@@ -117,8 +132,7 @@ def mine(
     if not usable.any():
         counts["nouns of images without a usable proposal"] += len(nouns)
         return []
-    place = {word: index for index, word in enumerate(words)}
-    probs = clip.class_probs[:, [place[noun] for noun in nouns]][usable]
+    probs = clip.class_probs[:, [known.place[noun] for noun in nouns]][usable]
     masks = masks[usable]
     pairs = []
     for index, best in enumerate(probs.argmax(dim=0).tolist()):

@@ -14,6 +14,7 @@ from detectron2.utils import comm
 from open_clip_training.mining.captions import CaptionedImage, read_captions
 from open_clip_training.mining.nouns import frequent, load_tagger, nouns_of_captions
 from open_clip_training.mining.pairs import (
+    KnownNouns,
     MaskNounPair,
     Rules,
     fill_colour,
@@ -106,7 +107,7 @@ class CaptionSource:
                 "out; look at the captions, --min-noun-count and --exclude-nouns"
             )
         logger.info("%d captions, %d distinct nouns", len(flat), len(self.words))
-        self._known = set(self.words)
+        self._known = KnownNouns(model, self.words)
 
     def _find_nouns(self) -> list[list[list[str]]]:
         """Nouns of every caption of every image.
@@ -140,7 +141,7 @@ class CaptionSource:
         """See :class:`PairSource`."""
         item: CaptionedImage = self._images[index]
         found = list(dict.fromkeys(noun for nouns in self._nouns[index] for noun in nouns))
-        nouns = [noun for noun in found if noun in self._known]
+        nouns = [noun for noun in found if noun in self._known.place]
         counts["nouns"] += len(found)
         counts["nouns left out by the filters"] += len(found) - len(nouns)
         if not nouns:
@@ -151,7 +152,7 @@ class CaptionSource:
         except UserError as error:
             return _left_out(error, counts)
         image = resize_image(image, self.cfg)
-        return mine(self._model, image, nouns, self.words, self.rules, counts)
+        return mine(self._model, image, nouns, self._known, self.rules, counts)
 
 
 class LabelSource:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from detectron2.config import CfgNode
 
@@ -13,6 +14,7 @@ _WITH = ("SOLVER.BASE_LR",)
 _AGAINST = (
     "SOLVER.MAX_ITER",
     "SOLVER.WARMUP_ITERS",
+    "SOLVER.STEPS",
     "SOLVER.CHECKPOINT_PERIOD",
     "TEST.EVAL_PERIOD",
 )
@@ -54,8 +56,15 @@ def scale_to_batch(
         value = before[section][name]
         if key in opts[::2] or not value:
             continue
-        new = value * ratio if key in _WITH else max(1, round(value / ratio))
+        if isinstance(value, tuple):
+            new: Any = tuple(max(1, round(each / ratio)) for each in value)
+        else:
+            new = value * ratio if key in _WITH else max(1, round(value / ratio))
         scaled += [key, new]
-        told.append(f"{key} {value:g} -> {new:g}")
+        told.append(f"{key} {_shown(value)} -> {_shown(new)}")
     line = f"--scale-lr: {batch} images a batch in place of {before.SOLVER.IMS_PER_BATCH}: "
     return scaled, line + (", ".join(told) or "nothing to change")
+
+
+def _shown(value: Any) -> str:
+    return str(value) if isinstance(value, tuple) else f"{value:g}"

@@ -201,12 +201,17 @@ def _told_parquet(path: Path) -> Iterator[tuple[dict[str, Any], dict[str, tuple[
         names = [name for name in file.schema_arrow.names if name not in _PNGS]
         for group in range(file.num_row_groups):
             told = file.read_row_group(group, columns=names).to_pylist()
-            empty = {
-                name: file.read_row_group(group, columns=[name]).column(0).null_count == len(told)
-                for name in _PNGS
-            }
+            empty = {name: _nulls(file, group, name) == len(told) for name in _PNGS}
             for number, row in enumerate(told):
                 yield row, {name: (group, number) for name in _PNGS if not empty[name]}
+
+
+def _nulls(file: Any, group: int, name: str) -> int:
+    """How many rows of a column are empty; its statistics say it without its content."""
+    column = file.metadata.row_group(group).column(file.schema_arrow.names.index(name))
+    if column.statistics is not None and column.statistics.has_null_count:
+        return int(column.statistics.null_count)
+    return int(file.read_row_group(group, columns=[name]).column(0).null_count)
 
 
 def _told_tar(path: Path) -> Iterator[tuple[dict[str, Any], dict[str, tuple[int, int]]]]:

@@ -12,6 +12,11 @@ from contextlib import contextmanager
 from ovseg.engine.place import find_place
 from ovseg.errors import Parser
 
+#: what :func:`add_processes` adds: it decides who does the work, not what comes out
+PROCESS_OPTIONS = (
+    "num_gpus", "num_processes", "num_machines", "machine_rank", "dist_url", "all_gpus",
+)  # fmt: skip
+
 
 def add_processes(parser: Parser, all_gpus: bool) -> None:
     """The processes of a run: ``--num-gpus``, and of several machines where they meet.

@@ -87,6 +87,7 @@ def describe(
             "class_names": [list(entry) for entry in vocabulary.words_of_class]
             if vocabulary
             else [],
+            "shown_names": list(vocabulary.names) if vocabulary else [],
             "words": list(words),
         },
     }

@@ -122,6 +122,7 @@ def _check(cfg: CfgNode, options: ExportOptions) -> None:
         ("MODEL.CLIP_ADAPTER.CLIP_ENSEMBLE_WEIGHT_UNSEEN", adapter.CLIP_ENSEMBLE_WEIGHT_UNSEEN, -1),
         ("MODEL.CLIP_ADAPTER.BEST_TEMPLATES", adapter.BEST_TEMPLATES, ""),
         ("MODEL.CLIP_ADAPTER.TEMPLATE_MAP", adapter.TEMPLATE_MAP, ""),
+        ("MODEL.CLIP_ADAPTER.BACKGROUND", adapter.BACKGROUND, "keep"),
         ("TEST.MIN_CLASS_AREA", test.MIN_CLASS_AREA, 0),
         ("MODEL.CLIP_ADAPTER.PROMPT_CHECKPOINT", adapter.PROMPT_CHECKPOINT, ""),
     ):

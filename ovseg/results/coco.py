@@ -28,15 +28,13 @@ def coco_content(
         size: height and width of the image.
         file_name, image_id: of the image.
         polygons: outlines in place of run-length encodings, see
-            :func:`ovseg.results.outlines.polygons`.
+            :func:`ovseg.results.outlines.edge_polygons`.
     """
     height, width = size
     annotations: list[dict[str, Any]] = []
     for label, mask, score in found:
         code = run_lengths(mask)
-        corners = outlines.polygons(mask) if polygons else []
-        if polygons and not corners:
-            continue
+        corners = outlines.edge_polygons(mask) if polygons else []
         outline = [polygon.ravel().astype(float).tolist() for polygon in corners]
         annotations.append(
             {

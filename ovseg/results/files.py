@@ -81,20 +81,21 @@ def plan_outputs(inputs: Sequence[Path], output: str) -> list[ResultPaths]:
         UserError: ``output`` cannot be used.
     """
     target = Path(output).expanduser()
-    taken = {path.resolve() for path in inputs}
+    taken = {_folded(path.resolve()) for path in inputs}
+    place = target.resolve()
     if not target.is_dir() and target.suffix.lower() in IMAGE_SUFFIXES:
         if len(inputs) > 1:
             raise UserError(
                 f"--output {output!r} is one file name for {len(inputs)} images; give a folder"
             )
         paths = [ResultPaths.beside(target, target.stem)]
-        if any(path.resolve() in taken for path in paths[0].possible()):
+        if any(_folded(path.resolve()) in taken for path in paths[0].possible()):
             raise UserError(f"--output {output!r} would overwrite the input; give another name")
     else:
         paths = []
         for path in inputs:
-            paths.append(_free_paths(target, path, taken))
-            taken.update(result.resolve() for result in paths[-1].possible())
+            paths.append(_free_paths(target, place, path, taken))
+            taken.update(_folded(place / each.relative_to(target)) for each in paths[-1].possible())
     folder = paths[0].folder
     make_folder(folder, "--output")
     if not os.access(folder, os.W_OK):
@@ -102,14 +103,19 @@ def plan_outputs(inputs: Sequence[Path], output: str) -> list[ResultPaths]:
     return paths
 
 
-def _free_paths(folder: Path, image: Path, taken: set[Path]) -> ResultPaths:
+def _folded(path: Path) -> str:
+    return str(path).casefold()  # some file systems ignore case
+
+
+def _free_paths(folder: Path, place: Path, image: Path, taken: set[str]) -> ResultPaths:
+    """The first results in a folder, which is resolved ``place``, that nothing has taken."""
     # photographs stay JPEG; drawings and everything else would show its artefacts
     suffix = ".jpg" if image.suffix.lower() in {".jpg", ".jpeg"} else ".png"
-    lower = {str(path).casefold() for path in taken}  # some file systems ignore case
     name, number = image.stem, 1
     while True:
         paths = ResultPaths.beside(folder / f"{name}{_OVERLAY}{suffix}", name)
-        if not any(str(path.resolve()).casefold() in lower for path in paths.possible()):
+        wanted = (_folded(place / path.relative_to(folder)) for path in paths.possible())
+        if not any(path in taken for path in wanted):
             return paths
         number += 1
         name = f"{image.stem}_{number}"

@@ -51,6 +51,7 @@ class Settings:
         templates: of the texts, ``{}`` in each for the word.
         context_length: the most tokens of a text.
         class_names: of the export, a list of words each; empty where none were given.
+        shown_names: what these classes are called; empty: by their first words.
         words: those whose features are in the folder.
     """
 
@@ -78,6 +79,7 @@ class Settings:
     templates: tuple[str, ...]
     context_length: int
     class_names: tuple[tuple[str, ...], ...]
+    shown_names: tuple[str, ...]
     words: tuple[str, ...]
 
 
@@ -186,5 +188,6 @@ def _settings(manifest: Mapping[str, Any]) -> Settings:
         templates=tuple(text["templates"]),
         context_length=int(text["context_length"]),
         class_names=tuple(tuple(entry) for entry in text["class_names"]),
+        shown_names=tuple(text.get("shown_names", ())),
         words=tuple(text["words"]),
     )

@@ -104,7 +104,13 @@ class Predictor:
         Raises:
             UserError: class names that cannot be used, or none.
         """
-        own = self.folder.settings.class_names
+        settings = self.folder.settings
+        own: ClassNames = settings.class_names
+        if settings.shown_names:
+            own = {
+                name: list(words)
+                for name, words in zip(settings.shown_names, settings.class_names, strict=True)
+            }
         return read_vocabulary(own if class_names is None else class_names)
 
     def encode(self, image: ImageSource, *, bgr: bool = False) -> EncodedImage:

@@ -14,9 +14,11 @@ def resize_short_side(image: np.ndarray, short: int, longest: int) -> np.ndarray
 
     Args:
         image: uint8 (H, W, 3).
-        short: new length of the shorter side in pixels.
+        short: new length of the shorter side in pixels; 0: the image stays as it is.
         longest: most pixels of the longer side; where it would be exceeded, both sides shrink.
     """
+    if not short:
+        return image
     height, width = image.shape[:2]
     scale = short / min(height, width)
     sides = (short, scale * width) if height < width else (scale * height, short)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH, TiffImageFile
 
 from ovseg.errors import UserError
 from ovseg.utils.deep_images import (
@@ -164,8 +165,11 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
     """
     try:
         with open_image(path) as file:
+            width, height = file.size
+            if isinstance(file, TiffImageFile):  # whose size Pillow has turned already
+                width, height = file.tag_v2[IMAGEWIDTH], file.tag_v2[IMAGELENGTH]
             turned = file.getexif().get(_ORIENTATION) in _ON_ITS_SIDE
-            return (file.width, file.height) if turned else (file.height, file.width)
+            return (width, height) if turned else (height, width)
     except UserError:
         raise
     except Exception as error:  # as in read_image

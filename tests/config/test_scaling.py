@@ -44,3 +44,18 @@ def test_what_is_given_stays() -> None:
 def test_the_batch_has_to_be_given() -> None:
     with pytest.raises(UserError, match=r"--scale-lr .*give SOLVER\.IMS_PER_BATCH N"):
         scale_to_batch(["SEED", "1"], 32, make)
+
+
+def test_the_steps_of_a_schedule_go_with_its_iterations() -> None:
+    opts = ["SOLVER.IMS_PER_BATCH", "8"]
+
+    def with_steps(more: Sequence[object]) -> CfgNode:
+        cfg = make(more)
+        if "SOLVER.STEPS" not in more:
+            cfg.defrost()
+            cfg.SOLVER.STEPS = (60_000, 90_000)
+        return cfg
+
+    scaled, line = scale_to_batch(opts, 8, with_steps)
+    assert make([*opts, *scaled]).SOLVER.STEPS == (240_000, 360_000)
+    assert "SOLVER.STEPS (60000, 90000) -> (240000, 360000)" in line

@@ -50,6 +50,7 @@ def test_files_and_manifest(exported: Path) -> None:
         content = (exported / name).read_bytes()
         assert about == {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
     assert manifest["text"]["class_names"] == [[word] for word in EXPORTED_WORDS]
+    assert manifest["text"]["shown_names"] == list(EXPORTED_WORDS)
     assert manifest["image"]["short_side"] == 160
     assert manifest["crops"]["mask_threshold"] == 0.5
     assert manifest["classification"]["ensemble_weight"] == 0.65
@@ -171,6 +172,7 @@ def test_an_interrupted_export_leaves_nothing(
         (["MODEL.CLIP_ADAPTER.CLIP_ENSEMBLE_WEIGHT_UNSEEN", 0.5], "UNSEEN 0.5 is not part of an"),
         (["MODEL.CLIP_ADAPTER.BEST_TEMPLATES", "a.json"], "set it to ''"),
         (["MODEL.CLIP_ADAPTER.TEMPLATE_MAP", "a.pt"], "TEMPLATE_MAP 'a.pt' is not part of an"),
+        (["MODEL.CLIP_ADAPTER.BACKGROUND", "drop"], "BACKGROUND 'drop' is not part of an export"),
         (["TEST.MIN_CLASS_AREA", 0.1], "TEST.MIN_CLASS_AREA 0.1 is not part of an export"),
     ],
 )

@@ -36,6 +36,15 @@ def test_features_come_back_by_encoder_and_word(tmp_path) -> None:
     torch.testing.assert_close(store.read("two", ["cat"])["cat"], -feature("cat"))
 
 
+def test_a_file_without_its_table_is_filled(tmp_path, caplog) -> None:
+    store = TextStore(tmp_path / "features.sqlite3")
+    store.path.touch()
+    assert store.read("one", ["cat"]) == {}
+    store.write("one", {"cat": feature("cat")})
+    assert list(TextStore(store.path).read("one", ["cat"])) == ["cat"]
+    assert not caplog.text
+
+
 def test_the_words_that_were_written_first_go(tmp_path) -> None:
     store = TextStore(tmp_path / "features.sqlite3", max_words=4)
     for words in ("abc", "def", "b"):

@@ -13,12 +13,13 @@ import yaml
 from PIL import Image
 from pycocotools.coco import COCO
 
+from ovseg.data.coco_masks import decode_polygons
 from ovseg.errors import UserError
 from ovseg.prediction import Prediction
 from ovseg.results.files import ResultPaths, finish_results, is_done, plan_outputs, save_result
 from ovseg.results.formats import FORMATS, read_formats
 from ovseg.results.labelstudio import brush_rle
-from ovseg.results.outlines import polygons
+from ovseg.results.outlines import edge_polygons, polygons
 
 MODEL = {"config": "some.yaml", "device": "cpu"}
 NAMES = ["dog", "a/b: c", "not there", 'quoted "<x>"']
@@ -227,6 +228,18 @@ def test_polygons_keep_holes() -> None:
     for polygon in found:
         cv2.fillPoly(again, [polygon], 1)
     mask[1, 1:9] = False
+    np.testing.assert_array_equal(again, mask)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_edge_polygons_give_the_mask_again(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    height, width = (int(side) for side in generator.integers(1, 60, 2))
+    mask = generator.random((height, width)) > 0.6
+    if seed % 2:  # blobs with holes
+        mask = cv2.blur(generator.random((height, width)), (5, 5)) > 0.5
+    corners = [polygon.ravel().tolist() for polygon in edge_polygons(mask)]
+    again = decode_polygons(corners, height, width) if corners else np.zeros_like(mask)
     np.testing.assert_array_equal(again, mask)
 
 

@@ -53,6 +53,12 @@ def test_resizing_with_smoothing(old: tuple[int, int], new: tuple[int, int]) -> 
     np.testing.assert_allclose(found, expected, atol=2e-3)
 
 
+def test_an_image_may_keep_its_size() -> None:
+    image = np.arange(4 * 5 * 3, dtype=np.uint8).reshape(4, 5, 3)
+    assert resize.resize_short_side(image, 0, 10) is image
+    np.testing.assert_array_equal(mapper.resize_short_side(image, 0, 10), image)
+
+
 def test_nearest_at_every_size() -> None:
     line = torch.arange(37.0).view(1, 1, 1, -1)
     for new in range(1, 120):

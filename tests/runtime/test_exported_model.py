@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 from collections.abc import Callable
@@ -152,6 +153,18 @@ def test_synonyms_and_several_pictures(
 def test_a_picture_of_one_pixel(runtime: Exported, embedded: Predictor) -> None:
     pixel = np.full((1, 1, 3), 200, np.uint8)
     assert runtime(pixel, WORDS).labels.tolist() == embedded(pixel, WORDS).labels.tolist()
+
+
+def test_names_of_classes_that_are_none_of_their_words(runtime: Exported) -> None:
+    known = replace(
+        runtime.folder.settings,
+        class_names=(("teapot", "cup"), ("grass",)),
+        shown_names=("crockery", "ground"),
+    )
+    other = copy.copy(runtime)
+    other.folder = replace(runtime.folder, settings=known)
+    assert other.vocabulary().names == ("crockery", "ground")
+    assert other.vocabulary().words == ("teapot", "cup", "grass")
 
 
 def test_class_names_of_the_export(runtime: Exported, pictures: list[np.ndarray]) -> None:

@@ -91,6 +91,7 @@ def test_every_orientation_and_nothing_is_copied_without_need(tmp_path: Path) ->
             path = tmp_path / f"{orientation}.{kind}"
             Image.fromarray(RGB).save(path, exif=exif)
             np.testing.assert_array_equal(read_image(path), expected, err_msg=path.name)
+            assert image_size(path) == expected.shape[:2], path.name
         grey = tmp_path / f"grey_{orientation}.tif"
         Image.fromarray(RGB[..., 0]).save(grey, exif=exif)
         np.testing.assert_array_equal(read_image(grey)[..., 0], expected[..., 0], str(grey))

@@ -54,14 +54,14 @@ def smaller(folder: Path, precision: str) -> Path:
     """A copy of an export with other weights."""
     target = folder.with_name(precision)
     shutil.copytree(folder, target)
-    for file in GRAPHS.values():
-        save_onnx(with_precision(onnx.load(str(folder / file)), precision), target / file)
+    for file in folder.glob("*.onnx"):
+        save_onnx(with_precision(onnx.load(str(file)), precision), target / file.name)
     return target
 
 
 def megabytes(folder: Path) -> float:
     """The size of an export's graphs."""
-    return sum((folder / file).stat().st_size for file in GRAPHS.values()) / 1e6
+    return sum(file.stat().st_size for file in folder.glob("*.onnx")) / 1e6
 
 
 def run(args: argparse.Namespace, folder: Path) -> None:

@@ -11,6 +11,7 @@ import os
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -60,7 +61,15 @@ class ImageFiles:
     @cached_property
     def _by_name(self) -> dict[str, Path]:
         if not self.source.is_dir():
-            return {normal(path.name): path for path in read_paths(self.source, self.hint)}
+            paths = read_paths(self.source, self.hint)
+            names = Counter(normal(path.name) for path in paths)
+            # a bare name means an image only where no other has it
+            found = {normal(p.name): p for p in paths if names[normal(p.name)] == 1}
+            for path in paths:
+                with suppress(ValueError):  # it lies elsewhere
+                    inside = path.relative_to(self.source.parent)
+                    found[normal(inside.as_posix())] = path
+            return found
         return {
             normal(Path(root, name).relative_to(self.source).as_posix()): Path(root, name)
             for root, _, names in os.walk(self.source)

@@ -60,6 +60,7 @@ class TextStore:
             return found
         query = "SELECT feature, checksum FROM features WHERE encoder = ? AND word = ?"
         with self._open() as connection:
+            connection.execute(_TABLE)  # a process may have ended before it made it
             for word in words:
                 row = connection.execute(query, (encoder, _key(word))).fetchone()
                 if row is not None and zlib.crc32(row[0]) == row[1]:

@@ -21,6 +21,7 @@ from tiny_world import CONFIGS, tiny_opts, write_clip
 from torch.multiprocessing import ProcessExitedException, spawn
 
 from ovseg.cli import train
+from ovseg.data.own.image_files import ImageFiles
 from ovseg.data.own.registration import dataset_vocabulary, register_custom
 from ovseg.data.datasets import dataset_classes, load_dataset
 from ovseg.data.label_maps import read_truth
@@ -455,3 +456,16 @@ def test_broken_files_are_left_out_by_one_process_and_by_two(
     ]
     assert len(pictures[0]) == 4
     assert pictures[0] == pictures[1]
+
+
+def test_a_list_may_have_one_name_in_several_folders(tmp_path: Path) -> None:
+    for folder in "ab":
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "1.jpg").touch()
+    (tmp_path / "a" / "2.jpg").touch()
+    (tmp_path / "list.txt").write_text("a/1.jpg\nb/1.jpg\na/2.jpg\n")
+    images = ImageFiles(tmp_path / "list.txt", "jpg", "look")
+    assert images.find("a/1.jpg") == tmp_path / "a" / "1.jpg"
+    assert images.find("b/1.jpg") == tmp_path / "b" / "1.jpg"
+    assert images.find("elsewhere/2.jpg") == tmp_path / "a" / "2.jpg"
+    assert not images.find("elsewhere/1.jpg").exists()

@@ -244,3 +244,12 @@ def test_bad_arguments(arguments: list[str], message: str, tmp_path: Path) -> No
     common = ["--config-file", "configs/ovseg_tiny.yaml", "--output", str(tmp_path / "out")]
     with pytest.raises(UserError, match=message):
         collect_pairs.main([*common, *arguments])
+
+
+def test_who_does_the_work_is_no_setting(tmp_path: Path) -> None:
+    command = ["--config-file", "configs/ovseg_tiny.yaml", "--ground-truth", "stickerscenes_frozen"]
+    found = []
+    for processes in (["--num-processes", "1"], ["--num-machines", "2", "--machine-rank", "1"]):
+        options = parse_arguments([*command, "--output", str(tmp_path), *processes])
+        found.append(collect.settings_of(options, collect.mining_cfg(options)))
+    assert found[0] == found[1]

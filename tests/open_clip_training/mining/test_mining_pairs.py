@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from open_clip_training.mining.pairs import Rules, ground_truth_pairs, mine
+from open_clip_training.mining.pairs import KnownNouns, Rules, ground_truth_pairs, mine
 from ovseg.structures import ClipClasses, CropFeatures, Regions, TextEmbeddings
 from ovseg.vocabulary import Vocabulary
 
@@ -58,7 +58,8 @@ PICTURE = np.arange(72, dtype=np.uint8).reshape(4, 6, 3)
 def test_every_noun_takes_the_proposal_that_fits_it_best() -> None:
     clip = [[0.1, 0.2, 0.6, 0.1], [0.9, 0.9, 0.9, 0.9], [0.2, 0.7, 0.1, 0], [0.8, 0.1, 0.1, 0]]
     model = Proposer([BELOW, EMPTY, RIGHT, LEFT], clip)
-    pairs = mine(model, PICTURE, ["dog", "cat", "floor"], WORDS, ANYTHING, Counter())
+    known = KnownNouns(model, WORDS)
+    pairs = mine(model, PICTURE, ["dog", "cat", "floor"], known, ANYTHING, Counter())
     assert [(p.noun, round(p.score, 2), p.box) for p in pairs] == [
         ("dog", 0.7, (4, 1, 6, 3)),
         ("cat", 0.8, (0, 0, 2, 2)),
@@ -80,9 +81,8 @@ def test_a_proposal_serves_one_noun_and_rules_leave_out() -> None:
 
     def mined(rules: Rules, objectness: list[float]) -> tuple[list[str], Counter[str]]:
         counts: Counter[str] = Counter()
-        pairs = mine(
-            Proposer([LEFT, RIGHT], clip, objectness), PICTURE, nouns, WORDS, rules, counts
-        )
+        model = Proposer([LEFT, RIGHT], clip, objectness)
+        pairs = mine(model, PICTURE, nouns, KnownNouns(model, WORDS), rules, counts)
         return [pair.noun for pair in pairs], counts
 
     kept, counts = mined(ANYTHING, [1.0, 1.0])
