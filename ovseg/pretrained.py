@@ -46,15 +46,21 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 CONFIG_FILE = "config.yaml"
-#: of a model with a shared pass that was adapted: what MODEL.CLIP_ADAPTER.SHARED_WEIGHTS names
-SHARED_FILE = "shared_pass.pt"
+#: keys of MODEL.CLIP_ADAPTER that name a file which goes along, and what it is called then
+COMPANIONS = {
+    "SHARED_WEIGHTS": "shared_pass.pt",
+    "BEST_TEMPLATES": "best_templates.json",
+    "TEMPLATE_MAP": "template_map.pt",
+    "PROMPT_CHECKPOINT": "text_prompts.pt",
+}
 # a config whose CLIP has no name: the file of the weights says its architecture
 _CLIP_INSIDE = re.compile(
     rf"^\s*CLIP_MODEL_NAME:\s*['\"]?{re.escape(WEIGHTS_FILE)}\b", re.MULTILINE
 )
-_SHARED_INSIDE = re.compile(
-    rf"^\s*SHARED_WEIGHTS:\s*['\"]?{re.escape(SHARED_FILE)}\b", re.MULTILINE
-)
+_INSIDE = {
+    key: re.compile(rf"^\s*{key}:\s*['\"]?{re.escape(file)}\b", re.MULTILINE)
+    for key, file in COMPANIONS.items()
+}
 
 
 @dataclass(frozen=True)
@@ -71,9 +77,9 @@ class Pretrained:
         text = _text(self.config)
         if _CLIP_INSIDE.search(text):
             opts += ["MODEL.CLIP_ADAPTER.CLIP_MODEL_NAME", str(self.weights)]
-        if _SHARED_INSIDE.search(text):
-            shared = self.weights.with_name(SHARED_FILE)
-            opts += ["MODEL.CLIP_ADAPTER.SHARED_WEIGHTS", str(shared)]
+        for key in _companions(text):
+            beside = self.weights.with_name(COMPANIONS[key])
+            opts += [f"MODEL.CLIP_ADAPTER.{key}", str(beside)]
         return opts
 
 
@@ -98,8 +104,8 @@ def resolve(
     given = Path(config) if config else None
     if text.startswith(HUB_SCHEME):
         config_file = given or file_of_hub(text, CONFIG_FILE)
-        if _SHARED_INSIDE.search(_text(config_file)):
-            file_of_hub(text, SHARED_FILE)  # lies beside the weights then
+        for key in _companions(_text(config_file)):
+            file_of_hub(text, COMPANIONS[key])  # lies beside the weights then
         return Pretrained(config_file, file_of_hub(text, WEIGHTS_FILE))
     if is_fetched(text) or text.startswith(OVSEG_SCHEME):
         released = released_as(text.removeprefix(OVSEG_SCHEME))
@@ -122,6 +128,11 @@ def resolve(
 
 def _text(config: Path) -> str:
     return config.read_text(encoding="utf-8") if config.is_file() else ""
+
+
+def _companions(config: str) -> list[str]:
+    """The keys of a config's text whose files lie beside the weights."""
+    return [key for key, inside in _INSIDE.items() if inside.search(config)]
 
 
 def is_fetched(name: str) -> bool:
@@ -156,10 +167,10 @@ def save_pretrained(
 ) -> Path:
     """Write ``config.yaml`` and ``model.safetensors``, both whole or neither.
 
-    With ``MODEL.CLIP_ADAPTER.SHARED_WEIGHTS`` that file goes along, as ``shared_pass.pt``. The
-    config is written without what belongs to this machine: device, output folder, data sets of
-    one's own. A ``CLIP_MODEL_NAME`` that is a file becomes ``model.safetensors``, whose metadata
-    then say the CLIP's architecture.
+    Files that keys of ``MODEL.CLIP_ADAPTER`` name go along, see :data:`COMPANIONS`. The config is
+    written without what belongs to this machine: device, output folder, data sets of one's own. A
+    ``CLIP_MODEL_NAME`` that is a file, or whose ``CLIP_PRETRAINED`` is one, becomes
+    ``model.safetensors``, whose metadata then say the CLIP's architecture.
 
     Args:
         cfg: of the model.
@@ -177,31 +188,42 @@ def save_pretrained(
 
     folder = Path(folder)
     make_folder(folder, "folder")
-    clip = cfg.MODEL.CLIP_ADAPTER.CLIP_MODEL_NAME
-    metadata = {"model_cfg": json.dumps(_architecture(clip))} if is_clip_file(clip) else {}
+    adapter = cfg.MODEL.CLIP_ADAPTER
+    architecture = _architecture(adapter.CLIP_MODEL_NAME, adapter.CLIP_PRETRAINED)
+    metadata = {} if architecture is None else {"model_cfg": json.dumps(architecture)}
     tensors = halved(weights) if half else weights
-    shared = cfg.MODEL.CLIP_ADAPTER.SHARED_WEIGHTS
-    if shared and not Path(shared).is_file():
-        raise UserError(f"MODEL.CLIP_ADAPTER.SHARED_WEIGHTS {shared!r} is not there any more")
+    named = {key: getattr(adapter, key) for key in COMPANIONS if getattr(adapter, key)}
+    for key, name in named.items():
+        if not Path(name).is_file():
+            raise UserError(f"MODEL.CLIP_ADAPTER.{key} {name!r} is not there any more")
     with ExitStack() as files:
-        if shared:
-            copied = files.enter_context(atomic_path(folder / SHARED_FILE))
-            shutil.copyfile(shared, copied)
+        for key, name in named.items():
+            beside = folder / COMPANIONS[key]
+            if not beside.is_file() or not beside.samefile(name):
+                shutil.copyfile(name, files.enter_context(atomic_path(beside)))
         config = files.enter_context(atomic_path(folder / CONFIG_FILE))
         target = files.enter_context(atomic_path(folder / WEIGHTS_FILE))
-        config.write_text(_portable(cfg).dump(), encoding="utf-8")
+        config.write_text(_portable(cfg, architecture).dump(), encoding="utf-8")
         save_safetensors(tensors, metadata, target)
     return folder
 
 
-def _architecture(clip: str) -> dict[str, Any]:
-    from ovseg.modeling.clip import architecture_of_file, read_clip_file
+def _architecture(clip: str, pretrained: str) -> dict[str, Any] | None:
+    """Of a CLIP that a file of this machine tells; None: its name does."""
+    from ovseg.modeling.clip import architecture_of_file, architecture_of_name, read_clip_file
 
-    weights, model_cfg = read_clip_file(clip)
-    return architecture_of_file(clip, weights, model_cfg)
+    if is_clip_file(clip):
+        weights, model_cfg = read_clip_file(clip)
+        return architecture_of_file(clip, weights, model_cfg)
+    if not Path(pretrained).is_file():
+        return None
+    architecture = architecture_of_name(clip, pretrained)
+    towers = {**architecture["vision_cfg"], **architecture["text_cfg"]}
+    others = {"timm_model_name", "hf_model_name", "hf_tokenizer_name"}  # told by the name alone
+    return None if others & towers.keys() else architecture
 
 
-def _portable(cfg: CfgNode) -> CfgNode:
+def _portable(cfg: CfgNode, architecture: dict[str, Any] | None) -> CfgNode:
     from ovseg.config.files import default_cfg
 
     usual, cfg = default_cfg(), cfg.clone()
@@ -211,8 +233,11 @@ def _portable(cfg: CfgNode) -> CfgNode:
     cfg.OUTPUT_DIR = usual.OUTPUT_DIR
     cfg.DATASETS.CUSTOM = usual.DATASETS.CUSTOM
     cfg.TEST.LOAD_PROPOSALS = cfg.TEST.SAVE_PROPOSALS = ""
-    if is_clip_file(cfg.MODEL.CLIP_ADAPTER.CLIP_MODEL_NAME):
-        cfg.MODEL.CLIP_ADAPTER.CLIP_MODEL_NAME = WEIGHTS_FILE
-    if cfg.MODEL.CLIP_ADAPTER.SHARED_WEIGHTS:
-        cfg.MODEL.CLIP_ADAPTER.SHARED_WEIGHTS = SHARED_FILE
+    cfg.INPUT.CAPTION_WORDS = usual.INPUT.CAPTION_WORDS
+    adapter = cfg.MODEL.CLIP_ADAPTER
+    if architecture is not None:
+        adapter.CLIP_MODEL_NAME, adapter.CLIP_PRETRAINED = WEIGHTS_FILE, ""
+    for key, file in COMPANIONS.items():
+        if getattr(adapter, key):
+            adapter[key] = file
     return cfg

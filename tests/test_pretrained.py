@@ -22,7 +22,7 @@ from torch import nn
 from ovseg.config import setup_cfg
 from ovseg.engine.checkpoint import OVSegCheckpointer, check_weights
 from ovseg.errors import UserError
-from ovseg.modeling.clip import RegionTokens
+from ovseg.modeling.clip import RegionTokens, architecture_of_name, text_templates
 from ovseg.pretrained import RELEASED, resolve, save_pretrained
 from ovseg.released import fetch, home
 from ovseg.utils.downloads import DriveFile
@@ -197,6 +197,37 @@ def test_a_trained_shared_pass_goes_along(small_model, small_config, tmp_path: P
     torch.testing.assert_close(found.queries, expected.queries)
     with pytest.raises(UserError, match=r"SHARED_WEIGHTS .*queries\.pt' is not there any more"):
         save_pretrained(small_config(*opts), model.state_dict(), tmp_path / "other")
+
+
+def test_a_map_of_templates_goes_along(small_model, small_config, tmp_path: Path) -> None:
+    templates = text_templates("vild", [])
+    file = tmp_path / "map.pt"
+    weights = torch.linspace(0, 1, len(templates))
+    torch.save({"template_weights": weights, "templates": list(templates)}, file)
+    opts = ["MODEL.CLIP_ADAPTER.TEMPLATE_MAP", str(file)]
+    model = small_model(*opts)
+    folder = save_pretrained(small_config(*opts), model.state_dict(), tmp_path / "saved")
+    file.unlink()
+    again = loaded(str(folder.rename(tmp_path / "moved")))
+    torch.testing.assert_close(again.clip_adapter.template_choice.weights.cpu(), weights)
+
+
+def test_what_a_file_of_weights_says_of_a_named_clip_goes_along(
+    small_config, clip_file: Path, tmp_path: Path
+) -> None:
+    """Another machine has no such file, and would guess the activation by the name."""
+    content = torch.load(clip_file, weights_only=True)
+    file = tmp_path / "gelu.pt"
+    architecture = {**architecture_of_name("ViT-B-16"), "quick_gelu": False}
+    torch.save({**content, "model_cfg": architecture}, file)
+    key = "MODEL.CLIP_ADAPTER.CLIP_"
+    cfg = small_config(f"{key}MODEL_NAME", "ViT-B-16", f"{key}PRETRAINED", str(file))
+    folder = save_pretrained(cfg, {"a": torch.ones(1)}, tmp_path / "saved")
+    config = (folder / "config.yaml").read_text()
+    assert str(file) not in config
+    assert "CLIP_MODEL_NAME: model.safetensors" in config
+    with safe_open(folder / "model.safetensors", "pt") as weights:
+        assert json.loads(weights.metadata()["model_cfg"])["quick_gelu"] is False
 
 
 def test_saving_again_is_whole_or_not_at_all(saved, small_config, monkeypatch) -> None:
