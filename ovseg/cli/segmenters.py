@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -16,6 +17,7 @@ from ovseg.cli.model_choice import (
     given_words,
 )
 from ovseg.errors import UserError
+from ovseg.utils.digests import digest
 
 if TYPE_CHECKING:
     import numpy as np
@@ -75,7 +77,16 @@ class ModelSegmenter:
             check_proposals(Path(self.cfg.TEST.LOAD_PROPOSALS), inputs)
         if self.cfg.TEST.SAVE_PROPOSALS:
             check_image_names(inputs)
-        self.about = about_model(self.cfg, self._args.config_file)
+        from ovseg.engine.resumable import model_settings
+
+        anywhere = self.cfg.clone()
+        anywhere.defrost()
+        anywhere.MODEL.DEVICE = ""  # what it runs on makes no difference
+        shown = [self.vocabulary.words_of_class, sorted(self._things or ()), self._args.palette]
+        self.about = {
+            **about_model(self.cfg, self._args.config_file),
+            "settings": _short_digest([model_settings(anywhere), shown]),
+        }
 
     def load(self) -> None:
         from ovseg.predictor import Predictor
@@ -137,6 +148,9 @@ class ExportedSegmenter:
             "ensemble": settings.clip_ensemble,
             "ensemble_weight": settings.ensemble_weight,
             "reject": settings.reject if args.reject is None else args.reject,
+            "settings": _short_digest(
+                [self._predictor.folder.manifest, self.vocabulary.words_of_class, args.palette]
+            ),
         }
 
     def prepare(self, inputs: Sequence[Path]) -> None:
@@ -150,6 +164,11 @@ class ExportedSegmenter:
 
     def segment(self, path: Path, encoded: Any) -> Found:
         return encoded.segment(self.vocabulary, reject=self._reject), None, None
+
+
+def _short_digest(settings: Any) -> str:
+    """Tells apart what results were made with."""
+    return digest([json.dumps(settings, sort_keys=True)])[:16]
 
 
 def option_opts(args: argparse.Namespace) -> list[str]:

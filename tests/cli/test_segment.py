@@ -352,6 +352,15 @@ def test_an_interrupted_run_goes_on(
     monkeypatch.setattr(Predictor, "__init__", None)
     assert run(EVALUATION, *args, *model) == 0
     assert "3 of 3" in capsys.readouterr().out
+    # with other settings all images are done again
+    monkeypatch.undo()
+    for other in (
+        ("--palette", "colorblind", *model), (*model, "MODEL.CLIP_ADAPTER.MASK_THR", "0.3"),
+    ):  # fmt: skip
+        again = interrupt_call(monkeypatch, Predictor, "encode_batch", 1)
+        assert run(EVALUATION, *args, *other) == 130
+        monkeypatch.undo()
+        assert len(again) == 1
 
 
 def test_the_palette_of_the_colour_blind(model: list[str], photos: Path, tmp_path: Path) -> None:
