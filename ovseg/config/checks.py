@@ -65,52 +65,101 @@ _LISTS_OF_NUMBERS = (
 #: of CLIP_ENSEMBLE_WEIGHT_UNSEEN: as the others
 ONE_WEIGHT = -1
 _PRECISIONS = ("auto", "fp32", "tf32", "fp16", "bf16")
+_CHOICES = {
+    "MODEL.PRECISION": (*_PRECISIONS, "int8"),
+    "MODEL.PRECISION_BACKBONE": _PRECISIONS,
+    "MODEL.CLIP_ADAPTER.MASK_FILL": ("mean", "zero"),
+    "MODEL.CLIP_ADAPTER.CROPS": ("all", "visible"),
+    "MODEL.CLIP_ADAPTER.REGION_ENCODER": ("crops", "shared", "both"),
+    "MODEL.CLIP_ADAPTER.SHARED_READOUT": ("tokens", "values"),
+    "MODEL.CLIP_ADAPTER.BACKGROUND": ("keep", "drop"),
+    "MODEL.METHOD.CLASSIFIER": ("fixed", "word_vectors", "pixel_text", "generated"),
+    "INPUT.RANDOM_FLIP": ("none", "horizontal", "vertical"),
+    "INPUT.FORMAT": ("RGB", "BGR"),
+    "INPUT.CROP.TYPE": ("relative", "relative_range", "absolute", "absolute_range"),
+    "SOLVER.OPTIMIZER": ("ADAMW", "SGD"),
+    "SOLVER.WARMUP_METHOD": ("linear", "constant"),
+    "SOLVER.LR_SCHEDULER_NAME": ("WarmupPolyLR", "WarmupMultiStepLR", "WarmupCosineLR"),
+}
 
 
 def check_config(cfg: CN) -> None:
-    """Refuse published keys whose meaning OVSeg does not offer.
+    """Refuse published keys whose meaning OVSeg does not offer, and values that mean nothing.
 
     Raises:
         UserError: naming the key, its value and the way out.
     """
-    refused = {
-        "MODEL.CLIP_ADAPTER.REGION_RESIZED": (cfg.MODEL.CLIP_ADAPTER.REGION_RESIZED, False),
-    }
-    for key, (value, unsupported) in refused.items():
-        if value == unsupported:
-            raise UserError(f"{key} {value} is not supported: set it to {not value}")
+    if not cfg.MODEL.CLIP_ADAPTER.REGION_RESIZED:
+        raise UserError("MODEL.CLIP_ADAPTER.REGION_RESIZED False is not supported: set it to True")
     if cfg.DATASETS.SAMPLE_PER_CLASS != -1:
         raise UserError("DATASETS.SAMPLE_PER_CLASS is not supported: set it to -1")
-    learned = cfg.MODEL.CLIP_ADAPTER.TEXT_TEMPLATES == "learned"
-    if cfg.MODEL.CLIP_ADAPTER.PROMPT_CHECKPOINT and not learned:
+    for key, choices in _CHOICES.items():
+        _check_choice(key, _value(cfg, key), choices)
+    _check_numbers(cfg)
+    _check_adapter(cfg)
+    for key, sizes in (
+        ("INPUT.MIN_SIZE_TRAIN", cfg.INPUT.MIN_SIZE_TRAIN),
+        ("INPUT.CROP.SIZE", cfg.INPUT.CROP.SIZE),
+    ):
+        if not sizes or min(sizes) <= 0:
+            raise UserError(f"{key} {tuple(sizes)}: give lengths above 0")
+    if cfg.TEST.DENSE_CRF and importlib.util.find_spec("pydensecrf") is None:
+        raise UserError(
+            "TEST.DENSE_CRF True needs the package pydensecrf: pip install pydensecrf2 (which "
+            "takes a C++ compiler), or set it to False"
+        )
+    _check_looks(cfg)
+
+
+def _check_numbers(cfg: CN) -> None:
+    for key in _LISTS_OF_NUMBERS:  # of the elements yacs knows no type
+        numbers = _value(cfg, key)
+        if any(isinstance(n, bool) or not isinstance(n, int | float) for n in numbers):
+            raise UserError(f"{key} {list(numbers)}: give a list of numbers")
+    for key in _SHARES:
+        value = _value(cfg, key)
+        if not 0 <= value <= 1:
+            raise UserError(f"{key} {value} must lie in 0..1")
+    for key, least in _LEAST.items():
+        value = _value(cfg, key)
+        if value < least:
+            raise UserError(f"{key} {value} must be at least {least}")
+    unseen = cfg.MODEL.CLIP_ADAPTER.CLIP_ENSEMBLE_WEIGHT_UNSEEN
+    if unseen != ONE_WEIGHT and not 0 <= unseen <= 1:
+        raise UserError(
+            f"MODEL.CLIP_ADAPTER.CLIP_ENSEMBLE_WEIGHT_UNSEEN {unseen} must lie in 0..1, or be "
+            f"{ONE_WEIGHT}: one weight for all classes"
+        )
+    if not 0 <= cfg.DATALOADER.MAX_LOST <= 0.5:
+        raise UserError(
+            f"DATALOADER.MAX_LOST {cfg.DATALOADER.MAX_LOST} must lie in 0..0.5; 0: leave out none"
+        )
+    if cfg.SEED >= 2**31:  # each process adds its number to it
+        raise UserError(f"SEED {cfg.SEED} must be below {2**31}; -1 stands for a random one")
+    if cfg.TEST.VISUALIZE < 0:
+        raise UserError(f"TEST.VISUALIZE {cfg.TEST.VISUALIZE} is negative; set 0 for no images")
+
+
+def _check_adapter(cfg: CN) -> None:
+    """Which keys of ``MODEL.CLIP_ADAPTER`` go together."""
+    adapter = cfg.MODEL.CLIP_ADAPTER
+    learned = adapter.TEXT_TEMPLATES == "learned"
+    if adapter.PROMPT_CHECKPOINT and not learned:
         raise UserError(
             "MODEL.CLIP_ADAPTER.PROMPT_CHECKPOINT is read for MODEL.CLIP_ADAPTER.TEXT_TEMPLATES "
             "learned: set that, or leave it empty"
         )
     for key in ("BEST_TEMPLATES", "TEMPLATE_MAP"):
-        if cfg.MODEL.CLIP_ADAPTER[key] and learned:
+        if adapter[key] and learned:
             raise UserError(
                 f"MODEL.CLIP_ADAPTER.{key}: MODEL.CLIP_ADAPTER.TEXT_TEMPLATES learned has no "
                 "templates to choose from; leave one of the two out"
             )
-    if cfg.MODEL.CLIP_ADAPTER.BEST_TEMPLATES and cfg.MODEL.CLIP_ADAPTER.TEMPLATE_MAP:
+    if adapter.BEST_TEMPLATES and adapter.TEMPLATE_MAP:
         raise UserError(
             "MODEL.CLIP_ADAPTER.BEST_TEMPLATES and MODEL.CLIP_ADAPTER.TEMPLATE_MAP are both set; "
             "give one of them"
         )
-    _check_choice("MODEL.PRECISION", cfg.MODEL.PRECISION, (*_PRECISIONS, "int8"))
-    _check_choice("MODEL.PRECISION_BACKBONE", cfg.MODEL.PRECISION_BACKBONE, _PRECISIONS)
-    _check_choice(
-        "MODEL.CLIP_ADAPTER.MASK_FILL", cfg.MODEL.CLIP_ADAPTER.MASK_FILL, ("mean", "zero")
-    )
-    _check_choice("MODEL.CLIP_ADAPTER.CROPS", cfg.MODEL.CLIP_ADAPTER.CROPS, ("all", "visible"))
-    adapter = cfg.MODEL.CLIP_ADAPTER
-    for key, choices in (
-        ("REGION_ENCODER", ("crops", "shared", "both")),
-        ("SHARED_READOUT", ("tokens", "values")),
-        ("BACKGROUND", ("keep", "drop")),
-    ):
-        _check_choice(f"MODEL.CLIP_ADAPTER.{key}", adapter[key], choices)
     if adapter.REGION_ENCODER == "shared" and cfg.MODEL.PRECISION == "int8":
         raise UserError(
             "MODEL.PRECISION int8 is for crops, and with MODEL.CLIP_ADAPTER.REGION_ENCODER shared "
@@ -121,54 +170,6 @@ def check_config(cfg: CN) -> None:
             "MODEL.CLIP_ADAPTER.BACKGROUND drop leaves out the patches that mask prompts replace: "
             "set MODEL.CLIP_ADAPTER.MASK_PROMPT_FWD False"
         )
-    kinds = ("fixed", "word_vectors", "pixel_text", "generated")
-    _check_choice("MODEL.METHOD.CLASSIFIER", cfg.MODEL.METHOD.CLASSIFIER, kinds)
-    _check_choice("INPUT.RANDOM_FLIP", cfg.INPUT.RANDOM_FLIP, ("none", "horizontal", "vertical"))
-    _check_choice("INPUT.FORMAT", cfg.INPUT.FORMAT, ("RGB", "BGR"))
-    _check_choice("SOLVER.OPTIMIZER", cfg.SOLVER.OPTIMIZER, ("ADAMW", "SGD"))
-    _check_choice("SOLVER.WARMUP_METHOD", cfg.SOLVER.WARMUP_METHOD, ("linear", "constant"))
-    schedules = ("WarmupPolyLR", "WarmupMultiStepLR", "WarmupCosineLR")
-    _check_choice("SOLVER.LR_SCHEDULER_NAME", cfg.SOLVER.LR_SCHEDULER_NAME, schedules)
-    crops = ("relative", "relative_range", "absolute", "absolute_range")
-    _check_choice("INPUT.CROP.TYPE", cfg.INPUT.CROP.TYPE, crops)
-    for key in _LISTS_OF_NUMBERS:  # of the elements yacs knows no type
-        numbers = _value(cfg, key)
-        if any(isinstance(n, bool) or not isinstance(n, int | float) for n in numbers):
-            raise UserError(f"{key} {list(numbers)}: give a list of numbers")
-    for key in _SHARES:
-        value = _value(cfg, key)
-        if not 0 <= value <= 1:
-            raise UserError(f"{key} {value} must lie in 0..1")
-    unseen = adapter.CLIP_ENSEMBLE_WEIGHT_UNSEEN
-    if unseen != ONE_WEIGHT and not 0 <= unseen <= 1:
-        raise UserError(
-            f"MODEL.CLIP_ADAPTER.CLIP_ENSEMBLE_WEIGHT_UNSEEN {unseen} must lie in 0..1, or be "
-            f"{ONE_WEIGHT}: one weight for all classes"
-        )
-    if not 0 <= cfg.DATALOADER.MAX_LOST <= 0.5:
-        raise UserError(
-            f"DATALOADER.MAX_LOST {cfg.DATALOADER.MAX_LOST} must lie in 0..0.5; 0: leave out none"
-        )
-    for key, least in _LEAST.items():
-        value = _value(cfg, key)
-        if value < least:
-            raise UserError(f"{key} {value} must be at least {least}")
-    for key, sizes in (
-        ("INPUT.MIN_SIZE_TRAIN", cfg.INPUT.MIN_SIZE_TRAIN),
-        ("INPUT.CROP.SIZE", cfg.INPUT.CROP.SIZE),
-    ):
-        if not sizes or min(sizes) <= 0:
-            raise UserError(f"{key} {tuple(sizes)}: give lengths above 0")
-    if cfg.SEED >= 2**31:  # each process adds its number to it
-        raise UserError(f"SEED {cfg.SEED} must be below {2**31}; -1 stands for a random one")
-    if cfg.TEST.VISUALIZE < 0:
-        raise UserError(f"TEST.VISUALIZE {cfg.TEST.VISUALIZE} is negative; set 0 for no images")
-    if cfg.TEST.DENSE_CRF and importlib.util.find_spec("pydensecrf") is None:
-        raise UserError(
-            "TEST.DENSE_CRF True needs the package pydensecrf: pip install pydensecrf2 (which "
-            "takes a C++ compiler), or set it to False"
-        )
-    _check_looks(cfg)
 
 
 def _check_looks(cfg: CN) -> None:
