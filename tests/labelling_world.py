@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet
 from PIL import Image
 
-from ovseg.data.label_shards import read_rows
+from ovseg.data.label_shards import read_member, told_rows
 
 WORDS = ["grass", "brick wall", "water"]
 #: the embedded model on pictures of a few pixels
@@ -39,6 +41,19 @@ def manifest_of(output: Path) -> dict[str, Any]:
     """The manifest of a finished run."""
     content: dict[str, Any] = json.loads((output / "manifest.json").read_text())
     return content
+
+
+def read_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a shard, as they were written."""
+    for told, places in told_rows(path):
+        row: dict[str, Any] = {**told, "labels": None, "scores": None}
+        for name, place in places.items():
+            if path.suffix == ".tar":
+                row[name] = read_member(path, *place)
+            else:
+                group = pyarrow.parquet.ParquetFile(path).read_row_group(place[0], [name])
+                row[name] = group.column(0)[place[1]].as_py()
+        yield row
 
 
 def rows_of(output: Path) -> list[dict[str, Any]]:

@@ -145,16 +145,6 @@ class _TarWriter(ShardWriter):
         self._tar.close()
 
 
-def read_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a shard, as they were written.
-
-    Raises:
-        UserError: it is no such file.
-    """
-    with _naming(path):
-        yield from _parquet_rows(path) if path.suffix == ".parquet" else _tar_rows(path)
-
-
 @contextmanager
 def _naming(path: Path) -> Iterator[None]:
     """Say of a broken file which it is."""
@@ -165,21 +155,6 @@ def _naming(path: Path) -> Iterator[None]:
     except Exception as error:  # readers raise nearly anything on a broken file
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"{path} is no shard of labels ({reason}); label it again") from error
-
-
-def _parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
-    with parquet(str(path)).ParquetFile(path) as file:
-        for group in range(file.num_row_groups):
-            yield from file.read_row_group(group).to_pylist()
-
-
-def _tar_rows(path: Path) -> Iterator[dict[str, Any]]:
-    for key, parts in tar_members(path):
-        row = _told(path, key, parts)
-        yield row | {
-            name: read_member(path, *parts[f"{name}.png"]) if f"{name}.png" in parts else None
-            for name in _PNGS
-        }
 
 
 def told_rows(path: Path) -> Iterator[tuple[dict[str, Any], dict[str, tuple[int, int]]]]:
@@ -208,9 +183,12 @@ def _told_parquet(path: Path) -> Iterator[tuple[dict[str, Any], dict[str, tuple[
 
 def _nulls(file: Any, group: int, name: str) -> int:
     """How many rows of a column are empty; its statistics say it without its content."""
-    column = file.metadata.row_group(group).column(file.schema_arrow.names.index(name))
-    if column.statistics is not None and column.statistics.has_null_count:
-        return int(column.statistics.null_count)
+    about = file.metadata.row_group(group)
+    # nested columns count as several there
+    columns = (about.column(place) for place in range(about.num_columns))
+    told = next(column.statistics for column in columns if column.path_in_schema == name)
+    if told is not None and told.has_null_count:
+        return int(told.null_count)
     return int(file.read_row_group(group, columns=[name]).column(0).null_count)
 
 

@@ -17,7 +17,7 @@ from pycocotools import mask as coco_mask
 
 from ovseg import Predictor
 from ovseg.cli import label
-from ovseg.data.label_shards import read_rows
+from ovseg.data.label_shards import told_rows
 from ovseg.labelling import work
 from ovseg.labelling.plan import Shard
 from ovseg.labelling.progress import LabelProgress
@@ -194,7 +194,7 @@ def test_a_broken_shard_is_named(tmp_path: Path) -> None:
     for name in ("labels-000000.parquet", "labels-000000.tar"):
         (tmp_path / name).write_bytes(b"nothing of the kind")
         with pytest.raises(Exception, match=rf"{name} is no shard of labels .*; label it again"):
-            list(read_rows(tmp_path / name))
+            list(told_rows(tmp_path / name))
 
 
 def test_progress_tells_the_time_left() -> None:
