@@ -33,6 +33,7 @@ from ovseg.engine import stopping
 from ovseg.engine.unreadable import MarkUnreadable
 from ovseg.errors import UserError
 from ovseg.modeling import OVSeg
+from ovseg.pretrained import COMPANIONS
 from ovseg.structures import Regions
 from ovseg.utils.io import atomic_path
 from ovseg.utils.loading_process import loading_init
@@ -82,10 +83,7 @@ class RegionCounter(ABC):
 
 
 #: keys of ``MODEL.CLIP_ADAPTER`` that may name a file
-_FILES = (
-    "CLIP_MODEL_NAME", "CLIP_PRETRAINED", "SHARED_WEIGHTS", "BEST_TEMPLATES", "TEMPLATE_MAP",
-    "PROMPT_CHECKPOINT",
-)  # fmt: skip
+_FILES = ("CLIP_MODEL_NAME", "CLIP_PRETRAINED", *COMPANIONS)
 
 
 def model_settings(cfg: CfgNode) -> dict[str, Any]:

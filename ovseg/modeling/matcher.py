@@ -43,7 +43,7 @@ class HungarianMatcher(nn.Module):
             # the cost is taken at the resolution of the prediction
             wanted = F.interpolate(wanted[:, None], size=image_masks.shape[-2:], mode="nearest")
             wanted = wanted.flatten(1)
-            flat = image_masks.float().flatten(1)
+            flat = image_masks.flatten(1)
             cost = (
                 -self.cost_class * image_logits.float().softmax(dim=-1)[:, target["labels"]]
                 + self.cost_mask * pairwise_focal_loss(flat, wanted)
