@@ -121,7 +121,8 @@ def _adapt_in(processes: Processes, options: argparse.Namespace) -> None:
     if check is not None:
         check.drop_background = options.background == "drop"
     if options.fill_tolerance and not (
-        isinstance(pairs[0].mask, FilledBackground) or isinstance(check, ClassFolderCheck)
+        any(isinstance(pair.mask, FilledBackground) for pair in pairs)
+        or isinstance(check, ClassFolderCheck)
     ):
         raise UserError(
             f"--fill-tolerance {options.fill_tolerance} is for crops without mask files, and here "

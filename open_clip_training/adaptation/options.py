@@ -66,8 +66,9 @@ def parse_arguments(
     add("--clip", required=True, help="CLIP to adapt: ViT-B/16, ViT-L/14, another name, or a file")
     add("--pretrained", default="openai", help="weights of a CLIP given by name: open_clip's tag "
         "(default: openai), or a file")  # fmt: skip
-    add("--train-data", required=True, help="pairs.csv, its folder, or 'pairs-*.tar'; or a table "
-        "of filepath and title (coco_proposal_1cap.csv)")  # fmt: skip
+    add("--train-data", required=True, nargs="+", metavar="PAIRS", help="pairs.csv, its folder, or "
+        "'pairs-*.tar'; or a table of filepath and title (coco_proposal_1cap.csv); several are "
+        "taken together")  # fmt: skip
     add("--data-root", type=Path, help="folder that relative paths of a table start from; default: "
         "the table's")  # fmt: skip
     add("--captions", help="of a table of filepath and title: the template of its titles "
@@ -148,6 +149,11 @@ def parse_arguments(
     if options.regions == "shared":
         why = "--regions shared, which sees whole images, in one process"
         _refuse(options, _NOT_FOR_SHARED, why)
+        if len(options.train_data) > 1:
+            raise UserError(
+                f"--train-data {' '.join(options.train_data)}: --regions shared takes one data "
+                "set; leave the others out"
+            )
     return options
 
 
@@ -166,9 +172,13 @@ def check_inputs(options: argparse.Namespace) -> None:
         UserError: one is not.
     """
     if options.regions == "shared":
-        check_dataset("--train-data", options.train_data)
-    elif "*" not in options.train_data and not options.train_data.endswith(".tar"):
-        check_there(options, {"train_data": "collect_pairs.py makes it"})
+        check_dataset("--train-data", options.train_data[0])
+    for source in options.train_data if options.regions == "crops" else ():
+        if "*" not in source and not source.endswith(".tar") and not Path(source).exists():
+            raise UserError(
+                f"--train-data {source} is not there (no such file or folder); collect_pairs.py "
+                "makes it"
+            )
     if Path(options.clip).suffix in CLIP_FILES:
         check_there(options, {"clip": "give the path of a CLIP, or a name such as ViT-B/16"})
     check_clip_name("--clip", options.clip)

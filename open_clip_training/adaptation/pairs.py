@@ -54,15 +54,19 @@ class StoredPair:
 
 
 def read_given_pairs(options: argparse.Namespace, with_masks: bool) -> list[StoredPair]:
-    """:func:`read_pairs` of what train.py's command line names."""
-    return read_pairs(
-        options.train_data,
-        masked=options.crops == "masked",
-        with_masks=with_masks,
-        captions=options.captions,
-        data_root=options.data_root,
-        fill_tolerance=options.fill_tolerance,
-    )
+    """:func:`read_pairs` of all that train.py's command line names, one after the other."""
+    return [
+        pair
+        for source in options.train_data
+        for pair in read_pairs(
+            source,
+            masked=options.crops == "masked",
+            with_masks=with_masks,
+            captions=options.captions,
+            data_root=options.data_root,
+            fill_tolerance=options.fill_tolerance,
+        )
+    ]
 
 
 def read_pairs(

@@ -46,7 +46,7 @@ def adapt_to_regions(options: argparse.Namespace) -> None:
     if settings.teacher == "crops":
         side = vision["image_size"]
         crops = CropSettings((side, side), pixels_of(model)[0])
-    images = RegionImages(options.train_data, size, patch, settings.augment, crops)
+    images = RegionImages(options.train_data[0], size, patch, settings.augment, crops)
     if settings.batch > len(images):
         raise UserError(
             f"--batch-size {settings.batch} is more than the {len(images)} images; give a smaller"
@@ -82,7 +82,7 @@ def region_settings(options: argparse.Namespace, image_size: int, layers: int) -
     if options.first_block >= layers:
         raise UserError(f"--first-block {options.first_block}: this CLIP has {layers} blocks")
     return RegionSettings(
-        train_data=options.train_data,
+        train_data=options.train_data[0],
         train=options.train,
         teacher=options.teacher,
         steps=steps,

@@ -11,8 +11,10 @@ import torch
 from clip_pairs import FILL, random_pairs, write_pairs
 
 from open_clip_training.adaptation.batches import BatchOrder, PairImages, mirror_and_zoom
-from open_clip_training.adaptation.pairs import read_pairs
+from open_clip_training.adaptation.options import check_inputs, parse_arguments
+from open_clip_training.adaptation.pairs import read_given_pairs, read_pairs
 from open_clip_training.mining.folder import write_shards
+from ovseg.errors import UserError
 from ovseg.modeling.crops import cut_crops
 
 SIZE = (16, 16)
@@ -50,6 +52,19 @@ def test_unmasked_crops_keep_their_background(folder):
     assert raw.images[outside].float().mean() > 230  # white
     assert masked.images[outside].float().mean() < 150  # filled
     assert (masked.masks == 1).all()
+
+
+def test_several_sources_are_taken_together(folder, tmp_path):
+    other = write_pairs(tmp_path / "other", count=5)
+    given = ["--clip", "ViT-B/16", "--output", str(tmp_path / "clip.pt"), "--train-data"]
+    sources = [str(folder), str(other / "pairs-*.tar")]
+    options = parse_arguments([*given, *sources])
+    check_inputs(options)
+    single = [read_pairs(source, masked=True, with_masks=True) for source in sources]
+    assert read_given_pairs(options, with_masks=True) == single[0] + single[1]
+    assert len(single[0] + single[1]) == 14 + 5
+    with pytest.raises(UserError, match=r"--train-data .*nothing is not there"):
+        check_inputs(parse_arguments([*given, str(folder), str(tmp_path / "nothing")]))
 
 
 def test_a_table_with_the_mark_of_a_spreadsheet(folder):

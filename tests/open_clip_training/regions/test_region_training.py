@@ -240,6 +240,7 @@ def test_an_epoch_has_every_image_once_and_a_resumed_run_the_same_batches() -> N
         (["--regions", "shared", "--precision", "amp"], "--precision is not for --regions shared"),
         (["--regions", "shared", "--num-processes", "2"], "--num-processes is not for --regions"),
         (["--regions", "shared", "--epochs", "2"], "--epochs is not for --regions shared, which"),
+        (["--regions", "shared", "--train-data", "x", "y"], "x y: --regions shared takes one data"),
     ],
 )
 def test_what_does_not_go_together_is_named(options: list[str], message: str) -> None:
