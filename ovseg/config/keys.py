@@ -38,6 +38,9 @@ def _add_input(cfg: CN) -> None:
     # of MODEL.META_ARCHITECTURE "OpenSeg": the file of open_clip_training/caption_words.py with the
     # words of training images' captions
     cfg.INPUT.CAPTION_WORDS = ""
+    # and how many captions of random images each image must not be taken for, besides those of its
+    # batch
+    cfg.INPUT.OTHER_CAPTIONS = 0
     # training images are padded to this size (both sides); < 1: only to the batch's largest
     cfg.INPUT.SIZE_DIVISIBILITY = -1
     # images and label maps of more megapixels are refused: a small file can fill the memory.
@@ -221,6 +224,9 @@ def _add_methods(cfg: CN) -> None:
     method.SEEN_PENALTY = 0.0
     # of "generated": data sets whose classes are known by name in training
     method.NAMED_CLASSES = ()
+    # and the share of the training after which it learns of generated features, and the real ones
+    # stay as they are
+    method.GENERATED_FROM = 0.75
     # of "pixel_text": blocks of spatial regularisation
     method.SPATIAL_BLOCKS = 0
     # of self-training: the data set whose images a teacher labels for it in "ovseg compare"

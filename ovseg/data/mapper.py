@@ -105,6 +105,7 @@ class TrainingMapper:
         size_divisibility: int,
         class_names: Sequence[str],
         caption_words: Mapping[str, Sequence[str]] | None = None,
+        other_captions: int = 0,
     ) -> None:
         """Build the mapper by hand; from a config: ``TrainingMapper(cfg, dataset_names)``.
 
@@ -115,6 +116,7 @@ class TrainingMapper:
             size_divisibility: both sides are padded to a multiple of it; < 1: no padding.
             class_names: the name of every label.
             caption_words: words of each image's captions, by its file's name; None: of no use.
+            other_captions: how many captions of random images an example has with it.
         """
         self.augmentations = T.AugmentationList(augmentations)
         self.image_format = image_format
@@ -122,6 +124,7 @@ class TrainingMapper:
         self.size_divisibility = size_divisibility
         self.class_names = list(class_names)
         self.caption_words = caption_words
+        self.other_captions = other_captions
 
     @classmethod
     def from_config(cls, cfg: CfgNode, dataset_names: Sequence[str]) -> dict[str, Any]:
@@ -138,6 +141,7 @@ class TrainingMapper:
             "size_divisibility": cfg.INPUT.SIZE_DIVISIBILITY,
             "class_names": dataset_classes(dataset_names),
             "caption_words": _caption_words(cfg.INPUT.CAPTION_WORDS),
+            "other_captions": cfg.INPUT.OTHER_CAPTIONS,
         }
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
@@ -148,7 +152,8 @@ class TrainingMapper:
             and bottom with grey; ``instances``: ``gt_classes`` int64 (N,), ascending, and
             ``gt_masks`` bool tensor (N, H, W), False where padded; ``height``, ``width``: of the
             file; ``class_names`` and ``file_name``; with captions ``caption_words``, none of an
-            image without a caption. N is 0 when the crop has no labelled pixel.
+            image without a caption, and ``other_captions``, the words of each. N is 0 when the crop
+            has no labelled pixel.
 
         Raises:
             UserError: a file is missing or broken, sizes differ, or a label has no class.
@@ -173,10 +178,16 @@ class TrainingMapper:
             **self._words(dataset_dict["file_name"]),
         }
 
-    def _words(self, path: str) -> dict[str, list[str]]:
+    def _words(self, path: str) -> dict[str, Any]:
         if self.caption_words is None:
             return {}
-        return {"caption_words": list(self.caption_words.get(os.path.basename(path), ()))}
+        name = os.path.basename(path)
+        known = list(self.caption_words)
+        drawn = np.random.randint(len(known), size=self.other_captions) if known else ()
+        return {
+            "caption_words": list(self.caption_words.get(name, ())),
+            "other_captions": [self.caption_words[known[i]] for i in drawn if known[i] != name],
+        }
 
     def _pad(self, image: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         if self.size_divisibility < 1:

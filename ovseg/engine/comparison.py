@@ -97,8 +97,10 @@ class Comparison:
                 run = f"run {number} of {len(runs)}: {method}, seed {seed}"
                 try:
                     with self._alone(method, seed, wait=0):
-                        progress(f"{run}{self._time_left(runs)}")
-                        self._run(method, seed)
+                        # another process may have finished it since
+                        if not (self.folder(method, seed) / RESULT).is_file():
+                            progress(f"{run}{self._time_left(runs)}")
+                            self._run(method, seed)
                 except Occupied:
                     progress(f"{run} is left to another process, which is at it")
             yield

@@ -44,4 +44,5 @@ def build_classifier(
     known = {word for words in classes for word in words}
     unseen = [words for words in named if not known & set(words)]
     hidden = cfg.MODEL.SEM_SEG_HEAD.EMBED_HIDDEN_DIM
-    return GeneratedFeatures(channels, classes, unseen, clip_adapter, hidden)
+    start = round(method.GENERATED_FROM * cfg.SOLVER.MAX_ITER)
+    return GeneratedFeatures(channels, classes, unseen, clip_adapter, hidden, start)

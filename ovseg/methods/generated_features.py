@@ -1,11 +1,13 @@
 """ZS3Net ("Zero-Shot Semantic Segmentation", NeurIPS 2019): features of unseen classes are made up.
 
-Kept: a generator turns word vectors and noise into pixel features; it learns from real features of
-seen classes, by maximum mean discrepancy as GMMN does; and the classifier learns from real features
-of seen classes and generated ones of unseen classes. Simplified: all of it happens in one training,
-step by step, in place of three trainings one after the other; the word vectors are CLIP's text
-features in place of word2vec; and a crop's layout of classes (its graph context) is not looked at.
-As in the paper the names of the unseen classes must be known when it is trained.
+Kept: features are learned with a classifier of the seen classes alone; a generator turns word
+vectors and noise into pixel features, and learns from real features of seen classes, by maximum
+mean discrepancy as GMMN does; in the end features stay as they are, and the classifier learns from
+real features of seen classes and generated ones of unseen classes. Simplified: it is one training
+in place of three, in which the generator learns beside the features from the start; the word
+vectors are CLIP's text features in place of word2vec; and a crop's layout of classes (its graph
+context) is not looked at. As in the paper the names of the unseen classes must be known when it is
+trained.
 """
 
 from __future__ import annotations
@@ -65,6 +67,7 @@ class GeneratedFeatures(FixedList):
         unseen: Sequence[tuple[str, ...]],
         clip_adapter: ClipAdapter,
         hidden: int,
+        generated_from: int = 0,
     ) -> None:
         """
         Args:
@@ -73,22 +76,36 @@ class GeneratedFeatures(FixedList):
             unseen: classes that are known by their names.
             clip_adapter: its text tower makes the word vectors.
             hidden: width of the generator.
+            generated_from: the step that the last stage begins with, in which features stay as they
+                are and the classifier learns of generated ones too.
         """
         super().__init__(channels, [*seen, *unseen])
         width = clip_adapter.non_object_embedding.shape[1]
         self.generator = Generator(width, hidden, channels)
         self._names = [words[0] for words in (*seen, *unseen)]
         self._seen = len(seen)
+        self._generated_from = generated_from
+        self.steps: Tensor
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
         self.pixel_counts: Tensor
         self.register_buffer("pixel_counts", torch.zeros(len(seen), dtype=torch.int64))
         self._text = [clip_adapter]  # in a list: the model holds it already
 
     def forward(self, features: Tensor, words: Sequence[str]) -> Tensor:
-        # in training all classes compete, those that the labels cannot name too
-        return self.predictor(features) if self.training else super().forward(features, words)
+        if not self.training:
+            return super().forward(features, words)
+        if not self._generates:
+            return self.predictor(features)[:, : self._seen]
+        # all classes compete, those that the labels cannot name too. No gradient changes features,
+        # but each parameter has one, which several processes wait for
+        return self.predictor(features.detach() + 0 * features)
+
+    @property
+    def _generates(self) -> bool:
+        return int(self.steps) >= self._generated_from
 
     def losses(self, features: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """What the generator and, by its features, the classifier learn.
+        """What the generator and, by its features, the classifier learn; once a step.
 
         Args:
             features: of pixels, (B, channels, h, w); no gradient goes there.
@@ -107,14 +124,15 @@ class GeneratedFeatures(FixedList):
                          for c in present]  # fmt: skip
         generator = torch.stack(discrepancies).mean() if len(present) else made.sum()
         unseen = torch.arange(self._seen, len(self._names), device=labels.device)
-        if not len(unseen):
+        share, generates = self._share_of_unseen(labels), self._generates
+        self.steps += 1
+        if not len(unseen) or not generates:
             return {"loss_generator": generator}
         wanted = unseen[torch.arange(_PIXELS, device=labels.device) % len(unseen)]
         with torch.no_grad():
             unreal = self.generator(vectors[wanted])
         scores = self.predictor(unreal[:, :, None, None])[:, :, 0, 0]
-        loss = self._share_of_unseen(labels) * F.cross_entropy(scores, wanted)
-        return {"loss_generator": generator, "loss_unseen": loss}
+        return {"loss_generator": generator, "loss_unseen": share * F.cross_entropy(scores, wanted)}
 
     def _share_of_unseen(self, labels: Tensor) -> Tensor:
         """Of a real pixel: what unseen classes have, each as frequent as the median seen one."""

@@ -1,14 +1,16 @@
 """OpenSeg ("Scaling Open-Vocabulary Image Segmentation with Image-Level Labels", ECCV 2022).
 
-Kept: queries give masks of no class, each label's mask is learned by the query that overlaps it
-best (dice), and no class name is read in training. A region's feature is the mean of semantic
-features over its mask. Words of captions are grounded in regions: a word attends to the regions by
-a softmax, a caption fits an image by the mean over its words, and captions and images of a batch
-are contrasted both ways.
+Kept: queries give masks of no class, and no class name is read in training. A region's feature is
+the mean of semantic features over its mask. Words of captions are grounded in regions: a word
+attends to the regions by a softmax, a caption fits an image by the mean over its words, and
+captions and images are contrasted both ways.
 
-Simplified: MaskFormer's decoder makes the masks, with a loss of each of its layers; the backbone,
-the batches and the captions are those of the comparison, in place of EfficientNet, 1024 images and
-Localized Narratives; one learned temperature is that of the attention and of the contrast.
+Simplified: MaskFormer's decoder makes the masks, and they are learned as its masks are, matched one
+to one without classes, by focal and dice loss. In the paper a label's mask is learned by the query
+that overlaps it best, by dice loss alone; here all queries stayed alike then. Backbone, batches and
+captions are those of the comparison, in place of EfficientNet, 1024 images and Localized
+Narratives; that an image still has 1024 captions to choose from, others are drawn from the training
+(``INPUT.OTHER_CAPTIONS``). One learned temperature is that of the attention and of the contrast.
 """
 
 from __future__ import annotations
@@ -26,9 +28,9 @@ from torch import Tensor, nn
 
 from ovseg.errors import UserError
 from ovseg.modeling import OVSeg
-from ovseg.modeling.build import build_parts
-from ovseg.modeling.criterion import Targets, padded_targets
-from ovseg.modeling.losses import pairwise_dice_loss
+from ovseg.modeling.build import build_matcher, build_parts
+from ovseg.modeling.criterion import MaskCriterion, Targets, padded_targets
+from ovseg.modeling.matcher import HungarianMatcher
 from ovseg.modeling.proposals.head import OpenVocabMaskFormerHead
 from ovseg.modeling.proposals.mask_decoder import OpenVocabTransformerPredictor
 from ovseg.modeling.proposals.pixel_decoder import BasePixelDecoder
@@ -85,8 +87,11 @@ class OpenSeg(OVSeg):
                 "MODEL.CLIP_ADAPTER.CLIP_ENSEMBLE True: OpenSeg shows CLIP no crops; set it to "
                 "False"
             )
-        weight = cfg.MODEL.MASK_FORMER.DICE_WEIGHT
-        return {**build_parts(cfg), "criterion": OpenSegCriterion(weight)}
+        former = cfg.MODEL.MASK_FORMER
+        criterion = OpenSegCriterion(
+            build_matcher(cfg), mask_weight=former.MASK_WEIGHT, dice_weight=former.DICE_WEIGHT
+        )
+        return {**build_parts(cfg), "criterion": criterion}
 
     def __init__(self, *args: Any, **parts: Any) -> None:
         """As :class:`OVSeg`; its criterion is an :class:`OpenSegCriterion`."""
@@ -110,7 +115,10 @@ class OpenSeg(OVSeg):
         proposals = self._proposals(images)
         truth = [inputs["instances"].to(self.device) for inputs in batched_inputs]
         captions = [inputs["caption_words"] for inputs in batched_inputs]
-        words = sorted({word for caption in captions for word in caption})
+        # what nothing can be told of by is no candidate
+        others = [words for inputs in batched_inputs for words in inputs["other_captions"] if words]
+        words = sorted({word for caption in (*captions, *others) for word in caption})
+        places = {word: place for place, word in enumerate(words)}
         texts = self.clip_adapter.no_features()  # of captions that name nothing
         if words:
             texts = self.clip_adapter.text_features(words)[:-1]
@@ -119,17 +127,18 @@ class OpenSeg(OVSeg):
             padded_targets(truth, images.tensor.shape[-2:]),
             F.normalize(proposals.embeddings, dim=-1),
             texts,
-            [[words.index(word) for word in caption] for caption in captions],
+            [[places[word] for word in caption] for caption in captions],
+            [[places[word] for word in caption] for caption in others],
         )
 
 
-class OpenSegCriterion(nn.Module):
-    """The loss of masks and that of words in regions."""
+class OpenSegCriterion(MaskCriterion):
+    """The losses of masks and that of words in regions."""
 
-    def __init__(self, mask_weight: float) -> None:
-        """``mask_weight``: of the masks' loss against the words'."""
-        super().__init__()
-        self.mask_weight = mask_weight
+    def __init__(
+        self, matcher: HungarianMatcher, *, mask_weight: float, dice_weight: float
+    ) -> None:
+        super().__init__(matcher, mask_weight=mask_weight, dice_weight=dice_weight)
         self.log_scale = nn.Parameter(torch.tensor(_FIRST_SCALE).log())
 
     def forward(
@@ -139,6 +148,7 @@ class OpenSegCriterion(nn.Module):
         regions: Tensor,
         texts: Tensor,
         captions: Sequence[Sequence[int]],
+        others: Sequence[Sequence[int]] = (),
     ) -> dict[str, Tensor]:
         """
         Args:
@@ -146,33 +156,25 @@ class OpenSegCriterion(nn.Module):
             targets: see :class:`ovseg.modeling.matcher.HungarianMatcher`; labels are not read.
             regions: unit features (B, Q, D).
             texts: unit features (U, D) of the distinct words of the batch.
-            captions: of each image the rows of its words in ``texts``; may be empty.
+            captions, others: see :func:`grounding_loss`.
         """
-        losses = {
-            "loss_mask" + ("" if i == 0 else f"_{i - 1}"): self.mask_weight * mask_loss(m, targets)
-            for i, m in enumerate(layers)
-        }
+        count = max(sum(len(target["masks"]) for target in targets), 1)
+        losses = {}
+        for i, masks in enumerate(layers):
+            matches = self.matcher(None, masks, targets)
+            suffix = "" if i == 0 else f"_{i - 1}"
+            for name, loss in self.mask_losses(masks, targets, matches, count).items():
+                losses[name + suffix] = loss
         scale = self.log_scale.exp().clamp(max=_LARGEST_SCALE)
-        return losses | {"loss_grounding": grounding_loss(regions, texts, captions, scale)}
-
-
-def mask_loss(mask_logits: Tensor, targets: Targets) -> Tensor:
-    """Mean over all labelled masks of the dice loss of the query that overlaps it best.
-
-    Args:
-        mask_logits: (B, Q, h, w).
-        targets: of each image ``masks`` bool (T, H, W).
-    """
-    best = [mask_logits.sum()[None] * 0]  # where nothing is labelled
-    for logits, target in zip(mask_logits, targets, strict=True):
-        truth = F.interpolate(target["masks"][:, None].float(), logits.shape[-2:], mode="nearest")
-        best.append(pairwise_dice_loss(logits.flatten(1), truth.flatten(1)).amin(dim=0))
-    count = sum(map(len, best)) - 1
-    return torch.cat(best).sum() / max(count, 1)
+        return losses | {"loss_grounding": grounding_loss(regions, texts, captions, scale, others)}
 
 
 def grounding_loss(
-    regions: Tensor, texts: Tensor, captions: Sequence[Sequence[int]], scale: Tensor
+    regions: Tensor,
+    texts: Tensor,
+    captions: Sequence[Sequence[int]],
+    scale: Tensor,
+    others: Sequence[Sequence[int]] = (),
 ) -> Tensor:
     """Contrast of the batch's images and captions, each word grounded in its regions.
 
@@ -182,15 +184,20 @@ def grounding_loss(
         captions: of each image the rows of its words in ``texts``. One without words is no
             candidate, nor is its image to find one.
         scale: of the cosines, one over the temperature.
+        others: captions of further images, the rows of their words, which an image of the batch
+            must not be taken for.
     """
     told = [image for image, words in enumerate(captions) if words]
     if not told:
         return (regions.sum() + scale) * 0
     cosines = torch.einsum("bqd,ud->bqu", regions, texts)
     grounded = ((scale * cosines).softmax(dim=1) * cosines).sum(dim=1)  # (B, U)
-    fits = torch.stack([grounded[:, list(captions[image])].mean(dim=1) for image in told], dim=1)
-    logits = scale * fits  # (B, captions)
+    candidates = [*(captions[image] for image in told), *others]
+    shares = texts.new_zeros(len(candidates), len(texts))
+    for row, words in zip(shares, candidates, strict=True):
+        row[list(words)] = 1 / len(words)
+    logits = scale * grounded @ shares.T  # (B, candidates)
     own = torch.tensor(told, device=logits.device)
-    to_image = F.cross_entropy(logits.T, own)
+    to_image = F.cross_entropy(logits[:, : len(told)].T, own)
     to_caption = F.cross_entropy(logits[own], torch.arange(len(told), device=logits.device))
     return to_image + to_caption

@@ -73,9 +73,7 @@ def build_parts(cfg: CfgNode) -> dict[str, Any]:
         "sem_seg_head": sem_seg_head,
         "criterion": SetCriterion(
             cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES,
-            HungarianMatcher(
-                cost_class=1.0, cost_mask=former.MASK_WEIGHT, cost_dice=former.DICE_WEIGHT
-            ),
+            build_matcher(cfg),
             mask_weight=former.MASK_WEIGHT,
             dice_weight=former.DICE_WEIGHT,
             no_object_weight=former.NO_OBJECT_WEIGHT,
@@ -106,6 +104,14 @@ def build_parts(cfg: CfgNode) -> dict[str, Any]:
         "min_class_area": cfg.TEST.MIN_CLASS_AREA,
         "reject": cfg.TEST.REJECT,
     }
+
+
+def build_matcher(cfg: CfgNode) -> HungarianMatcher:
+    """The matcher of a training, whose costs are weighted as its losses are."""
+    former = cfg.MODEL.MASK_FORMER
+    return HungarianMatcher(
+        cost_class=1.0, cost_mask=former.MASK_WEIGHT, cost_dice=former.DICE_WEIGHT
+    )
 
 
 def build_fitting_clip(cfg: CfgNode) -> nn.Module:

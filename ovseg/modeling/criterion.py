@@ -49,7 +49,48 @@ def share_of_batch(amount: float, least: float, device: torch.device) -> float:
     return max(total.item(), least) / comm.get_world_size()
 
 
-class SetCriterion(nn.Module):
+class MaskCriterion(nn.Module):
+    """Weighted losses of matched masks."""
+
+    def __init__(
+        self, matcher: HungarianMatcher, *, mask_weight: float, dice_weight: float
+    ) -> None:
+        """
+        Args:
+            matcher: assigns queries to targets.
+            mask_weight, dice_weight: weight of focal and dice loss against the other losses.
+        """
+        super().__init__()
+        self.matcher = matcher
+        self.mask_weight = mask_weight
+        self.dice_weight = dice_weight
+
+    def mask_losses(
+        self,
+        masks: Tensor,
+        targets: Targets,
+        matches: Sequence[tuple[Tensor, Tensor]],
+        count: float,
+    ) -> dict[str, Tensor]:
+        """``loss_mask`` and ``loss_dice`` of one decoder layer.
+
+        Args:
+            masks: mask logits (B, Q, h, w).
+            targets, matches: see :class:`HungarianMatcher`.
+            count: what their sums are divided by, see :func:`share_of_batch`.
+        """
+        pairs = list(zip(masks, targets, matches, strict=True))
+        predicted = torch.cat([image[queries] for image, _, (queries, _) in pairs])
+        truth = torch.cat([target["masks"][chosen] for _, target, (_, chosen) in pairs])
+        predicted = F.interpolate(predicted[:, None], size=truth.shape[-2:], mode="bilinear")
+        flat, truth = predicted.flatten(1), truth.flatten(1).to(predicted.dtype)
+        return {
+            "loss_mask": self.mask_weight * focal_loss(flat, truth).sum() / count,
+            "loss_dice": self.dice_weight * dice_loss(flat, truth).sum() / count,
+        }
+
+
+class SetCriterion(MaskCriterion):
     """Weighted losses of every decoder layer, each matched on its own."""
 
     empty_weight: Tensor
@@ -67,14 +108,10 @@ class SetCriterion(nn.Module):
         Args:
             num_classes: words of the training vocabulary, without the no-object class; only sizes
                 ``empty_weight``, a buffer of the released checkpoints. A batch may have any words.
-            matcher: assigns queries to targets.
-            mask_weight, dice_weight: weight of focal and dice loss against cross entropy.
+            matcher, mask_weight, dice_weight: see :class:`MaskCriterion`.
             no_object_weight: weight of unmatched queries in the cross entropy.
         """
-        super().__init__()
-        self.matcher = matcher
-        self.mask_weight = mask_weight
-        self.dice_weight = dice_weight
+        super().__init__(matcher, mask_weight=mask_weight, dice_weight=dice_weight)
         weight = torch.ones(num_classes + 1)
         weight[-1] = no_object_weight
         self.register_buffer("empty_weight", weight)
@@ -109,11 +146,8 @@ class SetCriterion(nn.Module):
         matches = self.matcher(logits, masks, targets)
         no_object = logits.shape[-1] - 1
         wanted = torch.full(logits.shape[:2], no_object, dtype=torch.int64, device=logits.device)
-        predicted_masks, target_masks = [], []
         for i, ((queries, chosen), target) in enumerate(zip(matches, targets, strict=True)):
             wanted[i, queries] = target["labels"][chosen]
-            predicted_masks.append(masks[i, queries])
-            target_masks.append(target["masks"][chosen])
         weight = torch.ones(no_object + 1, device=logits.device)
         weight[-1] = self.empty_weight[-1]
         cross_entropy = F.cross_entropy(logits.transpose(1, 2), wanted, weight)
@@ -121,12 +155,4 @@ class SetCriterion(nn.Module):
             # the weighted mean over all processes' queries, in place of over this one's
             own = float(weight[wanted].sum())
             cross_entropy = cross_entropy * own / share_of_batch(own, 0.0, self._device)
-
-        predicted, truth = torch.cat(predicted_masks), torch.cat(target_masks)
-        predicted = F.interpolate(predicted[:, None], size=truth.shape[-2:], mode="bilinear")
-        flat, truth = predicted.flatten(1), truth.flatten(1).to(predicted.dtype)
-        return {
-            "loss_ce": cross_entropy,
-            "loss_mask": self.mask_weight * focal_loss(flat, truth).sum() / count,
-            "loss_dice": self.dice_weight * dice_loss(flat, truth).sum() / count,
-        }
+        return {"loss_ce": cross_entropy, **self.mask_losses(masks, targets, matches, count)}

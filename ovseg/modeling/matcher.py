@@ -22,12 +22,12 @@ class HungarianMatcher(nn.Module):
 
     @torch.no_grad()
     def forward(
-        self, logits: Tensor, masks: Tensor, targets: list[dict[str, Tensor]]
+        self, logits: Tensor | None, masks: Tensor, targets: list[dict[str, Tensor]]
     ) -> list[tuple[Tensor, Tensor]]:
         """Match each image of a batch.
 
         Args:
-            logits: class logits (B, Q, C + 1).
+            logits: class logits (B, Q, C + 1); None: classes cost nothing.
             masks: mask logits (B, Q, h, w).
             targets: for each image ``labels`` int64 (T,) and ``masks`` bool (T, H, W), padded to
                 one size over the batch.
@@ -38,17 +38,18 @@ class HungarianMatcher(nn.Module):
         from scipy.optimize import linear_sum_assignment  # takes half a second; training alone
 
         matches = []
-        for image_logits, image_masks, target in zip(logits, masks, targets, strict=True):
+        for image, (image_masks, target) in enumerate(zip(masks, targets, strict=True)):
             wanted = target["masks"].float()
             # the cost is taken at the resolution of the prediction
             wanted = F.interpolate(wanted[:, None], size=image_masks.shape[-2:], mode="nearest")
             wanted = wanted.flatten(1)
             flat = image_masks.flatten(1)
-            cost = (
-                -self.cost_class * image_logits.float().softmax(dim=-1)[:, target["labels"]]
-                + self.cost_mask * pairwise_focal_loss(flat, wanted)
-                + self.cost_dice * pairwise_dice_loss(flat, wanted)
-            )
+            cost = torch.zeros((), device=masks.device)
+            if logits is not None:
+                probs = logits[image].float().softmax(dim=-1)
+                cost = -self.cost_class * probs[:, target["labels"]]
+            cost = cost + self.cost_mask * pairwise_focal_loss(flat, wanted)
+            cost = cost + self.cost_dice * pairwise_dice_loss(flat, wanted)
             # what is not finite is matched before all else: it then shows in the losses, whose
             # names the trainer tells
             cost = cost.cpu().nan_to_num(_SPOILT, _SPOILT, _SPOILT)

@@ -45,15 +45,20 @@ def mapper(
 def test_words_of_captions_come_with_their_image(tmp_path: Path) -> None:
     labels = np.zeros((2, 3), dtype=np.uint8)
     pair = write_pair(tmp_path, np.zeros((2, 3, 3), np.uint8), labels)
-    words = {"image.png": ["polar bear", "snow"]}
+    words = {"image.png": ["polar bear", "snow"], "other.png": ["owl"], "third.png": []}
     assert "caption_words" not in mapper()(pair)
     told = TrainingMapper(
         augmentations=[], image_format="RGB", ignore_label=255, size_divisibility=0,
-        class_names=WORDS, caption_words=words,
+        class_names=WORDS, caption_words=words, other_captions=40,
     )  # fmt: skip
-    assert told(pair)["caption_words"] == ["polar bear", "snow"]
+    example = told(pair)
+    assert example["caption_words"] == ["polar bear", "snow"]
+    # of 40 draws those of the image itself are left out
+    assert 1 < len(example["other_captions"]) < 40
+    assert {tuple(other) for other in example["other_captions"]} == {("owl",), ()}
     told.caption_words = {}
-    assert told(pair)["caption_words"] == []
+    example = told(pair)
+    assert example["caption_words"] == example["other_captions"] == []
     cfg = setup_cfg(SWIN, ["INPUT.CAPTION_WORDS", str(tmp_path / "none.json")])
     with pytest.raises(UserError, match=r"none.json cannot be read .*caption_words.py"):
         TrainingMapper(cfg, ["stickerscenes_train"])

@@ -78,6 +78,30 @@ def test_an_image_without_labels_and_a_list_without_unseen_classes(classifier):
     assert set(alone.losses(torch.rand(1, 4, 3, 3), nothing)) == {"loss_generator"}
 
 
+def test_features_are_learned_with_seen_classes_before_anything_is_generated():
+    torch.manual_seed(0)
+    staged = GeneratedFeatures(4, SEEN, UNSEEN, Texts(), hidden=8, generated_from=2).train()  # type: ignore[arg-type]
+    pixels, labels = torch.rand(1, 4, 3, 3), torch.randint(2, (1, 3, 3))
+    for step in range(4):
+        features = pixels.clone().requires_grad_()
+        logits = staged(features, ["cat", "dog"])
+        losses = staged.losses(features, labels)
+        logits.sum().backward()
+        assert features.grad is not None
+        if step < 2:
+            assert logits.shape[1] == 2
+            assert set(losses) == {"loss_generator"}
+            assert features.grad.abs().sum() > 0
+        else:
+            assert logits.shape[1] == 4
+            assert set(losses) == {"loss_generator", "loss_unseen"}
+            assert (features.grad == 0).all()  # there is one, for processes that wait for it
+        torch.testing.assert_close(logits[:, :2], staged.predictor(pixels)[:, :2])
+    again = GeneratedFeatures(4, SEEN, UNSEEN, Texts(), hidden=8, generated_from=2)  # type: ignore[arg-type]
+    again.load_state_dict(staged.state_dict())  # a run that goes on
+    assert again.train()(pixels, ["cat", "dog"]).shape[1] == 4
+
+
 def test_unseen_classes_are_found_by_what_was_generated(classifier):
     class Known(nn.Module):
         """Makes of a word's vector the feature that such a pixel has."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from torch.nn import functional as F
 from ovseg import UserError
 from ovseg.config import setup_cfg
 from ovseg.methods import OpenSeg
-from ovseg.methods.openseg import grounding_loss, mask_loss, pool_regions
+from ovseg.methods.openseg import OpenSegCriterion, grounding_loss, pool_regions
+from ovseg.modeling.matcher import HungarianMatcher
 from ovseg.structures import Regions
 from ovseg.vocabulary import Vocabulary
 
@@ -38,32 +40,53 @@ def test_regions_are_means_over_soft_masks():
     torch.testing.assert_close(pool_regions(logits, features), expected)
 
 
-def dice_by_hand(probs: np.ndarray, truth: np.ndarray) -> float:
-    return 1 - (2 * (probs * truth).sum() + 1) / (probs.sum() + truth.sum() + 1)
+def mask_losses_by_hand(
+    logits: np.ndarray, masks: list[np.ndarray], weights: tuple[float, float]
+) -> tuple[float, float, set[tuple[int, int]]]:
+    """Focal and dice loss of the cheapest assignment, by trying all; and the queries that learn."""
+
+    def costs(one: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
+        probs = 1 / (1 + np.exp(-one))
+        right = np.where(truth == 1, probs, 1 - probs)
+        alpha = np.where(truth == 1, 0.25, 0.75)
+        focal = (alpha * -np.log(right) * (1 - right) ** 2).mean()
+        dice = 1 - (2 * (probs * truth).sum() + 1) / (probs.sum() + truth.sum() + 1)
+        return focal, dice
+
+    total, learn = np.zeros(2), set()
+    for image, truths in enumerate(masks):
+        every = itertools.permutations(range(logits.shape[1]), len(truths))
+        found = [(np.sum([costs(logits[image, q], t) for q, t in zip(queries, truths, strict=True)],
+                         axis=0), queries) for queries in every]  # fmt: skip
+        cost, queries = min(found, key=lambda each: each[0] @ weights)
+        total += cost
+        learn |= {(image, query) for query in queries}
+    focal, dice = total / sum(map(len, masks))
+    return weights[0] * focal, weights[1] * dice, learn
 
 
-def test_each_label_learns_by_the_query_that_overlaps_it_best():
+def test_each_label_has_a_query_of_its_own_and_classes_are_not_read():
     torch.manual_seed(0)
-    logits = torch.randn(2, 3, 2, 2, requires_grad=True)
-    truth = [torch.tensor([[[1, 1], [0, 0]], [[0, 0], [0, 1]]]).bool(),
-             torch.tensor([[[1, 0], [1, 0]]]).bool()]  # fmt: skip
-    targets = [{"masks": masks.repeat_interleave(2, 1).repeat_interleave(2, 2)} for masks in truth]
-    loss = mask_loss(logits, targets)
-    probs = logits.detach().sigmoid().double().numpy()
-    terms = []
-    best = []
-    for image, masks in enumerate(truth):
-        for mask in masks.double().numpy():
-            each = [dice_by_hand(probs[image, query], mask) for query in range(3)]
-            terms.append(min(each))
-            best.append((image, int(np.argmin(each))))
-    assert loss.item() == pytest.approx(np.mean(terms), rel=1e-5)
-    loss.backward()
+    logits = torch.randn(2, 3, 4, 4, requires_grad=True)
+    corner, rest = torch.zeros(2, 4, 4, dtype=torch.bool)
+    corner[:2, :2], rest[2:] = True, True
+    truth = [torch.stack([corner, rest]), torch.stack([rest])]
+    # labels that no class has
+    targets = [{"masks": masks, "labels": torch.full((len(masks),), 999)} for masks in truth]
+    criterion = OpenSegCriterion(HungarianMatcher(1.0, 5.0, 2.5), mask_weight=5.0, dice_weight=2.5)
+    regions, texts = torch.zeros(2, 3, 4), torch.zeros(0, 4)
+    losses = criterion([logits, logits.detach()], targets, regions, texts, [[], []])
+    masks = [each.double().numpy() for each in truth]
+    focal, dice, learn = mask_losses_by_hand(logits.detach().double().numpy(), masks, (5.0, 2.5))
+    for suffix in ("", "_0"):
+        assert losses[f"loss_mask{suffix}"].item() == pytest.approx(focal, rel=1e-5)
+        assert losses[f"loss_dice{suffix}"].item() == pytest.approx(dice, rel=1e-5)
+    (losses["loss_mask"] + losses["loss_dice"]).backward()
     assert logits.grad is not None
     learned = {(i, q) for i, q in np.ndindex(2, 3) if logits.grad[i, q].abs().sum() > 0}
-    assert learned == set(best)
-    nothing = [{"masks": torch.zeros(0, 4, 4, dtype=torch.bool)}] * 2
-    assert mask_loss(logits, nothing) == 0
+    assert learned == learn
+    nothing = [{"masks": masks[:0], "labels": torch.zeros(0, dtype=torch.int64)} for masks in truth]
+    assert criterion([logits], nothing, regions, texts, [[], []])["loss_dice"] == 0
 
 
 def test_the_loss_of_words_is_the_contrast_of_images_and_captions():
@@ -71,26 +94,30 @@ def test_the_loss_of_words_is_the_contrast_of_images_and_captions():
     regions = F.normalize(torch.randn(3, 4, 5), dim=-1)
     texts = F.normalize(torch.randn(6, 5), dim=-1)
     captions, scale = [[0, 3], [], [5]], 7.0
+    others = [[1, 2, 4], [3]]  # of images that are not in the batch
     found = grounding_loss(regions, texts, captions, torch.tensor(scale)).item()
+    among_more = grounding_loss(regions, texts, captions, torch.tensor(scale), others).item()
 
     z, w = regions.double().numpy(), texts.double().numpy()
 
-    def fit(image: int, caption: int) -> float:
+    def fit(image: int, words: list[int]) -> float:
         """How well an image's regions tell the words of a caption."""
         total = 0.0
-        for word in captions[caption]:
+        for word in words:
             cosines = [float(region @ w[word]) for region in z[image]]
             attention = np.exp([scale * c for c in cosines])
             total += float((attention / attention.sum()) @ cosines)
-        return total / len(captions[caption])
+        return total / len(words)
 
     told = [0, 2]
-    loss = 0.0
-    for own in told:
-        images = np.exp([scale * fit(image, own) for image in range(3)])
-        others = np.exp([scale * fit(own, caption) for caption in told])
-        loss -= np.log(images[own] / images.sum()) + np.log(others[told.index(own)] / others.sum())
-    assert found == pytest.approx(loss / len(told), rel=1e-5)
+    for result, candidates in ((found, []), (among_more, others)):
+        loss = 0.0
+        for own in told:
+            images = np.exp([scale * fit(image, captions[own]) for image in range(3)])
+            texts_of = [*(captions[caption] for caption in told), *candidates]
+            fits = np.exp([scale * fit(own, words) for words in texts_of])
+            loss -= np.log(images[own] / images.sum()) + np.log(fits[told.index(own)] / fits.sum())
+        assert result == pytest.approx(loss / len(told), rel=1e-5)
     assert grounding_loss(regions, texts[:0], [[], [], []], torch.tensor(scale)) == 0
 
 
@@ -121,7 +148,9 @@ def example(words: list[str] | None) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(len(words or ()))
     image = torch.randint(0, 256, (3, 64, 64), dtype=torch.uint8, generator=generator)
     inputs = {"image": image, "instances": truth, "class_names": ["a", "b", "c"]}
-    return inputs if words is None else {**inputs, "caption_words": words}
+    return (
+        inputs if words is None else {**inputs, "caption_words": words, "other_captions": [["pig"]]}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +164,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> OpenSeg:
 def test_gradients_reach_all_that_trains_and_clip_stays(model):
     model.train()
     losses = model([example(["owl", "brick wall"]), example(["yeti"])])
-    assert set(losses) == {"loss_mask", "loss_mask_0", "loss_mask_1", "loss_grounding"}
+    kinds = {f"loss_{kind}{layer}" for kind in ("mask", "dice") for layer in ("", "_0", "_1")}
+    assert set(losses) == {*kinds, "loss_grounding"}
     pooled = model.sem_seg_head.pixel_decoder.mask_features.weight
     reached: dict[str, set[str]] = {}
     for kind, teaches_meaning in (("loss_mask", False), ("loss_grounding", True)):
