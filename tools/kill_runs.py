@@ -179,6 +179,7 @@ def disturb(kind: Kind, data: Path, folder: Path, kills: int, draw: random.Rando
     output = folder / "killed"
     while tally.kills < kills:
         output.mkdir(exist_ok=True)
+        fresh, began = not any(output.iterdir()), time.monotonic()
         process = start(kind, data, output)
         tally.starts += 1
         writing = tally.kills % 2 == 1
@@ -192,6 +193,8 @@ def disturb(kind: Kind, data: Path, folder: Path, kills: int, draw: random.Rando
             _note(tally, output)
             break
         else:  # it was done before: again from nothing
+            if fresh:  # the machine may have had more to do when the undisturbed run was timed
+                seconds = min(seconds, time.monotonic() - began)
             _compare(tally, kind, expected, output)
             _look(tally, output)
             shutil.rmtree(output)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Everything that the embedded model is made of, from nothing to resources/ovseg_tiny.pth:
-# data, CLIP, backbone, segmentation network, mask-noun pairs, mask-adapted CLIP. About three hours
+# data, CLIP, backbone, segmentation network, mask-noun pairs, mask-adapted CLIP. About four hours
 # on two CPU cores, after
 #
 #     make install && .venv/bin/python -m pip install -e '.[stickerscenes,mining]'
@@ -23,19 +23,23 @@ resume() {
 }
 
 "$python" datasets/prepare_stickerscenes.py
+"$python" datasets/prepare_stickerscenes.py --only more
 OMP_NUM_THREADS=2 "$python" open_clip_training/pretrain.py --output output/clip_tiny/clip.pt \
     $(resume output/clip_tiny/clip.pt)
 [ -f "$segmenter" ] || {
     "$python" open_clip_training/pretrain_backbone.py --output "$backbone" $(resume "$backbone")
     "$python" train_net.py --resume --config-file "$config" MODEL.WEIGHTS "$backbone"
 }
-"$python" -m torch.distributed.run --standalone --nproc-per-node 2 \
-    open_clip_training/collect_pairs.py --config-file "$config" \
-    --captions "$scenes/captions_train.json" --images "$scenes/images/train" --adjectives \
-    --output output/pairs_embedded --opts MODEL.WEIGHTS "$segmenter"
+for split in train more; do
+    "$python" -m torch.distributed.run --standalone --nproc-per-node 2 \
+        open_clip_training/collect_pairs.py --config-file "$config" \
+        --captions "$scenes/captions_$split.json" --images "$scenes/images/$split" --adjectives \
+        --output "output/pairs_embedded/$split" --opts MODEL.WEIGHTS "$segmenter"
+done
 "$python" open_clip_training/train.py --clip output/clip_tiny/clip.pt \
-    --train-data output/pairs_embedded --train visual --steps 180 --warmup 18 --batch-size 128 \
-    --lr 1e-4 --seed 0 --output output/clip_tiny/adapted.pt $(resume output/clip_tiny/adapted.pt)
+    --train-data output/pairs_embedded/train output/pairs_embedded/more --train visual \
+    --steps 600 --warmup 18 --batch-size 128 --lr 1e-4 --seed 0 \
+    --output output/clip_tiny/adapted.pt $(resume output/clip_tiny/adapted.pt)
 "$python" tools/swap_clip_weights.py put "$segmenter" output/clip_tiny/adapted.pt \
     output/ovseg_tiny/adapted.pth --verify
 "$python" tools/export_checkpoint.py output/ovseg_tiny/adapted.pth resources/ovseg_tiny.pth
