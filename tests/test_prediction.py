@@ -115,6 +115,18 @@ def test_output_as_a_file(tmp_path: Path) -> None:
     assert paths.overlay == tmp_path / "folder.png" / "a_overlay.jpg"
 
 
+@pytest.mark.parametrize("suffix", [".heic", ".AVIF"])
+def test_output_that_pillow_cannot_write(
+    suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.init()
+    for name in ("HEIF", "AVIF"):  # whatever the installed Pillow and its plugins write
+        monkeypatch.delitem(Image.SAVE, name, raising=False)
+    with pytest.raises(UserError, match=rf"\{suffix} files cannot be written here; give .png"):
+        plan_outputs([Path("a.png")], str(tmp_path / "out" / f"x{suffix}"))
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("band", [1, 50, 10_000])
 def test_pixels_are_counted_band_by_band(band: int, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)

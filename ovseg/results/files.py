@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ovseg.errors import UserError
 from ovseg.results.formats import DEFAULT_FORMATS, FORMATS
-from ovseg.utils.images import IMAGE_SUFFIXES
+from ovseg.utils.images import IMAGE_SUFFIXES, is_writable
 from ovseg.utils.io import atomic_path, make_folder
 
 if TYPE_CHECKING:
@@ -84,6 +84,11 @@ def plan_outputs(inputs: Sequence[Path], output: str) -> list[ResultPaths]:
     taken = {_folded(path.resolve()) for path in inputs}
     place = target.resolve()
     if not target.is_dir() and target.suffix.lower() in IMAGE_SUFFIXES:
+        if not is_writable(target.suffix):
+            raise UserError(
+                f"--output {output!r}: {target.suffix} files cannot be written here; give .png or "
+                ".jpg, or a folder"
+            )
         if len(inputs) > 1:
             raise UserError(
                 f"--output {output!r} is one file name for {len(inputs)} images; give a folder"

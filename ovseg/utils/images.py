@@ -43,6 +43,12 @@ _BAND = 1 << 24  # pixels that are copied at once
 _opening = threading.Lock()
 
 
+def is_writable(suffix: str) -> bool:
+    """Whether Pillow, as it is installed, writes images of a suffix."""
+    Image.init()
+    return Image.registered_extensions().get(suffix.lower()) in Image.SAVE
+
+
 @contextmanager
 def open_image(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
     """Open an image with Pillow, of at most ``$OVSEG_MAX_MEGAPIXELS`` million pixels.
