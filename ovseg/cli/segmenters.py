@@ -128,7 +128,8 @@ class ExportedSegmenter:
             UserError: options that need PyTorch, or a folder or words that cannot be used.
         """
         for option in (
-            "model", "config_file", "thing_classes", "load_proposals", "save_proposals", "opts"
+            "model", "config_file", "speed", "thing_classes", "load_proposals", "save_proposals",
+            "opts",
         ):  # fmt: skip
             if getattr(args, option):
                 raise UserError(

@@ -194,6 +194,7 @@ def test_command(exported: Path, embedded: Predictor, tmp_path: Path) -> None:
     ("options", "message"),
     [
         (["--model", "tiny"], "--model and --runtime are both given"),
+        (["--speed", "fast"], "--speed and --runtime are both given"),
         (["--opts", "MODEL.DEVICE", "cpu"], "--opts and --runtime are both given"),
         (
             ["--class-names", "dog", "a very long word " * 40],
