@@ -88,7 +88,7 @@ def _from_name(name: str | os.PathLike[str]) -> Vocabulary:
     if name in _BUILT_IN:
         return built_in_vocabulary(str(name))
     close = difflib.get_close_matches(str(name), _BUILT_IN, n=2)
-    hint = f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(_BUILT_IN)}"
+    hint = f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(_BUILT_IN)}."
     raise UserError(
         f"vocabulary {str(name)!r} is neither a file nor a built-in list; {hint} "
         "Several class names are given as a list of words"
@@ -156,9 +156,10 @@ def _check_words(names: Sequence[str], words: Sequence[Sequence[str]]) -> None:
     for position, (name, entry) in enumerate(zip(names, words, strict=True), start=1):
         if not name or not entry or not all(entry):
             raise UserError(f"class name {position} of {len(words)} is empty; leave it out")
-        for word in entry:
-            first = seen.setdefault(word.casefold(), position)
-            if first != position or entry.index(word) != len(entry) - 1 - entry[::-1].index(word):
+        folded = [word.casefold() for word in entry]
+        for word, same in zip(entry, folded, strict=True):
+            first = seen.setdefault(same, position)
+            if first != position or folded.count(same) > 1:
                 raise UserError(
                     f"class name {word!r} is given twice (positions {first} and {position}); "
                     "give every word once (case makes no difference)"

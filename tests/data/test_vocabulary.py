@@ -76,10 +76,11 @@ def test_built_in_lists(name: str) -> None:
         ({"cat": []}, "class name 1 of 1 is empty"),
         (["cat", "dog", "Cat "], r"'Cat' is given twice \(positions 1 and 3\)"),
         (["cat|kitten|cat", "dog"], r"'cat' is given twice \(positions 1 and 1\)"),
+        (["grass|Grass", "dog"], r"'grass' is given twice \(positions 1 and 1\)"),
         ([["sofa", "couch"], "Couch"], r"'Couch' is given twice \(positions 1 and 2\)"),
         ({"a": ["cat"], "A": ["dog"]}, "two classes have the same name"),
         ([1, 2], "class name 1 is no text"),
-        ("cat", "'cat' is neither a file nor a built-in list"),
+        ("cat", "'cat' is neither a file nor a built-in list; .*, stickerscenes. Several class"),
         ("ade20k-15", "did you mean ade20k-150"),
     ],
 )
