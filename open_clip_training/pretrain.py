@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from open_clip_training.common.options import check_start
 from open_clip_training.common.scripts import refuse_several_processes, run_script
 from open_clip_training.pretraining.options import parse_arguments
 
@@ -29,6 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     refuse_several_processes()
     options = parse_arguments(arguments, __doc__)
+    check_start(options)
     # only now: torch and open_clip take seconds, and --help need not wait for them
     from open_clip_training.pretraining.loop import pretrain
 

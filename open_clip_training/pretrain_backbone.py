@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from open_clip_training.backbone.options import parse_arguments
+from open_clip_training.common.options import check_start
 from open_clip_training.common.scripts import refuse_several_processes, run_script
 
 
@@ -27,6 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     refuse_several_processes()
     options = parse_arguments(arguments, __doc__)
+    check_start(options)
     # only now: torch and detectron2 take seconds, and --help need not wait for them
     from open_clip_training.backbone.loop import pretrain_backbone
 

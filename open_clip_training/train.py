@@ -30,6 +30,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from open_clip_training.adaptation.options import FROZEN, check_inputs, parse_arguments
+from open_clip_training.common.options import check_start
 from open_clip_training.common.scripts import run_script
 
 
@@ -41,6 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     options = parse_arguments(arguments, __doc__)
     check_inputs(options)
+    check_start(options)
     # only now: torch and open_clip take seconds, and --help need not wait for them
     if options.regions == "shared":
         from open_clip_training.regions.loop import adapt_to_regions

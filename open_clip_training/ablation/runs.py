@@ -25,7 +25,8 @@ from open_clip_training.ablation.report import Results
 from open_clip_training.ablation.scoring import adapted_config, score_clip
 from open_clip_training.adaptation.loop import adapt, learn
 from open_clip_training.adaptation.options import parse_arguments
-from open_clip_training.common.run_state import history_path, resume_path
+from open_clip_training.common.options import resume_path
+from open_clip_training.common.run_state import history_path
 from open_clip_training.regions.loop import adapt_to_regions
 from ovseg.utils.io import read_json, write_json
 

@@ -27,12 +27,11 @@ from open_clip_training.adaptation.run import AdaptationRun
 from open_clip_training.adaptation.settings import choose_settings
 from open_clip_training.adaptation.zero_shot import ZeroShotCheck
 from open_clip_training.common.processes import Processes
-from open_clip_training.common.run_state import history_path, resume_path, seed_everything
+from open_clip_training.common.run_state import history_path, seed_everything
 from open_clip_training.common.scripts import log_to_stderr
 from open_clip_training.common.stepping import SAVE_SECONDS
 from ovseg.engine import stopping
 from ovseg.engine.joining import stop_agreed
-from ovseg.engine.place import restarts
 from ovseg.engine.processes import start
 from ovseg.errors import UserError
 from ovseg.utils.io import folder_stays
@@ -115,7 +114,7 @@ def _adapt_in(processes: Processes, options: argparse.Namespace) -> None:
         start_prompts(model, images, options.seed)  # they are new
         # computed in floating point, they could differ in their last bits from GPU to GPU
         processes.copy_first(model.visual.mask_embedding.data)
-    if options.resume or (restarts() and resume_path(options.output).is_file()):
+    if options.resume:
         run.resume(options.output)
     check = eval_data_check(options)
     if check is not None:

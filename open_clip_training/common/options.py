@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ovseg.data.splits import check_dataset_names
+from ovseg.engine.place import restarts
 from ovseg.errors import Parser, UserError
 from ovseg.utils.settings import option_name
 
@@ -16,9 +17,45 @@ SEEDS = (0, 2**32 - 1)  # what every generator takes
 
 
 def add_run(parser: Parser, seed: int = 0) -> None:
-    """``--seed`` and ``--resume``, which every training has."""
+    """``--seed``, ``--resume`` and ``--overwrite``, which every training has."""
     parser.add_argument("--seed", type=int, default=seed)
-    parser.add_argument("--resume", action="store_true", help="continue a stopped run")
+    start = parser.add_mutually_exclusive_group()
+    start.add_argument("--resume", action="store_true", help="continue a stopped run")
+    start.add_argument(
+        "--overwrite", action="store_true",
+        help="start anew where --output has an earlier run, which would otherwise be refused",
+    )  # fmt: skip
+
+
+def resume_path(output: Path) -> Path:
+    """Where the full training state of a run is kept."""
+    return output.with_name(f"{output.stem}_resume.pt")
+
+
+def check_start(options: argparse.Namespace) -> None:
+    """Find out whether a run would take the place of an earlier one; last of all checks.
+
+    A run that torchrun or SLURM has started again goes on, as with ``--resume``. With
+    ``--overwrite`` the state of the earlier run is removed, so that nothing goes on from it.
+
+    Args:
+        options: with ``output``, and those of :func:`add_run`, which may change.
+
+    Raises:
+        UserError: it would, and that was not asked for.
+    """
+    state = resume_path(options.output)
+    if options.resume or not state.is_file():
+        return
+    if restarts():
+        options.resume, options.overwrite = True, False
+    elif options.overwrite:
+        state.unlink(missing_ok=True)  # each of several processes does
+    else:
+        raise UserError(
+            f"--output {str(options.output)!r} has an earlier run ({state.name}); give --resume to "
+            "go on with it, another --output, or --overwrite to start anew in its place"
+        )
 
 
 def add_opts(parser: Parser, option: str = "--opts") -> None:

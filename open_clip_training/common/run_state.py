@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from open_clip_training.common.options import resume_path
 from ovseg.errors import UserError
 from ovseg.utils.checkpoint_files import load_content
 from ovseg.utils.settings import check_settings
@@ -62,11 +63,6 @@ def write_clip(
     )
 
 
-def resume_path(output: Path) -> Path:
-    """Where the full training state of a run is kept."""
-    return output.with_name(f"{output.stem}_resume.pt")
-
-
 def history_path(output: Path) -> Path:
     """Where the losses and accuracies of a run are written, as JSON."""
     return output.with_name(f"{output.stem}_history.json")
@@ -96,7 +92,7 @@ def read_resume(
         {**history.get("settings", {}), **saved.get("made_of", {})},
         present,
         what=f"--resume: {resume_path(output)}",
-        way_out="give the same, or run without --resume to start anew",
+        way_out="give the same, or --overwrite in place of --resume to start anew",
         names=names,
     )
     return saved
@@ -112,6 +108,10 @@ def _read_state(output: Path) -> dict[str, Any]:
             return saved
     except Exception as error:  # a damaged file makes torch raise nearly anything
         raise UserError(
-            f"--resume: {path} is damaged ({type(error).__name__}); run without --resume to start"
+            f"--resume: {path} is damaged ({type(error).__name__}); give --overwrite in place of "
+            "--resume to start anew"
         ) from error
-    raise UserError(f"--resume: {path} is no training state; run without --resume to start")
+    raise UserError(
+        f"--resume: {path} is no training state; give --overwrite in place of --resume to start "
+        "anew"
+    )

@@ -136,7 +136,7 @@ PREPARATIONS = {
             (
                 "{folder}/text_prompts.pt",
                 f"{SCRIPTS}train.py --train text-prompts --clip {{clip}} --prompt-lr 0.02 "
-                "--train-data {folder}/pairs_seen --output {folder}/text_prompts.pt",
+                "--train-data {folder}/pairs_seen --overwrite --output {folder}/text_prompts.pt",
             ),
         ),
         gives=("MODEL.CLIP_ADAPTER.PROMPT_CHECKPOINT", "{folder}/text_prompts.pt"),
@@ -152,7 +152,7 @@ PREPARATIONS = {
                 "{folder}/adapted.pt",
                 f"{SCRIPTS}train.py --train visual --clip {{clip}} --steps 180 --warmup 18 "
                 "--batch-size 128 --lr 1e-4 --train-data {folder}/pairs_mined "
-                "--output {folder}/adapted.pt",
+                "--overwrite --output {folder}/adapted.pt",
             ),
         ),
         gives=("MODEL.CLIP_ADAPTER.CLIP_PRETRAINED", "{folder}/adapted.pt"),

@@ -11,6 +11,9 @@ import pytest
 from conftest import ROOT
 from processes import run_process
 
+from open_clip_training.common.options import add_run, check_start, resume_path
+from ovseg.errors import Parser, UserError
+
 SCRIPTS = ("ablations", "collect_pairs", "pretrain", "pretrain_backbone", "train")
 FOLDER = ROOT / "open_clip_training"
 # a script as python starts it; its exit code, and what it has imported by then
@@ -44,6 +47,53 @@ def test_help_and_wrong_options_need_no_torch(script: str, tmp_path: Path) -> No
     assert line.startswith("error: ")
     assert line.endswith("; see --help")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("script", "needed"),
+    [
+        ("train", ("--clip", "ViT-B/16", "--train-data", "pairs.csv")),
+        ("pretrain", ()),
+        ("pretrain_backbone", ("--config-file", str(ROOT / "configs" / "ovseg_tiny.yaml"))),
+    ],
+)
+def test_an_earlier_run_is_not_overwritten(
+    script: str, needed: tuple[str, ...], tmp_path: Path
+) -> None:
+    (tmp_path / "pairs.csv").touch()
+    (tmp_path / "clip_resume.pt").write_bytes(b"days of work")
+    again = run(script, tmp_path, *needed, "--output", "clip.pt")
+    assert again.stdout.splitlines() == ["exit 2"]
+    assert again.stderr.splitlines() == [
+        "error: --output 'clip.pt' has an earlier run (clip_resume.pt); give --resume to go on "
+        "with it, another --output, or --overwrite to start anew in its place"
+    ]
+    assert (tmp_path / "clip_resume.pt").read_bytes() == b"days of work"
+
+
+def test_how_a_run_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parser = Parser()
+    add_run(parser)
+    state = resume_path(tmp_path / "clip.pt")
+
+    def started(*arguments: str) -> tuple[bool, bool]:
+        options = parser.parse_args(arguments)
+        options.output = tmp_path / "clip.pt"
+        check_start(options)
+        return options.resume, state.exists()
+
+    assert started() == (False, False)
+    assert started("--overwrite") == (False, False)
+    state.touch()
+    assert started("--resume") == (True, True)
+    with pytest.raises(UserError, match="has an earlier run"):
+        started()
+    with pytest.raises(UserError, match="not allowed with"):
+        started("--resume", "--overwrite")
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    assert started("--overwrite") == (True, True)  # it is this run's own
+    monkeypatch.delenv("SLURM_RESTART_COUNT")
+    assert started("--overwrite") == (False, False)
 
 
 CONFIG = str(ROOT / "configs" / "ovseg_tiny.yaml")

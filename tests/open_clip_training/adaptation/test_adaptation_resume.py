@@ -83,7 +83,7 @@ def test_a_check_that_was_broken_off_is_made_up_for(world, tmp_path, monkeypatch
 
 def test_a_damaged_state_is_named(world, tmp_path):
     (tmp_path / "new_resume.pt").write_bytes(b"PK\3\4 cut off")
-    with pytest.raises(UserError, match=r"new_resume.pt is damaged .*; run without --resume"):
+    with pytest.raises(UserError, match=r"new_resume.pt is damaged .*; give --overwrite"):
         main(command(world, tmp_path / "new.pt", "--resume", None))
     torch.save([1], tmp_path / "new_resume.pt")
     with pytest.raises(UserError, match=r"new_resume.pt is no training state"):
