@@ -14,11 +14,16 @@ from ovseg.utils.checkpoint_files import read_checkpoint
 from ovseg.utils.write_checkpoint import halved, write_checkpoint
 
 
-def _weights_of(source: Path) -> dict[str, Tensor]:
+def _weights_of(source: Path, half: bool) -> dict[str, Tensor]:
     weights = read_checkpoint(source).weights
     if not any(name.startswith(("sem_seg_head.", "backbone.")) for name in weights):
         raise UserError(f"{str(source)!r} is not a checkpoint of train_net.py")
-    return weights
+    if half:
+        return halved(weights)
+    return {
+        name: value.float() if value.is_floating_point() else value
+        for name, value in weights.items()
+    }
 
 
 def export(source: Path, target: Path, *, half: bool = True) -> int:
@@ -27,7 +32,7 @@ def export(source: Path, target: Path, *, half: bool = True) -> int:
     Args:
         source: the checkpoint.
         target: file to write.
-        half: write float32 as float16.
+        half: write float16, else float32.
 
     Returns:
         The size of ``target`` in bytes.
@@ -35,8 +40,7 @@ def export(source: Path, target: Path, *, half: bool = True) -> int:
     Raises:
         UserError: ``source`` is missing or is no checkpoint.
     """
-    weights = _weights_of(source)
-    write_checkpoint({"model": halved(weights) if half else weights}, target)
+    write_checkpoint({"model": _weights_of(source, half)}, target)
     return target.stat().st_size
 
 
@@ -48,7 +52,7 @@ def export_folder(source: Path, folder: Path, config: Path | None, *, half: bool
         folder: made if it is not there.
         config: of the checkpoint; None: the ``config.yaml`` that training left beside it, or that
             of a released file.
-        half: write float32 as float16.
+        half: write float16, else float32.
 
     Returns:
         The size of the weights in bytes.
@@ -56,7 +60,7 @@ def export_folder(source: Path, folder: Path, config: Path | None, *, half: bool
     Raises:
         UserError: ``source`` or its config is missing or cannot be used.
     """
-    weights = _weights_of(source)
+    weights = _weights_of(source, half)
     cfg = setup_cfg(config or config_for(source, "evaluation"))
-    save_pretrained(cfg, weights, folder, half=half)
+    save_pretrained(cfg, weights, folder)
     return (folder / WEIGHTS_FILE).stat().st_size

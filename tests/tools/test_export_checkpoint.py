@@ -6,6 +6,7 @@ import pytest
 import torch
 from conftest import ROOT
 from detectron2.modeling import build_model
+from safetensors.torch import load_file
 
 from ovseg.config import setup_cfg
 from ovseg.engine.checkpoint import OVSegCheckpointer
@@ -65,6 +66,20 @@ def test_a_released_file_needs_no_config(tmp_path):
     released = setup_cfg(ROOT / "configs" / "ovseg_tiny.yaml")
     assert cfg.MODEL.SWIN == released.MODEL.SWIN
     assert cfg.MODEL.META_ARCHITECTURE == "OVSeg"
+
+
+def test_fp32_of_a_file_in_half_precision(tmp_path):
+    source = ROOT / "resources" / "ovseg_tiny.pth"
+    main([str(source), str(tmp_path / "x.pth"), "--safetensors", str(tmp_path / "x"),
+          "--precision", "fp32"])  # fmt: skip
+    half = torch.load(source, weights_only=True)["model"]
+    assert torch.float16 in {value.dtype for value in half.values()}
+    written = torch.load(tmp_path / "x.pth", weights_only=True)["model"]
+    for weights in (written, load_file(tmp_path / "x" / "model.safetensors")):
+        for name, value in half.items():
+            kept = value.float() if value.is_floating_point() else value
+            assert weights[name].dtype == kept.dtype
+            assert torch.equal(weights[name], kept)
 
 
 def test_what_to_write_has_to_be_said(tmp_path, capsys):
