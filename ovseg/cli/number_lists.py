@@ -18,16 +18,12 @@ def parse_values(text: str, option: str) -> tuple[float, ...]:
         option: what the user calls it.
 
     Raises:
-        UserError: no value, too many, something else than a number, or a number outside 0..1.
+        UserError: no value, too many, something else than a number, a span that
+            ends before it begins or has no step, or a number outside 0..1.
     """
     values: list[float] = []
     for part in text.replace(",", " ").split():
-        try:
-            first, last, step = _span(part)
-        except ValueError as error:
-            raise UserError(
-                f"{option} {part!r} is no number; give 0.6,0.7 or 0.6:0.8:0.05"
-            ) from error
+        first, last, step = _span(part, option)
         for value in (first, last):
             if not 0 <= value <= 1:
                 raise UserError(f"{option} {value!r} is outside 0..1; leave it out")
@@ -43,9 +39,19 @@ def parse_values(text: str, option: str) -> tuple[float, ...]:
     return tuple(sorted(set(values)))
 
 
-def _span(part: str) -> tuple[float, float, float]:
-    numbers = [float(number) for number in part.split(":")]
-    first, last, step = numbers if len(numbers) > 1 else (*numbers, *numbers, 1.0)
-    if not (all(math.isfinite(number) for number in numbers) and first <= last and step > 0):
-        raise ValueError("not finite, or of no length")
+def _span(part: str, option: str) -> tuple[float, float, float]:
+    try:
+        numbers = [float(number) for number in part.split(":")]
+        first, last, step = numbers if len(numbers) > 1 else (*numbers, *numbers, 1.0)
+    except ValueError:
+        numbers = [math.nan]
+    if not all(math.isfinite(number) for number in numbers):
+        raise UserError(f"{option} {part!r} is no number; give 0.6,0.7 or 0.6:0.8:0.05")
+    if first > last:
+        raise UserError(
+            f"{option} {part!r} ends before it begins; give the smaller number first, as in "
+            "0.6:0.8:0.05"
+        )
+    if step <= 0:
+        raise UserError(f"{option} {part!r} has a step of {step:g}; give one above 0")
     return first, last, step

@@ -368,6 +368,22 @@ def test_values(text, values):
     assert parse_values(text, "--weights") == values
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("0.2:0.1:0.1", "ends before it begins; give the smaller number first"),
+        ("0:1:0", "has a step of 0; give one above 0"),
+        ("0:1:-0.1", "has a step of -0.1; give one above 0"),
+        ("nan", "is no number"),
+        ("0:1", "is no number"),
+        ("0:inf:0.1", "is no number"),
+    ],
+)
+def test_wrong_values_are_told(text, message):
+    with pytest.raises(UserError, match=f"--weights '{text}' {message}"):
+        parse_values(text, "--weights")
+
+
 def test_config_lines_are_the_points_themselves():
     grid = Grid(parse_values("0.3333333", ""), parse_values("0.1234567,0.1234568", ""))
     assert grid.config((0, 1)) == [
@@ -414,7 +430,7 @@ def test_a_data_set_named_twice_counts_once(world, found, tmp_path):
         (["--thresholds=-0.1"], "--thresholds -0.1 is outside 0..1"),
         (["--weights", ""], "--weights is empty"),
         (["--weights", "0.5,high"], "--weights 'high' is no number"),
-        (["--weights", "0.5:0.1:0.1"], "'0.5:0.1:0.1' is no number"),
+        (["--weights", "0.5:0.1:0.1"], "'0.5:0.1:0.1' ends before it begins"),
         (["--weights", "inf"], "'inf' is no number"),
         (["--weights", "1e400"], "'1e400' is no number"),
         (["--weights", "0:inf:0.1"], "'0:inf:0.1' is no number"),
