@@ -96,8 +96,11 @@ def batches(
     """Images as arrays, ``batch_size`` at a time, read ahead; see :func:`read_ahead`.
 
     Raises:
+        UserError: ``images`` is one image.
         ValueError: ``batch_size`` is below 1.
     """
+    if is_one_image(images):  # the letters of a path, or the rows of an array, are no images
+        raise UserError("images is a single image; give a list: [image]")
     if batch_size < 1:
         raise ValueError(f"batch_size {batch_size} must be at least 1")
     arrays = read_ahead(images, bgr, on_error, 2 * batch_size)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from ovseg.errors import UserError
 from ovseg.plain_drawing import drawing
 from ovseg.results.coco import coco_content
 from ovseg.results.detections import detections
@@ -114,8 +115,11 @@ class Prediction:
             The paths.
 
         Raises:
-            UserError: a file cannot be written.
+            UserError: the name is empty or holds a separator of folders, or a file cannot be
+                written.
         """
+        if not name or set(name) & {"/", "\\"}:
+            raise UserError(f"name {name!r} is no file's name; give one without / and \\")
         paths = ResultPaths.beside(Path(folder, f"{name}_overlay.png"), name)
         save_result(self, paths, {})
         return paths

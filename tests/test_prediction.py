@@ -57,6 +57,13 @@ def test_label_map(n_classes: int, none: int, tmp_path: Path) -> None:
     assert {path.name for path in (tmp_path / "new").iterdir()} == names
 
 
+@pytest.mark.parametrize("name", ["", "na/me", "/name", "na\\me"])
+def test_a_name_without_a_folder_is_wanted(name: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"^name .* is no file's name; give one without /"):
+        prediction().save(tmp_path, name)
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_interruption_leaves_no_half_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -123,6 +123,13 @@ def test_several_pictures_are_batched_in_order(picture: np.ndarray, tmp_path: Pa
     assert [p.image.shape[0] for p in predictor(pictures, ["cat"])] == [10, 20, 30, 40, 50]
 
 
+def test_a_stream_of_a_single_image_is_refused(picture: np.ndarray, tmp_path: Path) -> None:
+    predictor, _ = recorder_predictor(torch.zeros(60, 90, dtype=torch.int64))
+    for image in ("photo.jpg", tmp_path / "photo.jpg", picture, Image.fromarray(picture)):
+        with pytest.raises(UserError, match=r"images is a single image; give a list: \[image\]"):
+            list(predictor.stream(image, ["cat"]))
+
+
 def test_a_stream_reads_no_further_than_it_must(picture: np.ndarray) -> None:
     predictor, _ = recorder_predictor(torch.zeros(60, 90, dtype=torch.int64))
     taken: list[int] = []
