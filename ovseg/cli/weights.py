@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ovseg.errors import Parser, UserError, cli_errors
-from ovseg.released import RELEASED, Released, fetch, is_there
+from ovseg.released import HUB_SCHEME, OVSEG_SCHEME, RELEASED, Released, fetch, is_there
 
 SWAP = """Put adapted CLIP weights into an OVSeg checkpoint, or take them out of one.
 
@@ -46,6 +46,9 @@ CONVERT = """Convert a backbone's checkpoint to a file that detectron2 reads.
 An official Swin Transformer, or a ResNet in torchvision's naming. Give the .pkl as MODEL.WEIGHTS to
 start a training from it.
 """
+
+
+_OVSEG = "OVSeg checkpoint: a file, or ovseg://NAME, see: ovseg weights list"
 
 
 def build_parser() -> Parser:
@@ -79,13 +82,18 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> N
         args.action(args)
 
 
-def _check_there(*checkpoints: str | Path) -> None:
-    """Refuse files that are not there, before PyTorch is imported to read them."""
-    for path in checkpoints:
-        if not Path(path).exists():
-            raise UserError(
-                f"checkpoint {str(path)!r} does not exist (no such file); check the path"
-            )
+def _file(checkpoint: str) -> Path:
+    """A checkpoint by its path, or by a name as MODEL.WEIGHTS takes it, which may be fetched.
+
+    Raises:
+        UserError: it is not there, which is told before PyTorch is imported to read it.
+    """
+    if checkpoint.startswith((OVSEG_SCHEME, HUB_SCHEME)):
+        return fetch(checkpoint)
+    path = Path(checkpoint)
+    if not path.exists():
+        raise UserError(f"checkpoint {checkpoint!r} does not exist (no such file); check the path")
+    return path
 
 
 def _list_arguments(parser: argparse.ArgumentParser) -> None:
@@ -143,22 +151,22 @@ def convert_arguments(parser: argparse.ArgumentParser, kind: str = "") -> None:
 
 
 def _convert(args: argparse.Namespace) -> None:
-    _check_there(args.input)
+    source = _file(args.input)
     from ovseg.engine.backbone_conversion import convert_file
 
-    convert_file(args.input, args.output, args.kind)
+    convert_file(source, args.output, args.kind)
 
 
 def swap_arguments(parser: argparse.ArgumentParser) -> None:
     """Of ``put`` and ``take``."""
     commands = parser.add_subparsers(required=True, dest="direction", metavar="{put,take}")
     put = commands.add_parser("put", help="put CLIP into an OVSeg checkpoint")
-    put.add_argument("ovseg", type=Path, help="OVSeg checkpoint")
-    put.add_argument("clip", type=Path, help="the CLIP: written by train.py, OpenAI's, or "
+    put.add_argument("ovseg", help=_OVSEG)
+    put.add_argument("clip", help="the CLIP: written by train.py, OpenAI's, or "
                      "another OVSeg checkpoint")  # fmt: skip
     put.set_defaults(action=_put)
     take = commands.add_parser("take", help="take CLIP out of an OVSeg checkpoint")
-    take.add_argument("ovseg", type=Path, help="OVSeg checkpoint")
+    take.add_argument("ovseg", help=_OVSEG)
     take.add_argument(
         "--name", metavar="NAME",
         help="the CLIP's name, in OpenAI's or open_clip's form, which is written with its weights. "
@@ -173,12 +181,12 @@ def swap_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _put(args: argparse.Namespace) -> None:
-    _check_there(args.ovseg, args.clip)
+    ovseg, clip_file = _file(args.ovseg), _file(args.clip)
     from ovseg.engine import clip_exchange as exchange
     from ovseg.modeling.clip import OVSEG_PREFIX, read_clip_file
 
-    checkpoint = exchange.read_ovseg(args.ovseg)
-    clip, model_cfg = read_clip_file(args.clip)
+    checkpoint = exchange.read_ovseg(ovseg)
+    clip, model_cfg = read_clip_file(clip_file)
     exchange.check_clip_fits(checkpoint.weights, clip, str(args.clip))
     if not exchange.same_text(checkpoint.weights, clip):
         print("warning: the text tower is not the one that the OVSeg head was trained with")
@@ -193,10 +201,10 @@ def _put(args: argparse.Namespace) -> None:
 
 
 def _take(args: argparse.Namespace) -> None:
-    _check_there(args.ovseg)
+    ovseg = _file(args.ovseg)
     from ovseg.engine import clip_exchange as exchange
 
-    content = exchange.take(exchange.read_ovseg(args.ovseg), args.name)
+    content = exchange.take(exchange.read_ovseg(ovseg), args.name)
     clip = content["state_dict"]
     if "model_cfg" in content:
         activation = "QuickGELU" if content["model_cfg"].get("quick_gelu") else "GELU"
@@ -211,7 +219,7 @@ def _take(args: argparse.Namespace) -> None:
 
 def export_arguments(parser: argparse.ArgumentParser) -> None:
     """Of the export of a checkpoint."""
-    parser.add_argument("source", type=Path, help="checkpoint of train_net.py")
+    parser.add_argument("source", help="checkpoint of train_net.py: a file, or ovseg://NAME")
     parser.add_argument("target", type=Path, nargs="?", help="file to write")
     parser.add_argument(
         "--safetensors", type=Path, metavar="DIR",
@@ -234,13 +242,13 @@ def _export(args: argparse.Namespace) -> None:
     if args.config_file and args.safetensors is None:
         raise UserError("--config-file goes with --safetensors DIR alone; leave it out")
 
-    _check_there(args.source)
+    source = _file(args.source)
     from ovseg.engine.checkpoint_export import export, export_folder
 
     half = args.precision == "fp16"
     if args.target is not None:
-        size = export(args.source, args.target, half=half)
+        size = export(source, args.target, half=half)
         print(f"{args.target}: {size / 2**20:.1f} MiB")
     if args.safetensors is not None:
-        size = export_folder(args.source, args.safetensors, args.config_file, half=half)
+        size = export_folder(source, args.safetensors, args.config_file, half=half)
         print(f"{args.safetensors}: {size / 2**20:.1f} MiB")

@@ -69,6 +69,20 @@ def test_convert_tells_the_kind_by_the_weights(tmp_path: Path) -> None:
     assert len(checkpoint.weights) == 265
 
 
+def test_swap_and_export_take_released_names(tmp_path: Path, capsys) -> None:
+    clips = tmp_path / "by_file.pt", tmp_path / "by_name.pt"
+    for source, clip in zip((str(TINY), "ovseg://tiny"), clips, strict=True):
+        main(["swap", "take", source, str(clip), "--name", "ovseg-tiny-clip"])
+    by_file, by_name = (read_checkpoint(clip).weights for clip in clips)
+    assert by_file.keys() == by_name.keys()
+    assert all(torch.equal(value, by_name[name]) for name, value in by_file.items())
+    main(["export", "ovseg://tiny", str(tmp_path / "small.pth")])
+    assert (
+        read_checkpoint(tmp_path / "small.pth").weights.keys()
+        == read_checkpoint(TINY).weights.keys()
+    )
+
+
 def test_swap_and_export(tmp_path: Path, capsys) -> None:
     clip, again, small = (tmp_path / name for name in ("clip.pt", "again.pth", "small.pth"))
     main(["swap", "take", str(TINY), str(clip), "--name", "ovseg-tiny-clip"])
@@ -91,6 +105,7 @@ def test_swap_and_export(tmp_path: Path, capsys) -> None:
         (["convert", str(TINY), "none.pkl"], "neither a Swin Transformer"),
         (["swap", "give", "a", "b"], "invalid choice: 'give'"),
         (["swap", "take", "a.pth"], "the following arguments are required: output"),
+        (["swap", "take", "ovseg://tny", "c.pt"], "ovseg://tny: there are no weights of that name"),
         (["export", "a.pth"], "nothing to write"),
     ],
 )
