@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import socket
 
@@ -16,6 +17,13 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
+def _is_of_host(error: Exception) -> bool:
+    """Whether the name means no address, or not one of this machine."""
+    if isinstance(error, socket.gaierror):
+        return error.errno != socket.EAI_SERVICE
+    return isinstance(error, OSError) and error.errno == errno.EADDRNOTAVAIL
+
+
 def listen(host: str, port: int) -> socket.socket:
     """A socket that waits for visitors.
 
@@ -28,7 +36,8 @@ def listen(host: str, port: int) -> socket.socket:
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise UserError(
-            f"--host {host} --port {port} cannot be used ({reason}); give another --port"
+            f"--host {host} --port {port} cannot be used ({reason}); give another "
+            f"{'--host' if _is_of_host(error) else '--port'}"
         ) from error
 
 
