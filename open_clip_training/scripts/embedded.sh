@@ -38,7 +38,7 @@ for split in train more; do
 done
 "$python" open_clip_training/train.py --clip output/clip_tiny/clip.pt \
     --train-data output/pairs_embedded/train output/pairs_embedded/more --train visual \
-    --steps 600 --warmup 18 --batch-size 128 --lr 1e-4 --seed 0 \
+    --steps 1200 --warmup 18 --batch-size 128 --lr 1e-4 --seed 0 \
     --output output/clip_tiny/adapted.pt $(resume output/clip_tiny/adapted.pt)
 "$python" tools/swap_clip_weights.py put "$segmenter" output/clip_tiny/adapted.pt \
     output/ovseg_tiny/adapted.pth --verify
