@@ -21,7 +21,8 @@ logger = logging.getLogger(__name__)
 def set_up_run(cfg: CfgNode, args: argparse.Namespace) -> None:
     """Log to ``OUTPUT_DIR/log.txt``, write ``config.yaml`` and seed all generators.
 
-    As detectron2's ``default_setup``, but files are written whole or not at all.
+    As detectron2's ``default_setup``, but files are written whole or not at all, and an evaluation
+    writes ``inference/config.yaml``: the one beside a checkpoint is that of its training.
 
     Args:
         cfg: of the run.
@@ -37,7 +38,9 @@ def set_up_run(cfg: CfgNode, args: argparse.Namespace) -> None:
     if comm.is_main_process():
         text = cfg.dump()
         logger.info("Config:\n%s", text)
-        with atomic_path(os.path.join(cfg.OUTPUT_DIR, "config.yaml")) as path:
+        folder = os.path.join(cfg.OUTPUT_DIR, "inference") if args.eval_only else cfg.OUTPUT_DIR
+        os.makedirs(folder, exist_ok=True)
+        with atomic_path(os.path.join(folder, "config.yaml")) as path:
             path.write_text(text, encoding="utf-8")
     # of the model's first weights; several processes take those of the first
     seed_all_rng(None if cfg.SEED < 0 else cfg.SEED + rank)

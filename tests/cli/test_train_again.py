@@ -291,12 +291,22 @@ def test_a_second_training_in_a_folder_is_refused_or_takes_its_place(
     assert len(list(copied.glob("events.out.tfevents.*"))) == 1
 
 
+def test_an_evaluation_leaves_the_training_its_config(clip: Path, copied: Path) -> None:
+    kept = (copied / "config.yaml").read_bytes()
+    weights = {"MODEL__WEIGHTS": copied / "model_final.pth", "DATASETS__TEST": "again_dev"}
+    train.main(command(clip, copied, "--eval-only", MODEL__CLIP_ADAPTER__MASK_THR=0.25, **weights))
+    assert (copied / "config.yaml").read_bytes() == kept
+    assert b"MASK_THR: 0.25" not in kept
+    assert "MASK_THR: 0.25" in (copied / "inference/config.yaml").read_text()
+
+
 def test_an_evaluation_or_a_config_in_a_folder_is_no_training(
     clip: Path, trained: Path, tmp_path: Path
 ) -> None:
     weights = {"MODEL__WEIGHTS": trained / "model_final.pth", "DATASETS__TEST": "again_dev"}
     train.main(command(clip, tmp_path, "--eval-only", **weights))
-    assert (tmp_path / "config.yaml").is_file()
+    assert not (tmp_path / "config.yaml").exists()
+    shutil.copy(tmp_path / "inference/config.yaml", tmp_path)
     (tmp_path / "metrics.json").touch()  # of a run that ended before its first line
     train.main(command(clip, tmp_path, SOLVER__MAX_ITER=1))
     assert (tmp_path / "model_final.pth").is_file()
