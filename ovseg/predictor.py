@@ -27,8 +27,10 @@ from detectron2.modeling import build_model
 from torch import nn
 
 from ovseg.config import setup_cfg
+from ovseg.config.checks import ONE_WEIGHT
 from ovseg.config.speed import speed_opts
 from ovseg.data.mapper import resize_short_side, test_size
+from ovseg.data.own.registration import register_custom
 from ovseg.data.vocabulary import ClassNames, read_vocabulary
 from ovseg.encoded_image import EncodedImage
 from ovseg.engine.checkpoint import OVSegCheckpointer
@@ -67,6 +69,8 @@ class Predictor:
         if model is None:
             if not cfg.MODEL.WEIGHTS:
                 raise UserError("MODEL.WEIGHTS is empty; give the path of a trained checkpoint")
+            if _knows_its_classes(cfg):
+                register_custom(cfg.DATASETS.CUSTOM)
             model = build_model(cfg)
             model = model if isinstance(model, PixelSegmenter) else as_ovseg(model)
             OVSegCheckpointer(model, cfg=cfg, trained=True).load(cfg.MODEL.WEIGHTS)
@@ -243,3 +247,9 @@ class Predictor:
             "width": image.shape[1],
             "picture": image,
         }
+
+
+def _knows_its_classes(cfg: CfgNode) -> bool:
+    """Whether a model is built with the classes of its training, which data sets describe."""
+    unseen = cfg.MODEL.CLIP_ADAPTER.CLIP_ENSEMBLE_WEIGHT_UNSEEN
+    return cfg.MODEL.META_ARCHITECTURE == "PixelSegmenter" or unseen != ONE_WEIGHT

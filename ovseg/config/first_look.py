@@ -48,7 +48,8 @@ def first_look(
     cfg = quick_cfg(config_file, opts)
     files = [*datasets]
     given = {key for key in keys if not files or key in opts[::2]}
-    custom = cfg.DATASETS.CUSTOM if cfg is not None else ()
+    # those of a config that came with a model may lie elsewhere, and need not be there to use it
+    custom = cfg.DATASETS.CUSTOM if cfg is not None and given and not files else ()
     own = own_names([*files, *custom])
     if cfg is None:
         return None

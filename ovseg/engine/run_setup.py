@@ -36,7 +36,7 @@ def set_up_run(cfg: CfgNode, args: argparse.Namespace) -> None:
     logger.info("Environment:\n%s", collect_env_info())
     logger.info("Command line: %s", args)
     if comm.is_main_process():
-        text = cfg.dump()
+        text = _for_any_folder(cfg).dump()
         logger.info("Config:\n%s", text)
         folder = os.path.join(cfg.OUTPUT_DIR, "inference") if args.eval_only else cfg.OUTPUT_DIR
         os.makedirs(folder, exist_ok=True)
@@ -46,3 +46,12 @@ def set_up_run(cfg: CfgNode, args: argparse.Namespace) -> None:
     seed_all_rng(None if cfg.SEED < 0 else cfg.SEED + rank)
     if not args.eval_only:
         torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
+
+
+def _for_any_folder(cfg: CfgNode) -> CfgNode:
+    """The config with the paths of data sets of one's own made absolute, to be used elsewhere."""
+    cfg = cfg.clone()
+    cfg.defrost()
+    custom = (os.path.abspath(os.path.expanduser(file)) for file in cfg.DATASETS.CUSTOM)
+    cfg.DATASETS.CUSTOM = tuple(custom)
+    return cfg

@@ -15,7 +15,6 @@ from detectron2.config import CfgNode
 from PIL import Image
 
 from ovseg.data.label_shards import ENDINGS, shard_writer
-from ovseg.data.own.registration import register_custom
 from ovseg.encoded_image import EncodedImage
 from ovseg.errors import UserError
 from ovseg.labelling.output import Output
@@ -68,7 +67,6 @@ class Labeller:
             UserError: the weights are missing or do not belong to this model.
         """
         self._job = job
-        register_custom(job.cfg.DATASETS.CUSTOM)  # a model may have their classes
         self._predictor = Predictor(job.cfg)
 
     def label(self, shard: Shard, seen: Callable[[int], None] | None = None) -> dict[str, Any]:

@@ -20,7 +20,8 @@ from PIL import Image
 from tiny_world import CONFIGS, tiny_opts, write_clip
 from torch.multiprocessing import ProcessExitedException, spawn
 
-from ovseg.cli import train
+from ovseg import Predictor
+from ovseg.cli import segment, train
 from ovseg.data.own.image_files import ImageFiles
 from ovseg.data.own.registration import dataset_vocabulary, register_custom
 from ovseg.data.datasets import dataset_classes, load_dataset
@@ -29,6 +30,7 @@ from ovseg.data.class_lists import load_class_list
 from ovseg.engine.checkpoint import OVSegCheckpointer
 from ovseg.engine.trainer import Trainer
 from ovseg.errors import UserError
+from ovseg.vocabulary import Vocabulary
 
 pytestmark = pytest.mark.usefixtures("forget_data_sets")
 
@@ -359,13 +361,41 @@ def test_evaluation_equals_a_computation_by_hand(tmp_path: Path) -> None:
     assert written["percent"]["mIoU_detectron2"] == pytest.approx(mean)
 
 
-def test_training_on_own_data(clip: Path, tmp_path: Path) -> None:
-    file = write_data(tmp_path / "data", np.uint16, "tif")
-    train.main(command(clip, tmp_path / "out", "--dataset", str(file)))
-    assert (tmp_path / "out/model_final.pth").is_file()
+def test_training_on_own_data(
+    clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = write_data(tmp_path / "my data", np.uint16, "tif")
+    monkeypatch.chdir(tmp_path)
+    own = str(file.relative_to(tmp_path))
+    train.main(command(clip, tmp_path / "out", "--dataset", own))
+    trained = tmp_path / "out/model_final.pth"
+    assert trained.is_file()
     assert not (tmp_path / "out/inference").exists()
-    written = (tmp_path / "out/config.yaml").read_text()
-    assert "IGNORE_VALUE: 65535" in written
+    written = tmp_path / "out/config.yaml"
+    assert "IGNORE_VALUE: 65535" in written.read_text()
+
+    # the model and its config serve elsewhere too
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    given = ["MODEL.WEIGHTS", str(trained), "DATASETS.TEST", "harbour", "OUTPUT_DIR", "evaluated"]
+    train.main(["--eval-only", "--config-file", str(written), *given])
+    assert Path("evaluated/inference/harbour/results.json").is_file()
+    shutil.move(tmp_path / "my data", tmp_path / "moved")
+    photo = str(next((tmp_path / "moved/photos").iterdir()))
+    words = ["--class-names", "sea", "--input", photo, "--output", "found"]
+    segment.main(["--model", str(trained), *words, "--save", "labels"])
+    assert len(list(Path("found").rglob("*.png"))) == 1
+
+
+def test_a_model_that_knows_its_classes_finds_them(clip: Path, tmp_path: Path) -> None:
+    file = write_data(tmp_path, np.uint16, "tif")
+    unseen = {"MODEL__CLIP_ADAPTER__CLIP_ENSEMBLE_WEIGHT_UNSEEN": 0.5}
+    train.main(command(clip, tmp_path / "out", "--dataset", str(file), **unseen))
+    DatasetCatalog.remove("harbour")
+    MetadataCatalog.remove("harbour")
+    predictor = Predictor.from_pretrained(tmp_path / "out/model_final.pth")
+    vocabulary = Vocabulary.of([["ship"], ["sofa"]])
+    assert predictor.model.seen_classes.of_words(vocabulary)[:2] == [True, False]
 
 
 def _main_error(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
