@@ -20,7 +20,6 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ovseg.cli.model_choice import add_model, check_model, chosen_config, chosen_words
@@ -106,7 +105,7 @@ def label(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     if args.format == "parquet":
         parquet("--format parquet")
     vocabulary = _given_words(args)
-    place = args.output if is_url(args.output) else str(Path(args.output).expanduser().absolute())
+    place = args.output if is_url(args.output) else _absolute(args.output)
     output = Output(place)
     cfg = chosen_config(args)
     from ovseg.data.datasets import load_dataset
@@ -124,9 +123,10 @@ def label(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
         "names": list(vocabulary.names),
         "config": _portable(cfg),
         "weights": checkpoint_digest(cfg),
+        "input": [given if is_url(given) else _absolute(given) for given in args.input],
         **{
             name: getattr(args, name)
-            for name in ("input", "dataset", "recursive", "format", "shard_size", "batch_size",
+            for name in ("dataset", "recursive", "format", "shard_size", "batch_size",
                          "image_column", "score_maps", "copy_images")
         },
     }  # fmt: skip
@@ -140,6 +140,10 @@ def label(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
         args.copy_images, args.min_score,
     )  # fmt: skip
     return label_collection(job, shards, _distribution(args)), place
+
+
+def _absolute(path: str) -> str:
+    return os.path.abspath(os.path.expanduser(path))
 
 
 def _check_numbers(args: argparse.Namespace) -> None:

@@ -141,6 +141,21 @@ def test_what_is_done_is_not_done_again(
     assert "was begun with other settings (--shard-size 2, now 3): give another folder" in line
 
 
+def test_the_same_words_of_another_folder_are_another_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for folder in ("one", "two"):
+        write_pictures(tmp_path / folder / "photos", 1)
+    monkeypatch.chdir(tmp_path / "one")
+    assert run(*arguments(tmp_path / "out", "photos")) == 0
+    assert rows_of(tmp_path / "out")[0]["source"] == f"{tmp_path}/one/photos/picture_000.png"
+    monkeypatch.chdir(tmp_path / "two")
+    assert run(*arguments(tmp_path / "out", "../one/photos/")) == 0
+    capsys.readouterr()
+    assert run(*arguments(tmp_path / "out", "photos")) == 2
+    assert f"was begun with other settings (--input ['{tmp_path}" in said(capsys)[0]
+
+
 def test_pictures_are_copied_as_they_are(photos: Path, tmp_path: Path) -> None:
     run(*arguments(tmp_path, photos, options=("--copy-images",)))
     rows = [row for row in rows_of(tmp_path) if row["error"] is None]
