@@ -58,9 +58,9 @@ def build_parser() -> Parser:
         help="of Parquet files: the images' bytes, or their paths; default: image, jpg, ... "
         "whichever is there")  # fmt: skip
     add("--score-maps", action="store_true", help="write the score of each pixel too")
-    add("--min-score", type=float, default=0.0, metavar="SCORE",
-        help="written to dataset.yaml: a training ignores labels of lower scores; default: 0"
-        )  # fmt: skip
+    add("--min-score", type=float, metavar="SCORE",
+        help="written to dataset.yaml, where there is none yet: a training ignores labels of lower "
+        "scores; default: 0")  # fmt: skip
     add("--copy-images", action="store_true",
         help="write a copy of each image too, for a training with those of tar files, Parquet "
         "files or URLs")  # fmt: skip
@@ -152,7 +152,8 @@ def _check_numbers(args: argparse.Namespace) -> None:
         value = getattr(args, option)
         if value is not None and value < least:
             raise UserError(f"--{option.replace('_', '-')} {value} must be at least {least}")
-    check_share("--min-score", args.min_score)
+    if args.min_score is not None:
+        check_share("--min-score", args.min_score)
 
 
 def _given_words(args: argparse.Namespace) -> Vocabulary:

@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from ovseg.errors import UserError
 from ovseg.labelling.output import MANIFEST, PLAN, SETTINGS, Output
 from ovseg.labelling.plan import Shard
 from ovseg.labelling.progress import LabelProgress
@@ -63,8 +64,10 @@ def label_collection(
         The manifest.
 
     Raises:
-        UserError: see :class:`ovseg.labelling.work.Labeller`.
+        UserError: ``dataset.yaml`` is there with another ``min_score`` than the job's; or see
+            :class:`ovseg.labelling.work.Labeller`.
     """
+    _check_min_score(job)
     records = job.output.records(shards)
     left = [shard for shard in shards if shard.number not in records]
     progress = LabelProgress(shards, {number: record["rows"] for number, record in records.items()})
@@ -109,10 +112,27 @@ def _manifest(
     }
 
 
+def _check_min_score(job: LabelJob) -> None:
+    """A description that is there may have been edited, so it is left to the user."""
+    text = job.output.read_text(DESCRIPTION)
+    if job.min_score is None or text is None:
+        return
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return  # whoever trains with it is told
+    there = content.get("min_score", 0.0) if isinstance(content, dict) else job.min_score
+    if there != job.min_score:
+        raise UserError(
+            f"--min-score {job.min_score}: {DESCRIPTION} in --output {job.output.place!r} is there "
+            f"already, with min_score {there}; correct it there, or leave out --min-score"
+        )
+
+
 def _description(job: LabelJob) -> str:
     """The yaml file by which a training takes the labels as ground truth."""
     name = re.sub(r"[^\w.-]+", "_", job.output.place.rstrip("/").rpartition("/")[2]).strip("_.-")
-    content = {"name": name or "labelled", "labelled": ".", "min_score": job.min_score}
+    content = {"name": name or "labelled", "labelled": ".", "min_score": job.min_score or 0.0}
     return (
         "# For train_net.py --dataset; what scores less than min_score is ignored.\n"
         + yaml.safe_dump(content, sort_keys=False)

@@ -43,7 +43,7 @@ class LabelJob:
         column: of Parquet files, see :func:`ovseg.labelling.plan.image_column`.
         score_maps: write the score of each pixel too.
         copy_images: write a copy of each image too.
-        min_score: a training with the labels ignores lower scores.
+        min_score: a training with the labels ignores lower scores; None: not given, 0 in new output.
     """
 
     cfg: CfgNode
@@ -54,7 +54,7 @@ class LabelJob:
     column: str | None = None
     score_maps: bool = False
     copy_images: bool = False
-    min_score: float = 0.0
+    min_score: float | None = None
 
 
 class Labeller:

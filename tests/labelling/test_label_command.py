@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from conftest import said
 from labelling_world import WORDS, arguments, manifest_of, rows_of, write_pictures
 from PIL import Image
@@ -139,6 +140,33 @@ def test_what_is_done_is_not_done_again(
     assert run(*arguments(output, photos, options=("--shard-size", "3"))) == 2
     (line,) = said(capsys)
     assert "was begun with other settings (--shard-size 2, now 3): give another folder" in line
+
+
+def test_another_min_score_does_not_replace_an_edited_description(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (picture,) = write_pictures(tmp_path / "photos", 1)
+    output = tmp_path / "out"
+    file = output / "dataset.yaml"
+    assert run(*arguments(output, picture)) == 0
+    assert yaml.safe_load(file.read_text())["min_score"] == 0
+    edited = file.read_text().replace("name: out", "name: mine")
+    file.write_text(edited)
+    capsys.readouterr()
+    assert run(*arguments(output, picture, options=("--min-score", "0.9"))) == 2
+    assert said(capsys) == [
+        f"error: --min-score 0.9: dataset.yaml in --output {str(output)!r} is there already, with "
+        "min_score 0.0; correct it there, or leave out --min-score"
+    ]
+    assert file.read_text() == edited
+    for options in (("--min-score", "0"), ()):
+        assert run(*arguments(output, picture, options=options)) == 0
+    file.write_text(edited.replace("0.0", "0.7"))
+    assert run(*arguments(output, picture)) == 0
+    assert yaml.safe_load(file.read_text())["min_score"] == 0.7
+    file.unlink()
+    assert run(*arguments(output, picture, options=("--min-score", "0.9"))) == 0
+    assert yaml.safe_load(file.read_text())["min_score"] == 0.9
 
 
 def test_the_same_words_of_another_folder_are_another_source(
