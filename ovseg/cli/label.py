@@ -20,11 +20,13 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ovseg.cli.model_choice import add_model, check_model, chosen_config, chosen_words
 from ovseg.cli.options import add_opts
 from ovseg.data.label_shards import ENDINGS, parquet
+from ovseg.data.own.description import read_description
 from ovseg.errors import Parser, UserError, check_share, cli_errors
 from ovseg.labelling.output import Output
 from ovseg.labelling.plan import make_plan
@@ -44,9 +46,10 @@ def build_parser() -> Parser:
     add("--input", nargs="*", default=[], metavar="PATH|URL",
         help="images, folders, quoted patterns, .txt files with an image a line, WebDataset "
         "shards (.tar), Parquet files; on this machine or any URL that fsspec opens")  # fmt: skip
-    add("--dataset", metavar="NAME",
-        help="in place of --input and class names: label the images of a registered data set by "
-        "its classes; its own labels are not read")  # fmt: skip
+    add("--dataset", metavar="NAME|FILE",
+        help="in place of --input and class names: label the images of a registered data set, or "
+        "of the yaml file of your own, by its classes; its own labels are not read"
+        )  # fmt: skip
     add("--recursive", action="store_true", help="search the folders in a folder, too")
     add("--output", required=True, metavar="PATH|URL", help="folder for the results")
     add("--format", default="parquet", choices=tuple(ENDINGS), help="default: parquet")
@@ -108,26 +111,23 @@ def label(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     place = args.output if is_url(args.output) else _absolute(args.output)
     output = Output(place)
     cfg = chosen_config(args)
-    from ovseg.data.datasets import load_dataset
-    from ovseg.data.own.registration import dataset_vocabulary, register_custom
     from ovseg.labelling.run import label_collection, planned_shards
     from ovseg.labelling.work import LabelJob, checkpoint_digest
 
     inputs = args.input
     if args.dataset:
-        register_custom(cfg.DATASETS.CUSTOM)
-        inputs = [example["file_name"] for example in load_dataset(args.dataset)]
-        vocabulary = dataset_vocabulary(args.dataset)
+        inputs, vocabulary = _of_dataset(args.dataset, cfg.DATASETS.CUSTOM)
     settings = {
         "words": [list(words) for words in vocabulary.words_of_class],
         "names": list(vocabulary.names),
         "config": _portable(cfg),
         "weights": checkpoint_digest(cfg),
         "input": [given if is_url(given) else _absolute(given) for given in args.input],
+        "dataset": _absolute(args.dataset) if _is_yaml(args.dataset) else args.dataset,
         **{
             name: getattr(args, name)
-            for name in ("dataset", "recursive", "format", "shard_size", "batch_size",
-                         "image_column", "score_maps", "copy_images")
+            for name in ("recursive", "format", "shard_size", "batch_size", "image_column",
+                         "score_maps", "copy_images")
         },
     }  # fmt: skip
     shards = planned_shards(
@@ -140,6 +140,28 @@ def label(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
         args.copy_images, args.min_score,
     )  # fmt: skip
     return label_collection(job, shards, _distribution(args)), place
+
+
+def _of_dataset(dataset: str, custom: Sequence[str]) -> tuple[list[str], Vocabulary]:
+    """The images of a data set, those without ground truth too, and its classes."""
+    from detectron2.data import DatasetCatalog
+
+    from ovseg.data.datasets import load_dataset
+    from ovseg.data.own.registration import dataset_vocabulary, register_custom
+
+    if _is_yaml(dataset):
+        description = read_description(Path(dataset).expanduser())
+        if description.form != "labelled":
+            images = [str(path) for path in description.images.paths()]
+            return images, Vocabulary.of(description.words)
+        (dataset,) = register_custom([dataset])
+    elif dataset not in DatasetCatalog.list():
+        register_custom(custom)
+    return [example["file_name"] for example in load_dataset(dataset)], dataset_vocabulary(dataset)
+
+
+def _is_yaml(dataset: str | None) -> bool:
+    return dataset is not None and dataset.endswith((".yaml", ".yml"))
 
 
 def _absolute(path: str) -> str:
@@ -164,6 +186,8 @@ def _given_words(args: argparse.Namespace) -> Vocabulary:
                 f"--dataset {args.dataset!r} stands in place of --input, --class-names and "
                 "--vocabulary; leave these out"
             )
+        if _is_yaml(args.dataset):
+            read_description(Path(args.dataset).expanduser())
         check_model(args)
         return Vocabulary.of([])
     if not args.input:

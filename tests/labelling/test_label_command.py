@@ -12,7 +12,7 @@ import pytest
 import torch
 import yaml
 from conftest import said
-from labelling_world import WORDS, arguments, manifest_of, rows_of, write_pictures
+from labelling_world import FAST, WORDS, arguments, manifest_of, rows_of, write_pictures
 from PIL import Image
 from pycocotools import mask as coco_mask
 
@@ -167,6 +167,32 @@ def test_another_min_score_does_not_replace_an_edited_description(
     file.unlink()
     assert run(*arguments(output, picture, options=("--min-score", "0.9"))) == 0
     assert yaml.safe_load(file.read_text())["min_score"] == 0.9
+
+
+@pytest.mark.usefixtures("forget_data_sets")
+def test_a_data_set_of_ones_own_is_labelled_by_its_classes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pictures = write_pictures(tmp_path / "photos", 3)
+    (tmp_path / "maps").mkdir()
+    Image.new("L", (56, 40)).save(tmp_path / "maps" / pictures[0].name)  # of the first alone
+    file = tmp_path / "my.yaml"
+    file.write_text(
+        "name: mine\nimages: photos\nlabels: maps\nimage_ext: png\n"
+        "classes: [grass, [water, sea]]\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    assert run("--dataset", "my.yaml", "--output", "out", *FAST) == 0
+    rows = rows_of(tmp_path / "out")
+    assert [row["source"] for row in rows] == [str(path) for path in pictures]
+    assert manifest_of(tmp_path / "out")["classes"] == [["grass"], ["water", "sea"]]
+    # what was labelled is a data set, too
+    assert run("--dataset", "out/dataset.yaml", "--output", "again", *FAST) == 0
+    labels = [[row["labels"] for row in rows_of(tmp_path / name)] for name in ("out", "again")]
+    assert labels[0] == labels[1]
+    capsys.readouterr()
+    assert run("--dataset", "gone.yaml", "--output", "out2", *FAST) == 2
+    assert "data set file 'gone.yaml' cannot be read" in said(capsys)[0]
 
 
 def test_the_same_words_of_another_folder_are_another_source(
