@@ -95,6 +95,15 @@ def fetch(name: str) -> Path:
     return fetch_from_drive(released.drive, released.path) if released.drive else released.path
 
 
+def local_weights(weights: str) -> str:
+    """``MODEL.WEIGHTS`` as a path where it is a name, fetched if it is not there; else as it is.
+
+    Raises:
+        UserError: see :func:`fetch`.
+    """
+    return str(fetch(weights)) if weights.startswith((OVSEG_SCHEME, HUB_SCHEME)) else weights
+
+
 def is_released(name: str) -> bool:
     """Whether ``ovseg://NAME`` means a checkpoint or a file in ``resources/``."""
     return any(name in (released.name, released.file) for released in RELEASED.values())

@@ -34,6 +34,7 @@ from ovseg.engine.unreadable import MarkUnreadable
 from ovseg.errors import UserError
 from ovseg.modeling import OVSeg
 from ovseg.pretrained import COMPANIONS
+from ovseg.released import local_weights
 from ovseg.structures import Regions
 from ovseg.utils.io import atomic_path
 from ovseg.utils.loading_process import loading_init
@@ -94,7 +95,7 @@ def model_settings(cfg: CfgNode) -> dict[str, Any]:
     relevant.DATALOADER.NUM_WORKERS = 0
     relevant.DATASETS.TEST = ()
     adapter = cfg.MODEL.CLIP_ADAPTER
-    weights = PathManager.get_local_path(cfg.MODEL.WEIGHTS)
+    weights = PathManager.get_local_path(local_weights(cfg.MODEL.WEIGHTS))
     names = [weights, *(getattr(adapter, key) for key in _FILES)]
     found = [Path(name).stat() for name in names if name and Path(name).is_file()]
     files = [[status.st_size, status.st_mtime_ns] for status in found]

@@ -22,6 +22,7 @@ from ovseg.labelling.plan import Shard
 from ovseg.labelling.reading import SourcePicture, read_pictures
 from ovseg.prediction import Prediction
 from ovseg.predictor import Predictor
+from ovseg.released import local_weights
 from ovseg.results.coco import run_lengths
 from ovseg.utils.digests import file_digest
 from ovseg.vocabulary import Vocabulary
@@ -181,5 +182,5 @@ def _png(image: Image.Image) -> bytes:
 
 def checkpoint_digest(cfg: CfgNode) -> str:
     """What tells apart the weights of a model, whatever their path."""
-    path = Path(cfg.MODEL.WEIGHTS)
+    path = Path(local_weights(cfg.MODEL.WEIGHTS))
     return file_digest(path)[:16] if path.is_file() else str(cfg.MODEL.WEIGHTS)
