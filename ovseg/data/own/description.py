@@ -7,8 +7,8 @@ pixel has the class of its best word; training uses the name alone. For example:
     images: photos           # a folder beside this file, or a text file with a path a line
     labels: label_maps       # likewise; a pixel's value is the place of its class, from 0
     ignore_value: 255        # the value of pixels that count nowhere; 255 when left out
-    image_ext: jpg           # endings of the files; jpg and png when left out
-    label_ext: png           # png or tif, grey or palette, of 8 or 16 bit
+    image_ext: jpg           # ending of the images; any that images have when left out
+    label_ext: png           # png or tif, grey or palette, of 8 or 16 bit; png when left out
     classes:
       - sky
       - [boat, ship, ferry]  # a name and its synonyms
@@ -111,12 +111,12 @@ def read_description(file: Path) -> Description:
     name = as_text(file, "name", content["name"])
     if not re.fullmatch(r"[\w.-]*\w", name):
         raise UserError(f"{file}: name {name!r} may hold letters, digits, '_', '-' and '.' alone")
-    ending = as_text(file, "image_ext", content.get("image_ext", "jpg")).lstrip(".")
     hint = f"correct images, labels, image_ext or label_ext in {file}"
     if form == "labelled":
         hint = "label again, with --copy-images where the images do not stay where they are"
     key = "labelled" if form == "labelled" else "images"
-    images = ImageFiles(as_path(file, key, content[key]), ending, hint)
+    source = as_path(file, key, content[key])
+    images = ImageFiles(source, _image_ending(file, content, source), hint)
     label_ext = as_text(file, "label_ext", content.get("label_ext", "png")).lstrip(".")
     if label_ext.lower() in LOSSY:
         raise UserError(
@@ -146,6 +146,14 @@ def read_description(file: Path) -> Description:
         panoptic=as_path(file, form, content[form]) if form == "panoptic_json" else None,
         min_score=_share(file, "min_score", content.get("min_score", 0.0)),
     )
+
+
+def _image_ending(file: Path, content: Mapping[str, Any], source: Path) -> str:
+    """The ending of the images; "": any. Among label maps images must be told apart by it."""
+    if "image_ext" in content:
+        return as_text(file, "image_ext", content["image_ext"]).lstrip(".")
+    labels = content.get("labels")
+    return "jpg" if labels is not None and as_path(file, "labels", labels) == source else ""
 
 
 def _check_keys(file: Path, content: Mapping[Any, Any]) -> str:

@@ -19,6 +19,7 @@ from pathlib import Path, PurePosixPath
 from ovseg.data.label_maps import LOSSY
 from ovseg.errors import UserError
 from ovseg.utils.counting import counted
+from ovseg.utils.images import IMAGE_SUFFIXES
 
 logger = logging.getLogger(__name__)
 
@@ -29,13 +30,19 @@ class ImageFiles:
 
     Attributes:
         source: a folder, or a text file with a path a line, relative to that file's folder.
-        ending: of the images in a folder, without its dot.
+        ending: of the images in a folder, without its dot; "": any that images have.
         hint: ends messages; says what to correct.
     """
 
     source: Path
     ending: str
     hint: str
+
+    @property
+    def told(self) -> str:
+        """Where they are looked for, for messages."""
+        ending = f" (.{self.ending})" if self.ending and self.source.is_dir() else ""
+        return f"in {self.source}{ending}"
 
     def paths(self) -> list[Path]:
         """All of them, of a folder by name, of a list in its order.
@@ -89,7 +96,7 @@ def files_by_stem(
 
     Args:
         folder: only what lies directly in it.
-        ending: without its dot.
+        ending: without its dot; "": any that images have.
         hint: ends messages.
         suffix: of the name before the ending; it is cut off, and names without it are left out.
         empty_ok: whether there may be none.
@@ -99,19 +106,26 @@ def files_by_stem(
     """
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
-        if _ending(path.suffix) != _ending(ending) or path.name.startswith("."):
+        wanted = _ending(path.suffix) == _ending(ending) if ending else _is_image(path)
+        if not wanted or path.name.startswith("."):
             continue
         stem = normal(path.stem)
         if not stem.endswith(suffix):
             continue
         stem = stem.removesuffix(suffix)
         if stem in found:
-            raise UserError(f"{found[stem]} and {path} have one name; rename or remove one")
+            way_out = "rename or remove one" + ("" if ending else ", or give image_ext")
+            raise UserError(f"{found[stem]} and {path} have one name; {way_out}")
         found[stem] = path
     if not found and not empty_ok:
-        wanted = f"{suffix}.{ending}"
-        raise UserError(f"no {wanted} files in {folder}{_instead(folder)}; {hint}")
+        kind = f"{suffix}.{ending} files" if ending else "images"
+        raise UserError(f"no {kind} in {folder}{_instead(folder)}; {hint}")
     return found
+
+
+def _is_image(path: Path) -> bool:
+    """Whether a file has an ending that images have."""
+    return path.suffix.lower() in IMAGE_SUFFIXES
 
 
 def _ending(suffix: str) -> str:
@@ -210,7 +224,7 @@ class LabelFiles:
         found = files_by_stem(self.source, self.ending, images.hint, self.suffix)
         if not by_stem.keys() & found.keys():
             raise UserError(
-                f"no file in {self.source} has the name of one in {images.source}"
+                f"no file in {self.source} has the name of one {images.told}"
                 f"{self._seeming_suffix(by_stem)}; {images.hint}, or list both in text files, line "
                 "by line"
             )
@@ -218,9 +232,10 @@ class LabelFiles:
         if lacking:
             logger.info("%s: %d images have no label map and are left out", images.source, lacking)
         if images.source.is_dir():
-            folder = images.source
+            suffixes = {path.suffix for path in by_stem.values()}
+            ending = suffixes.pop() if len(suffixes) == 1 else ".*"
             return [
-                (by_stem.get(stem, folder / f"{stem}.{images.ending}"), found[stem])
+                (by_stem.get(stem, images.source / f"{stem}{ending}"), found[stem])
                 for stem in sorted(found)
             ]
         return [(path, found[stem]) for stem, path in by_stem.items() if stem in found]

@@ -103,8 +103,9 @@ class OwnFiles(DatasetFiles):
         lacking = len(examples) - len(there)
         if lacking and not unpaired:
             logger.warning(
-                "data set %s: %d of %d images are missing and are left out; %s",
-                description.name, lacking, len(examples), description.images.hint,
+                "data set %s: %d of %d images are missing %s and are left out; %s",
+                description.name, lacking, len(examples), description.images.told,
+                description.images.hint,
             )  # fmt: skip
             examples = there
         return [{**example, "described_in": described_in} for example in examples]
@@ -171,8 +172,8 @@ class OwnFiles(DatasetFiles):
         files = files_by_stem(description.truth, "txt", hint, suffix)
         if not images.keys() & files.keys():
             raise UserError(
-                f"no file in {description.truth} has the name of one in "
-                f"{description.images.source}; {hint}"
+                f"no file in {description.truth} has the name of one {description.images.told}; "
+                f"{hint}"
             )
         return [
             {

@@ -446,6 +446,36 @@ def test_jpeg_is_jpg_and_tiff_is_tif(folder: Path) -> None:
         assert all(read_truth(x).tolist() == CORNER for x in examples)
 
 
+def test_images_have_any_ending_unless_one_is_given(folder: Path) -> None:
+    Image.new("RGB", (4, 4)).save(folder / "photos/b.png")
+    Image.new("RGB", (4, 4)).save(folder / "photos/c.webp")
+    (folder / "photos/notes.txt").touch()
+    for name in "abcd":
+        write_map(folder, CORNER, f"{name}.png")
+    keys = {"labels": "maps", "classes": ["ball", "chips"]}
+    examples = registered(folder, **keys)
+    names = ["a.jpg", "b.png", "c.webp"]
+    assert [Path(x["file_name"]).name for x in examples] == names
+    told = [Path(x["file_name"]).name for x in load_dataset("mine", unpaired=True)]
+    assert told == [*names, "d.*"]  # what its label map lacks will be named
+    examples = registered(folder, **keys, image_ext="png")
+    assert [Path(x["file_name"]).name for x in examples] == ["b.png"]
+    (folder / "maps/b.png").unlink()
+    refused(folder, r"has the name of one in .*photos \(\.png\)", **keys, image_ext="png")
+    Image.new("RGB", (4, 4)).save(folder / "photos/a.png")
+    refused(folder, r"a\.jpg and .*a\.png have one name; .*, or give image_ext", **keys)
+
+
+def test_what_is_missing_is_named_with_its_ending(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("a", "b", "c"):
+        write_map(folder, CORNER, f"{name}.png")
+    registered(folder, labels="maps", classes=["ball", "chips"], image_ext="jpg")
+    said = [record.getMessage() for record in caplog.records]
+    assert any(f"2 of 3 images are missing in {folder}/photos (.jpg) and are left" in x for x in said)
+
+
 def test_a_folder_of_folders_is_named(folder: Path) -> None:
     (folder / "maps/inside").mkdir(parents=True)
     refused(folder, r"no \.png files in .*maps \(it holds 1 folder alone\)",
@@ -465,6 +495,9 @@ def test_images_and_masks_in_one_folder(folder: Path) -> None:
     Image.new("RGB", (4, 4)).save(folder / "photos/a.png")
     Image.fromarray(np.array(CORNER, np.uint8)).save(folder / "photos/a_mask.png")
     keys = {"labels": "photos", "image_ext": "png", "label_suffix": "_mask"}
+    assert truth(folder, **keys, classes=["ball", "chips"]) == CORNER
+    (folder / "photos/a.png").unlink()
+    del keys["image_ext"]  # a.jpg is the image, and the label map beside it is none
     assert truth(folder, **keys, classes=["ball", "chips"]) == CORNER
 
 
