@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING, Any
 
 from ovseg.cli.model_choice import add_model, check_model, chosen_config, chosen_words
 from ovseg.cli.options import add_opts
+from ovseg.config.first_look import own_names
 from ovseg.data.label_shards import ENDINGS, parquet
-from ovseg.data.own.description import read_description
 from ovseg.errors import Parser, UserError, check_share, cli_errors
 from ovseg.labelling.output import Output
 from ovseg.labelling.plan import make_plan
@@ -147,6 +147,7 @@ def _of_dataset(dataset: str, custom: Sequence[str]) -> tuple[list[str], Vocabul
     from detectron2.data import DatasetCatalog
 
     from ovseg.data.datasets import load_dataset
+    from ovseg.data.own.description import read_description
     from ovseg.data.own.registration import dataset_vocabulary, register_custom
 
     if _is_yaml(dataset):
@@ -187,7 +188,7 @@ def _given_words(args: argparse.Namespace) -> Vocabulary:
                 "--vocabulary; leave these out"
             )
         if _is_yaml(args.dataset):
-            read_description(Path(args.dataset).expanduser())
+            own_names([args.dataset])  # finds mistakes in it at once
         check_model(args)
         return Vocabulary.of([])
     if not args.input:

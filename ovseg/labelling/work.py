@@ -44,7 +44,7 @@ class LabelJob:
         column: of Parquet files, see :func:`ovseg.labelling.plan.image_column`.
         score_maps: write the score of each pixel too.
         copy_images: write a copy of each image too.
-        min_score: a training with the labels ignores lower scores; None: not given, 0 in new output.
+        min_score: a training with the labels ignores lower scores; None: not given, as 0.
     """
 
     cfg: CfgNode

@@ -177,10 +177,7 @@ def test_a_data_set_of_ones_own_is_labelled_by_its_classes(
     (tmp_path / "maps").mkdir()
     Image.new("L", (56, 40)).save(tmp_path / "maps" / pictures[0].name)  # of the first alone
     file = tmp_path / "my.yaml"
-    file.write_text(
-        "name: mine\nimages: photos\nlabels: maps\nimage_ext: png\n"
-        "classes: [grass, [water, sea]]\n"
-    )
+    file.write_text("name: mine\nimages: photos\nlabels: maps\nclasses: [grass, [water, sea]]\n")
     monkeypatch.chdir(tmp_path)
     assert run("--dataset", "my.yaml", "--output", "out", *FAST) == 0
     rows = rows_of(tmp_path / "out")
