@@ -16,7 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ovseg.cli.options import add_opts
-from ovseg.config.first_look import check_output_folder
+from ovseg.config.first_look import check_output_folder, own_names
+from ovseg.config.quick import check_opts
 from ovseg.data.splits import check_dataset_names
 from ovseg.errors import Parser, UserError, cli_errors
 
@@ -56,9 +57,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         if args.steps < 1:
             raise UserError(f"--steps {args.steps} is too small; give 1 or more")
         seeds = read_seeds(args.seeds)
-        check_dataset_names([args.dataset])
+        given = check_opts(args.opts)
+        custom = given.DATASETS.CUSTOM if given is not None else ()
+        own = own_names(custom)
+        check_dataset_names(name for name in [args.dataset] if name not in own)
         check_output_folder(args.output, "--output")
 
+        from ovseg.data.own.registration import register_custom
         from ovseg.engine.checks import check_datasets
         from ovseg.engine.comparison import Comparison, check_methods
         from ovseg.evaluation.comparison_report import comparison_table, draw_comparison_chart
@@ -66,6 +71,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         from ovseg.utils.settings import check_folder_settings, record_folder_settings
 
         methods = check_methods(args.methods.replace(",", " ").split())
+        register_custom(custom)
         check_datasets([args.dataset], key="--dataset")
         output = Path(args.output)
         plan = Comparison(methods, seeds, args.steps, args.dataset, output, tuple(args.opts))

@@ -52,8 +52,11 @@ def quick_cfg(config_file: str | os.PathLike[str], opts: Sequence[str]) -> CfgNo
     return cfg
 
 
-def check_opts(opts: Sequence[str]) -> None:
+def check_opts(opts: Sequence[str]) -> CfgNode | None:
     """Look at KEY VALUE pairs whose config is not known yet.
+
+    Returns:
+        The defaults with these values; None where only detectron2 can read them.
 
     Raises:
         UserError: an unknown key, or a value of a wrong type.
@@ -61,6 +64,7 @@ def check_opts(opts: Sequence[str]) -> None:
     cfg = quick_defaults()
     if cfg is not None:
         merge_opts(cfg, opts, dict(flatten(cfg)))
+    return cfg
 
 
 def quick_defaults() -> CfgNode | None:

@@ -160,7 +160,8 @@ class Comparison:
     def _prepare(self, method: str, seed: int) -> list[str]:
         """KEY VALUE pairs of what a method needs, after it was made where it is not there."""
         need = _need(method)
-        if not need.gives or need.gives[0] in self.opts[::2]:
+        # data sets of one's own are added to what is made, all else takes its place
+        if not need.gives or need.gives[0] in {*self.opts[::2]} - {"DATASETS.CUSTOM"}:
             return [*need.always]
         folder, own = self.folder(method, seed), self._cfg(method)
         if need.shared:
@@ -180,6 +181,7 @@ class Comparison:
             "clip": clip.CLIP_PRETRAINED or clip.CLIP_MODEL_NAME,
             "train": ",".join(plain.DATASETS.TRAIN),
             "unlabelled": own.MODEL.METHOD.UNLABELLED,
+            "custom": "".join(f"{file}," for file in plain.DATASETS.CUSTOM),
             "min_score": str(own.MODEL.METHOD.MIN_SCORE),
         }
         with self._alone("prepared" if need.shared else method, seed):

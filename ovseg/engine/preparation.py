@@ -25,12 +25,13 @@ class Preparation:
     In texts ``{folder}`` is where it is kept, ``{network}`` the folder of the network's run,
     ``{configs}`` that of all configs, ``{scenes}`` that of StickerScenes, ``{clip}`` the CLIP that
     is not adapted, ``{train}`` the data sets of the training, ``{unlabelled}`` and ``{min_score}``
-    are config keys of ``MODEL.METHOD``, and ``{opts}`` the comparison's KEY VALUE pairs.
+    are config keys of ``MODEL.METHOD``, ``{custom}`` the comparison's ``DATASETS.CUSTOM``, each
+    with a comma, and ``{opts}`` its KEY VALUE pairs.
 
     Attributes:
         stages: commands in their order, each after the file that it leaves.
         gives: KEY VALUE pairs for the method's training and evaluation. Where the comparison is
-            given a value of the first key, nothing is prepared.
+            given a value of the first key, nothing is prepared, unless it is ``DATASETS.CUSTOM``.
         network: a method whose network is needed, trained with the same seed; "": none.
         is_network: it differs from ``network`` in the weights of CLIP's image tower alone, which
             take no part in training. So it is not trained: its model is that of ``network`` with
@@ -112,7 +113,7 @@ PREPARATIONS = {
             ),
         ),
         gives=(
-            *("DATASETS.CUSTOM", "{folder}/pseudo_labels/dataset.yaml"),
+            *("DATASETS.CUSTOM", "{custom}{folder}/pseudo_labels/dataset.yaml"),
             *("DATASETS.TRAIN", "{train},pseudo_labels"),
         ),
         network="deeplabv3plus",

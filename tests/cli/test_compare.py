@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,13 @@ import yaml
 from conftest import said
 from held_locks import held
 from labelling_world import rows_of
+from PIL import Image
 from tiny_world import as_pairs, tiny_world
 
 from ovseg.cli import compare
 from ovseg.data.datasets import load_dataset
 from ovseg.engine import comparison
+from ovseg.engine.comparison import Comparison
 
 #: makes the configs of configs/methods small
 SMALL = {
@@ -32,6 +35,37 @@ SMALL = {
     "SOLVER.IMS_PER_BATCH": 2,
     "DATALOADER.NUM_WORKERS": 0,
 }
+
+
+def own_data(folder: Path) -> Path:
+    """The yaml file of a data set of one image."""
+    for kind in ("photos", "maps"):
+        (folder / kind).mkdir()
+        Image.new("L", (48, 40)).save(folder / kind / "0.png")
+    file = folder / "odd.yaml"
+    file.write_text("name: odd\nimages: photos\nlabels: maps\nimage_ext: png\nclasses: [a, b]\n")
+    return file
+
+
+@pytest.mark.usefixtures("forget_data_sets")
+def test_it_evaluates_on_own_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plans: list[Comparison] = []
+
+    def run(self: Comparison, progress: Callable[[str], None]) -> Iterator[None]:
+        plans.append(self)
+        yield from ()
+
+    monkeypatch.setattr(Comparison, "run", run)
+    opts = ["DATASETS.TRAIN", "odd", "DATASETS.CUSTOM", f"({str(own_data(tmp_path))!r},)"]
+    command = ["--methods", "fcn", "--output", str(tmp_path / "out"), "--dataset"]
+    compare.main([*command, "odd", *opts])
+    assert [plan.dataset for plan in plans] == ["odd"]
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        compare.main([*command, "od", *opts])
+    assert "data set 'od' is not registered" in said(capsys)[0]
 
 
 @pytest.mark.usefixtures("forget_data_sets")
@@ -57,6 +91,7 @@ def test_it_trains_evaluates_and_goes_on(
     with tiny_world(tmp_path) as clip:
         opts = as_pairs({**SMALL, "MODEL.CLIP_ADAPTER.CLIP_MODEL_NAME": clip})
         opts += ["DATASETS.TRAIN", "tiny_train", "MODEL.METHOD.UNLABELLED", "tiny_train"]
+        opts += ["DATASETS.CUSTOM", str(own_data(tmp_path))]
         # after two steps a teacher is sure of nothing
         opts += ["MODEL.METHOD.MIN_SCORE", "0.001"]
         output = tmp_path / "compared"
@@ -91,8 +126,10 @@ def test_it_trains_evaluates_and_goes_on(
         student = output / "selftrain" / "seed_0"
         label_rows = rows_of(student / "pseudo_labels")
         assert len(label_rows) == len(load_dataset("tiny_train"))
-        trained_on = yaml.safe_load((student / "config.yaml").read_text())["DATASETS"]["TRAIN"]
-        assert trained_on == ["tiny_train", "pseudo_labels"]
+        data_sets = yaml.safe_load((student / "config.yaml").read_text())["DATASETS"]
+        assert data_sets["TRAIN"] == ["tiny_train", "pseudo_labels"]
+        labelled = student / "pseudo_labels" / "dataset.yaml"
+        assert data_sets["CUSTOM"] == [str(tmp_path / "odd.yaml"), str(labelled)]
         description = yaml.safe_load((student / "pseudo_labels" / "dataset.yaml").read_text())
         assert description["min_score"] == 0.001
         assert "about" in capsys.readouterr().out

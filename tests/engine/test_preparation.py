@@ -18,6 +18,7 @@ from ovseg.errors import UserError
 NAMES = {
     "folder": "made here", "network": "net", "configs": "c", "scenes": "s", "clip": "clip.pt",
     "train": "a,b", "unlabelled": "more", "min_score": "0.5",
+    "custom": "",
 }  # fmt: skip
 
 
