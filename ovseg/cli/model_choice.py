@@ -11,7 +11,7 @@ from ovseg.cli.lean_imports import import_libraries
 from ovseg.cli.options import add_speed, config_opts
 from ovseg.colours import PALETTES
 from ovseg.config.first_look import check_proposals_folder, first_look
-from ovseg.config.quick import check_opts
+from ovseg.config.quick import check_opts, quick_cfg
 from ovseg.config.speed import speed_opts
 from ovseg.data.vocabulary import BUILT_IN_NAMES, read_vocabulary, thing_names
 from ovseg.errors import Parser, UserError
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from ovseg.vocabulary import Vocabulary
 
+#: config keys of segments besides labels
+SEGMENTS = ("MODEL.MASK_FORMER.TEST.PANOPTIC_ON", "MODEL.MASK_FORMER.TEST.INSTANCE_ON")
 #: the demo of the small model whose weights come with OVSeg
 EMBEDDED_CONFIG = config_path("ovseg_tiny_demo.yaml")
 
@@ -143,8 +145,33 @@ def chosen_things(args: argparse.Namespace, vocabulary: Vocabulary) -> Sequence[
         things = thing_names(args.vocabulary or "stickerscenes")
     for name in things or ():
         if name not in vocabulary.names:
-            raise UserError(f"--thing-classes {name!r} is none of the words of --class-names")
+            names = ", ".join(vocabulary.names[:5]) + (", ..." if len(vocabulary) > 5 else "")
+            raise UserError(
+                f"--thing-classes {name!r} is none of the class names (synonyms do not count): "
+                f"{names}"
+            )
     return things
+
+
+def config_at_once(args: argparse.Namespace) -> CfgNode | None:
+    """The config of a command line, after :func:`chosen_words`, where nothing heavy has to be
+    imported to read it."""
+    return quick_cfg(args.config_file, config_opts(args)) if args.config_file else None
+
+
+def check_no_segments(args: argparse.Namespace, command: str) -> None:
+    """Refuse ``--opts`` that ask for segments, for a command that has no place for them.
+
+    Raises:
+        UserError: says which.
+    """
+    given = dict(zip(args.opts[::2], args.opts[1::2], strict=False))
+    for key in SEGMENTS:
+        if given.get(key) == "True":
+            raise UserError(
+                f"{key} True has no effect: {command} writes no segments; leave it out, or use "
+                "ovseg segment"
+            )
 
 
 def chosen_config(args: argparse.Namespace, opts: Sequence[str] = ()) -> CfgNode:

@@ -97,6 +97,8 @@ def _inputs(args: argparse.Namespace) -> FoundImages:
         return find_images(args.input, args.recursive)
     if args.input:
         raise UserError("--input and --dataset are both given; give one of them")
+    if args.recursive:
+        raise UserError("--recursive is for folders of --input; leave it out with --dataset")
     from ovseg.data.own.description import read_description
 
     description = read_description(Path(args.dataset).expanduser())

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ovseg.cli import require_pytorch
 from ovseg.cli.model_choice import (
+    SEGMENTS,
     about_model,
     chosen_config,
     chosen_things,
     chosen_words,
+    config_at_once,
     given_words,
 )
 from ovseg.errors import UserError
@@ -21,6 +23,7 @@ from ovseg.utils.digests import digest
 
 if TYPE_CHECKING:
     import numpy as np
+    from detectron2.config import CfgNode
 
     from ovseg.prediction import Prediction
     from ovseg.runtime import Predictor as ExportedPredictor
@@ -61,16 +64,19 @@ class ModelSegmenter:
         """Check what can be checked of ``args`` at once.
 
         Raises:
-            UserError: see :func:`chosen_words` and :func:`chosen_things`.
+            UserError: see :func:`chosen_words` and :func:`chosen_things`; or things are given, and
+                no segments are asked for.
         """
         require_pytorch("ovseg segment without --runtime")
         self.vocabulary = chosen_words(args)
         self.about: Mapping[str, object] = {}
         self._things = chosen_things(args, self.vocabulary)
         self._args = args
+        self._check_things(config_at_once(args))
 
     def prepare(self, inputs: Sequence[Path]) -> None:
         self.cfg = chosen_config(self._args, option_opts(self._args))
+        self._check_things(self.cfg)
         from ovseg.data.proposal_files import check_image_names, check_proposals
 
         if self.cfg.TEST.LOAD_PROPOSALS:
@@ -87,6 +93,16 @@ class ModelSegmenter:
             **about_model(self.cfg, self._args.config_file),
             "settings": _short_digest([model_settings(anywhere), shown]),
         }
+
+    def _check_things(self, cfg: CfgNode | None) -> None:
+        if self._args.thing_classes is None or cfg is None:
+            return
+        asked = cfg.MODEL.MASK_FORMER.TEST
+        if not (asked.PANOPTIC_ON or asked.INSTANCE_ON):
+            raise UserError(
+                f"--thing-classes has no effect without segments; add --opts {SEGMENTS[0]} True "
+                f"(or {SEGMENTS[1]} True)"
+            )
 
     def load(self) -> None:
         from ovseg.predictor import Predictor

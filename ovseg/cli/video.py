@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import re
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -21,9 +22,11 @@ from ovseg.cli.model_choice import (
     add_model,
     add_palette,
     add_reject,
+    check_no_segments,
     check_reject,
     chosen_config,
     chosen_words,
+    config_at_once,
 )
 from ovseg.cli.options import add_opts
 from ovseg.cli.windows import check_display, show
@@ -32,6 +35,8 @@ from ovseg.utils.io import atomic_path, make_folder
 from ovseg.video.files import CODECS, VideoFile, VideoSource
 
 if TYPE_CHECKING:
+    from detectron2.config import CfgNode
+
     from ovseg.prediction import Prediction
     from ovseg.predictor import Predictor
     from ovseg.vocabulary import Vocabulary
@@ -49,7 +54,8 @@ def build_parser() -> Parser:
     add("--output", metavar="PATH",
         help=f"a video file ({', '.join(CODECS)}), or a folder, made if missing. Without it the "
         "frames are shown in a window")  # fmt: skip
-    add("--save-labels", metavar="DIR", help="write each frame's label map, 000000.png and so on")
+    add("--save-labels", metavar="DIR", help="write each frame's label map, 000000.png and so on, "
+        "into a folder that has none yet")  # fmt: skip
     add("--smooth", type=float, default=0.0, metavar="ALPHA",
         help="average the classes of each proposal over time: the share of the past, from 0 (the "
         "default: every frame by itself) to less than 1")  # fmt: skip
@@ -81,6 +87,26 @@ def plan_output(source: VideoSource, output: str) -> Path:
     if not source.is_camera and target.resolve() == Path(source.name).expanduser().resolve():
         raise UserError(f"--output {output!r} would overwrite the input; give another name")
     return target
+
+
+def _check_labels_folder(folder: Path) -> None:
+    """Refuse a folder whose label maps would be mixed with those of this run."""
+    if folder.is_dir():
+        for path in folder.iterdir():
+            if re.fullmatch(r"\d{6,}\.png", path.name):
+                raise UserError(
+                    f"--save-labels {str(folder)!r} holds label maps of an earlier run "
+                    f"({path.name}); remove them, or give another folder"
+                )
+
+
+def _check_views(args: argparse.Namespace, cfg: CfgNode | None) -> None:
+    """Refuse to smooth what is averaged over several views of a frame."""
+    if args.smooth and cfg is not None and (cfg.TEST.AUG.ENABLED or cfg.TEST.SLIDING_WINDOW):
+        raise UserError(
+            f"--smooth {args.smooth} needs one view of each frame: set TEST.AUG.ENABLED and "
+            "TEST.SLIDING_WINDOW to False"
+        )
 
 
 class VideoRun:
@@ -142,15 +168,20 @@ def main(argv: Sequence[str] | None = None) -> None:
         if args.max_frames is not None and args.max_frames < 1:
             raise UserError(f"--max-frames {args.max_frames} must be at least 1")
         check_reject(args)
+        check_no_segments(args, "ovseg video")
         source = VideoSource(args.input)
-        target = plan_output(source, args.output) if args.output else None
+        if args.save_labels:
+            _check_labels_folder(Path(args.save_labels))
         vocabulary = chosen_words(args)
+        _check_views(args, config_at_once(args))
+        target = plan_output(source, args.output) if args.output else None
         if target is None:
             check_display()
         if args.save_labels:
             make_folder(args.save_labels, "--save-labels")
         opts = [] if args.reject is None else ["TEST.REJECT", str(args.reject)]
         cfg = chosen_config(args, opts)
+        _check_views(args, cfg)
         from ovseg.predictor import Predictor
 
         run = VideoRun(Predictor(cfg), vocabulary, args)

@@ -166,8 +166,24 @@ def test_wrong_things_are_named_before_the_model_is_loaded(
     world: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run_segment(world, "--output", str(tmp_path / "new"), "--thing-classes", "boat") == 2
-    assert said(capsys) == ["error: --thing-classes 'boat' is none of the words of --class-names"]
+    assert said(capsys) == [
+        "error: --thing-classes 'boat' is none of the class names (synonyms do not count): "
+        "sea, cat, dog"
+    ]
     assert not (tmp_path / "new").exists()
+
+
+def test_things_without_segments_are_refused(
+    world: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "new"
+    things = ["--thing-classes", "cat"]
+    assert run_segment(world, "--output", str(output), *things, on=False) == 2
+    (line,) = said(capsys)
+    assert line.startswith(
+        "error: --thing-classes has no effect without segments; add --opts MODEL"
+    )
+    assert not output.exists()
 
 
 def test_no_ground_truth_and_no_package_are_named(

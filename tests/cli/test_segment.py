@@ -50,6 +50,12 @@ def run(config: str, *args: object) -> int:
 EVALUATION, DEMO = "ovseg_swinB_vitL_bs32_120k.yaml", "ovseg_swinB_vitL_demo.yaml"
 
 
+def test_a_data_set_has_no_folders_to_search(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(DEMO, "--dataset", "d.yaml", "--recursive") == 2
+    message = "error: --recursive is for folders of --input; leave it out with --dataset\n"
+    assert capsys.readouterr().err == message
+
+
 def test_the_limit_of_megapixels_is_a_key(
     model: list[str],
     photos: Path,

@@ -160,6 +160,18 @@ def test_so_many_frames_in_a_window(
         (["--input", "none.mp4"], "'none.mp4' does not exist"),
         (["--input", __file__], "cannot be opened as a video"),
         (["--output", "pred.webm"], ".webm files cannot be written"),
+        (
+            ["--smooth", "0.5", "--opts", "TEST.AUG.ENABLED", "True"],
+            "--smooth 0.5 needs one view of each frame",
+        ),
+        (
+            ["--smooth", "0.5", "--opts", "TEST.SLIDING_WINDOW", "True"],
+            "--smooth 0.5 needs one view of each frame",
+        ),
+        (
+            ["--opts", "MODEL.MASK_FORMER.TEST.PANOPTIC_ON", "True"],
+            "PANOPTIC_ON True has no effect: ovseg video writes no segments",
+        ),
     ],
 )
 def test_bad_options(
@@ -169,6 +181,18 @@ def test_bad_options(
     assert run(*given) == 2
     assert message in capsys.readouterr().err
     assert not Path("nowhere").exists()
+
+
+def test_label_maps_of_two_runs_are_not_mixed(
+    clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels = tmp_path / "labels"
+    labels.mkdir()
+    (labels / "000007.png").touch()
+    args = ["--input", clip, "--output", tmp_path / "out", "--save-labels", labels]
+    assert run(*args) == 2
+    assert "holds label maps of an earlier run (000007.png); remove them" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_input_is_not_overwritten(clip: Path, capsys: pytest.CaptureFixture[str]) -> None:
