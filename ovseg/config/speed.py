@@ -18,12 +18,7 @@ _EXACT: dict[str, object] = {
 #: config keys and their values by the name of a preset
 SPEEDS: dict[str, dict[str, object]] = {
     "exact": _EXACT,
-    "fast": {
-        **_EXACT,
-        f"{_ADAPTER}.CROPS": "visible",
-        f"{_ADAPTER}.CROPS_MIN_AREA": 0.005,
-        f"{_ADAPTER}.CROPS_SECOND_ROUND": 0.05,
-    },
+    "fast": {**_EXACT, f"{_ADAPTER}.CROPS": "visible", f"{_ADAPTER}.CROPS_BORROW_IOU": 0.9},
     "fastest": {
         **_EXACT,
         f"{_ADAPTER}.CROPS": "visible",

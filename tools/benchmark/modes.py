@@ -69,7 +69,7 @@ MODES: dict[str, dict[str, object]] = {
     "fastest, bf16": {**_preset("fastest"), PRECISION: "bf16"},
     "visible, 0.7 of the largest": _crops(tolerance=0.7),
     "visible, 0.9 of the largest": _crops(tolerance=0.9),
-    "visible, lent from IoU 0.9": _crops(borrow_iou=0.9),
+    "visible, second round": _crops(min_area=0.005, second_round=0.05),
     "visible, lent from IoU 0.5": _crops(borrow_iou=0.5),
     "visible, area 0.2 %": _crops(min_area=0.002),
     "visible, area 0.5 %": _crops(min_area=0.005),
