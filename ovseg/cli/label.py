@@ -23,7 +23,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ovseg.cli.model_choice import add_model, check_model, chosen_config, chosen_words
+from ovseg.cli.model_choice import (
+    add_model,
+    check_model,
+    check_no_segments,
+    chosen_config,
+    chosen_words,
+)
 from ovseg.cli.options import add_opts
 from ovseg.config.first_look import own_names
 from ovseg.data.label_shards import ENDINGS, parquet
@@ -107,6 +113,7 @@ def label(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     _check_numbers(args)
     if args.format == "parquet":
         parquet("--format parquet")
+    check_no_segments(args, "ovseg label")
     vocabulary = _given_words(args)
     place = args.output if is_url(args.output) else _absolute(args.output)
     output = Output(place)

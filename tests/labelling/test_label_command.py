@@ -297,3 +297,6 @@ def test_mistakes_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
         assert run(*options, "--output", str(output)) == 2
         assert message in said(capsys)[0]
         assert not output.exists()
+    segments = "MODEL.MASK_FORMER.TEST.PANOPTIC_ON"
+    assert run(*arguments(output, "y"), segments, "True") == 2
+    assert f"{segments} True has no effect: ovseg label writes no segments" in said(capsys)[0]
