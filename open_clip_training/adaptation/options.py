@@ -173,12 +173,11 @@ def check_inputs(options: argparse.Namespace) -> None:
     """
     if options.regions == "shared":
         check_dataset("--train-data", options.train_data[0])
-    for source in options.train_data if options.regions == "crops" else ():
-        if "*" not in source and not source.endswith(".tar") and not Path(source).exists():
-            raise UserError(
-                f"--train-data {source} is not there (no such file or folder); collect_pairs.py "
-                "makes it"
-            )
+    else:
+        for source in options.train_data:
+            if "*" not in source and not source.endswith(".tar"):
+                given = argparse.Namespace(train_data=source)
+                check_there(given, {"train_data": "collect_pairs.py makes it"})
     if Path(options.clip).suffix in CLIP_FILES:
         check_there(options, {"clip": "give the path of a CLIP, or a name such as ViT-B/16"})
     check_clip_name("--clip", options.clip)

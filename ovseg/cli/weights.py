@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ovseg.errors import Parser, UserError, cli_errors
-from ovseg.released import HUB_SCHEME, OVSEG_SCHEME, RELEASED, Released, fetch, is_there
+from ovseg.released import RELEASED, Released, fetch, is_there, local_weights
 
 SWAP = """Put adapted CLIP weights into an OVSeg checkpoint, or take them out of one.
 
@@ -88,9 +88,7 @@ def _file(checkpoint: str) -> Path:
     Raises:
         UserError: it is not there, which is told before PyTorch is imported to read it.
     """
-    if checkpoint.startswith((OVSEG_SCHEME, HUB_SCHEME)):
-        return fetch(checkpoint)
-    path = Path(checkpoint)
+    path = Path(local_weights(checkpoint))
     if not path.exists():
         raise UserError(f"checkpoint {checkpoint!r} does not exist (no such file); check the path")
     return path
