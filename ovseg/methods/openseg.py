@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from ovseg.errors import UserError
 from ovseg.modeling import OVSeg
 from ovseg.modeling.build import build_matcher, build_parts
-from ovseg.modeling.criterion import MaskCriterion, Targets, padded_targets
+from ovseg.modeling.criterion import MaskCriterion, Targets, losses_of_layers, padded_targets
 from ovseg.modeling.matcher import HungarianMatcher
 from ovseg.modeling.proposals.head import OpenVocabMaskFormerHead
 from ovseg.modeling.proposals.mask_decoder import OpenVocabTransformerPredictor
@@ -159,12 +159,10 @@ class OpenSegCriterion(MaskCriterion):
             captions, others: see :func:`grounding_loss`.
         """
         count = max(sum(len(target["masks"]) for target in targets), 1)
-        losses = {}
-        for i, masks in enumerate(layers):
-            matches = self.matcher(None, masks, targets)
-            suffix = "" if i == 0 else f"_{i - 1}"
-            for name, loss in self.mask_losses(masks, targets, matches, count).items():
-                losses[name + suffix] = loss
+        losses = losses_of_layers(
+            self.mask_losses(masks, targets, self.matcher(None, masks, targets), count)
+            for masks in layers
+        )
         scale = self.log_scale.exp().clamp(max=_LARGEST_SCALE)
         return losses | {"loss_grounding": grounding_loss(regions, texts, captions, scale, others)}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -47,6 +47,18 @@ def share_of_batch(amount: float, least: float, device: torch.device) -> float:
     total = torch.tensor([amount], dtype=torch.float64, device=device)
     torch.distributed.all_reduce(total)
     return max(total.item(), least) / comm.get_world_size()
+
+
+def losses_of_layers(layers: Iterable[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """The losses of all decoder layers by name, the last layer first.
+
+    Those of the others have a suffix ``_0``, ``_1`` ...
+    """
+    return {
+        name + ("" if i == 0 else f"_{i - 1}"): loss
+        for i, losses in enumerate(layers)
+        for name, loss in losses.items()
+    }
 
 
 class MaskCriterion(nn.Module):
@@ -129,12 +141,9 @@ class SetCriterion(MaskCriterion):
             ``_0``, ``_1`` ..., of the others, weighted.
         """
         count = share_of_batch(float(sum(len(t["labels"]) for t in targets)), 1.0, self._device)
-        losses = {}
-        for i, (logits, masks) in enumerate(layers):
-            suffix = "" if i == 0 else f"_{i - 1}"
-            for name, loss in self._layer(logits, masks, targets, count).items():
-                losses[name + suffix] = loss
-        return losses
+        return losses_of_layers(
+            self._layer(logits, masks, targets, count) for logits, masks in layers
+        )
 
     @property
     def _device(self) -> torch.device:
