@@ -124,6 +124,7 @@ class TrainingMapper:
         self.size_divisibility = size_divisibility
         self.class_names = list(class_names)
         self.caption_words = caption_words
+        self.captioned = list(caption_words or ())
         self.other_captions = other_captions
 
     @classmethod
@@ -181,8 +182,7 @@ class TrainingMapper:
     def _words(self, path: str) -> dict[str, Any]:
         if self.caption_words is None:
             return {}
-        name = os.path.basename(path)
-        known = list(self.caption_words)
+        name, known = os.path.basename(path), self.captioned
         drawn = np.random.randint(len(known), size=self.other_captions) if known else ()
         return {
             "caption_words": list(self.caption_words.get(name, ())),
