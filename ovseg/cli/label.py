@@ -161,7 +161,7 @@ def _of_dataset(dataset: str, custom: Sequence[str]) -> tuple[list[str], Vocabul
         description = read_description(Path(dataset).expanduser())
         if description.form != "labelled":
             images = [str(path) for path in description.images.paths()]
-            return images, Vocabulary.of(description.words)
+            return images, description.vocabulary
         (dataset,) = register_custom([dataset])
     elif dataset not in DatasetCatalog.list():
         register_custom(custom)

@@ -103,7 +103,7 @@ def _inputs(args: argparse.Namespace) -> FoundImages:
 
     description = read_description(Path(args.dataset).expanduser())
     if args.class_names is None and args.vocabulary is None:
-        args.class_names = [list(names) for names in description.words]
+        args.class_names = description.vocabulary
     return FoundImages(description.images.paths(), [])
 
 

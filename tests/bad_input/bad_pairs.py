@@ -130,6 +130,6 @@ def collection_row_image_leaves_the_folder(folder: Path) -> Command:
     (folder / "labelled").mkdir()
     with shard_writer("webdataset", folder / "labelled" / "a.tar") as writer:
         writer.write(row)
-    manifest = {"classes": [["grass"]], "shards": [{"file": "a.tar"}]}
+    manifest = {"classes": [["grass"]], "names": ["grass"], "shards": [{"file": "a.tar"}]}
     written(folder / "labelled" / "manifest.json", json.dumps(manifest))
     return data_set(folder, "name: x\nlabelled: labelled\n")

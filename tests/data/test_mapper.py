@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -47,17 +48,16 @@ def test_words_of_captions_come_with_their_image(tmp_path: Path) -> None:
     pair = write_pair(tmp_path, np.zeros((2, 3, 3), np.uint8), labels)
     words = {"image.png": ["polar bear", "snow"], "other.png": ["owl"], "third.png": []}
     assert "caption_words" not in mapper()(pair)
-    told = TrainingMapper(
-        augmentations=[], image_format="RGB", ignore_label=255, size_divisibility=0,
-        class_names=WORDS, caption_words=words, other_captions=40,
+    told = functools.partial(
+        TrainingMapper, augmentations=[], image_format="RGB", ignore_label=255,
+        size_divisibility=0, class_names=WORDS, other_captions=40,
     )  # fmt: skip
-    example = told(pair)
+    example = told(caption_words=words)(pair)
     assert example["caption_words"] == ["polar bear", "snow"]
     # of 40 draws those of the image itself are left out
     assert 1 < len(example["other_captions"]) < 40
     assert {tuple(other) for other in example["other_captions"]} == {("owl",), ()}
-    told.caption_words = {}
-    example = told(pair)
+    example = told(caption_words={})(pair)
     assert example["caption_words"] == example["other_captions"] == []
     cfg = setup_cfg(SWIN, ["INPUT.CAPTION_WORDS", str(tmp_path / "none.json")])
     with pytest.raises(UserError, match=r"none.json cannot be read .*caption_words.py"):

@@ -69,7 +69,9 @@ def write_labelled(
         for row in [*rows[:1], {**broken, "segments": [], "scores": None}, *rows[1:]]:
             writer.write(row)
     classes = [[word] for word in WORDS]
-    write_json(folder / "manifest.json", {"classes": classes, "shards": [{"file": file}]})
+    write_json(
+        folder / "manifest.json", {"classes": classes, "names": WORDS, "shards": [{"file": file}]}
+    )
     return folder
 
 

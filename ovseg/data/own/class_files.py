@@ -14,13 +14,16 @@ from .yaml_file import as_text, read_yaml
 _UNLABELLED = "background"
 
 
-def read_class_file(file: Path, value: str) -> list[Any]:
+def read_class_file(file: Path, value: str) -> list[Any] | dict[str, list[str]]:
     """The classes that ``classes: FILE`` names.
 
     Args:
         file: the yaml file of the data set, whose folder relative paths lie in.
         value: the ``data.yaml`` of a YOLO data set, or what ``--vocabulary`` takes: a text file
             with a class a line, a JSON file, or the name of a built-in list.
+
+    Returns:
+        What ``classes`` may be in the yaml file itself.
 
     Raises:
         UserError: there is no such file or list, or it names no classes.
@@ -32,7 +35,8 @@ def read_class_file(file: Path, value: str) -> list[Any]:
         vocabulary = read_vocabulary(path if path.is_file() else as_text(file, "classes", value))
     except UserError as error:
         raise UserError(f"{file}: classes, {error}") from error
-    return [list(words) for words in vocabulary.words_of_class]
+    words_of_class = map(list, vocabulary.words_of_class)
+    return dict(zip(vocabulary.names, words_of_class, strict=True))
 
 
 def _yolo_names(path: Path) -> list[Any]:

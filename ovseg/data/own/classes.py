@@ -14,14 +14,15 @@ from .coco_panoptic import read_categories
 from .colours import parse_colour, read_colours_key
 from .label_values import read_values
 from .labelled import read_manifest
-from .yaml_file import as_path, as_words
+from .yaml_file import as_path, as_text, as_words
 
 
 class OwnClasses:
     """The classes, and what stands for them in the ground truth.
 
     Attributes:
-        words: of each class its name, then its synonyms.
+        names: of the classes.
+        words: of each class the words that it is found by, mostly its name first.
         label_of: number, colour or category id -> class, or the ignored label.
         ignore_label: label of pixels that count nowhere.
         background: label of pixels without an annotation.
@@ -40,11 +41,14 @@ class OwnClasses:
         """
         content = _with_files_read(file, form, content)
         codes, entries = _entries(file, form, content)
-        self.words = as_words(file, entries)
+        self.words = as_words(file, [*entries.values()] if isinstance(entries, dict) else entries)
+        names = entries if isinstance(entries, dict) else (words[0] for words in self.words)
+        self.names = tuple(as_text(file, "classes", name).strip() for name in names)
         self.label_of = {code: label for label, code in enumerate(codes)}
         background = content.get("background") if form != "colors" else None
         if background is not None:
             self.words, background = _with_background(file, self.words, background)
+        self.names += tuple(words[0] for words in self.words[len(self.names) :])
         count = len(self.words)
         self.ignore_label = 255 if count <= 255 else 65535
         if form in {"classes", "panoptic_json"}:
@@ -88,14 +92,17 @@ def _with_files_read(file: Path, form: str, content: Mapping[str, Any]) -> Mappi
     return content
 
 
-def _entries(file: Path, form: str, content: Mapping[str, Any]) -> tuple[Iterable[int], list[Any]]:
-    """The codes of the classes in the ground truth, and their words."""
+def _entries(
+    file: Path, form: str, content: Mapping[str, Any]
+) -> tuple[Iterable[int], list[Any] | dict[str, Any]]:
+    """The codes of the classes in the ground truth, and their words, with or without a name."""
     if form == "colors":
         colours = read_colours_key(file, content["colors"])
         return colours, list(colours.values())
     if form == "labelled":
-        classes = read_manifest(as_path(file, form, content[form]))["classes"]
-        return range(len(classes)), classes
+        manifest = read_manifest(as_path(file, form, content[form]))
+        classes = manifest["classes"]
+        return range(len(classes)), dict(zip(manifest["names"], classes, strict=True))
     categories: dict[int, str] = {}
     if form == "coco_json":
         categories = dict(read_instances(as_path(file, form, content[form])).categories)
@@ -112,7 +119,7 @@ def _entries(file: Path, form: str, content: Mapping[str, Any]) -> tuple[Iterabl
                 )
         return values, list(values.values())
     entries = content.get("classes", list(categories.values()))
-    if not isinstance(entries, list) or not entries:
+    if not isinstance(entries, list | dict) or not entries:
         raise UserError(f"{file}: classes is no list of words or empty; add '- word' lines")
     if categories and len(entries) != len(categories):
         raise UserError(

@@ -28,6 +28,7 @@ from typing import Any
 from ovseg.data.label_maps import LOSSY
 from ovseg.errors import UserError
 from ovseg.utils.io import read_json
+from ovseg.vocabulary import Vocabulary
 
 from .classes import OwnClasses
 from .coco_instances import describe_json
@@ -72,7 +73,8 @@ class Description:
         form: the key that its form of ground truth is known by; "images": there is none.
         images: the images.
         truth: folder, list of files or JSON file of the ground truth; None: there is none.
-        words: of each class its name, then its synonyms.
+        names: of the classes.
+        words: of each class the words that it is found by, mostly its name first.
         label_of: number, colour or category id in the ground truth -> class, or the ignored label.
         ignore_label: label of pixels that count nowhere, in the label maps that are made of it.
         background: label of pixels without an annotation.
@@ -88,6 +90,7 @@ class Description:
     form: str
     images: ImageFiles
     truth: Path | None
+    names: tuple[str, ...]
     words: tuple[tuple[str, ...], ...]
     label_of: Mapping[int, int]
     ignore_label: int
@@ -98,6 +101,11 @@ class Description:
     label_suffix: str
     panoptic: Path | None = None
     min_score: float = 0.0
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The classes, as what is looked for."""
+        return Vocabulary(self.names, self.words)
 
 
 def read_description(file: Path) -> Description:
@@ -133,6 +141,7 @@ def read_description(file: Path) -> Description:
         form=form,
         images=images,
         truth=_truth(file, form, content),
+        names=classes.names,
         words=classes.words,
         label_of=classes.label_of,
         ignore_label=classes.ignore_label,

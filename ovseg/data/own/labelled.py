@@ -102,7 +102,13 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             "after it has come to its end"
         )
     manifest: dict[str, Any] = read_json(file, dict, "label the images again")
-    if not manifest.get("classes") or not isinstance(manifest.get("shards"), list):
+    classes, names, shards = (manifest.get(key) for key in ("classes", "names", "shards"))
+    if (
+        not isinstance(classes, list)
+        or not isinstance(names, list)
+        or not isinstance(shards, list)
+        or not 0 < len(classes) == len(names)
+    ):
         raise UserError(f"{file} is no manifest of ovseg label; label the images again")
     return manifest
 

@@ -44,8 +44,8 @@ def register_custom(files: Iterable[str | os.PathLike[str]]) -> list[str]:
 
 def dataset_vocabulary(name: str) -> Vocabulary:
     """The classes of a data set, with the synonyms of one's own data sets."""
-    words = MetadataCatalog.get(name).get("class_words")
-    return Vocabulary.of(dataset_classes([name]) if words is None else words)
+    words, names = MetadataCatalog.get(name).get("class_words"), tuple(dataset_classes([name]))
+    return Vocabulary.of(names) if words is None else Vocabulary(names, words)
 
 
 def _register(file: Path) -> str:
@@ -55,7 +55,7 @@ def _register(file: Path) -> str:
     register_files(
         name,
         OwnFiles(description),
-        ClassList(tuple(names[0] for names in description.words)),
+        ClassList(description.names),
         description.ignore_label,
     )
     MetadataCatalog.get(name).set(
@@ -63,9 +63,9 @@ def _register(file: Path) -> str:
         class_words=description.words,
     )
     if description.panoptic is not None:
-        categories = zip(read_categories(description.panoptic), description.words, strict=True)
+        categories = zip(read_categories(description.panoptic), description.names, strict=True)
         MetadataCatalog.get(name).set(
-            thing_classes=[words[0] for category, words in categories if category["isthing"]]
+            thing_classes=[shown for category, shown in categories if category["isthing"]]
         )
     return name
 

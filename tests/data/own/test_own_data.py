@@ -166,6 +166,21 @@ def test_words_are_names_and_synonyms(tmp_path: Path) -> None:
     assert dataset_vocabulary("single").class_of_word == (0, 0, -1)
 
 
+@pytest.mark.parametrize("in_a_file", [False, True])
+def test_a_mapping_names_classes_by_words_that_are_not_searched(
+    tmp_path: Path, in_a_file: bool
+) -> None:
+    classes: Any = {"above": "sky", "vessel": ["boat", "ship"]}
+    if in_a_file:
+        (tmp_path / "words.json").write_text(json.dumps(classes))
+        classes = "../words.json"
+    register_custom([write_data(tmp_path / "a", classes=classes)])
+    assert dataset_classes(["harbour"]) == ["above", "vessel"]
+    vocabulary = dataset_vocabulary("harbour")
+    assert vocabulary.names == ("above", "vessel")
+    assert vocabulary.words_of_class == (("sky",), ("boat", "ship"))
+
+
 def test_registering_again_takes_the_changed_file(tmp_path: Path) -> None:
     file = write_data(tmp_path)
     register_custom([file])
