@@ -55,7 +55,7 @@ demo: $(INSTALLED)  ## segment the sample images with the embedded model
 	$(BIN)/python demo.py --class-names $(DEMO_WORDS) --input $(DEMO_INPUT) --output $(DEMO_OUTPUT)
 	@echo "The results are in $(DEMO_OUTPUT)"
 
-test: lint types  ## lint, types and all tests but those in a browser
+test: lint types $(INSTALLED_WEB)  ## lint, types and all tests but those in a browser
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL) -m 'not browser' $(PYTEST_ARGS)
 
 test-fast: $(INSTALLED_DEV)  ## the quick tests, in a minute or two: nothing that trains or evaluates

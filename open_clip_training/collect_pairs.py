@@ -3,7 +3,7 @@
     python open_clip_training/collect_pairs.py --config-file configs/ovseg_tiny.yaml \\
         --captions datasets/stickerscenes/captions_train.json \\
         --images datasets/stickerscenes/images/train --adjectives \\
-        --output output/pairs --opts MODEL.WEIGHTS ovseg://ovseg_tiny.pth
+        --output output/pairs --opts MODEL.WEIGHTS ovseg://tiny
 
 A trained OVSeg proposes masks, the nouns come from the captions, and CLIP picks the best proposal
 for each noun (paper section 3.2). The result is ready for open_clip_training/train.py and for

@@ -13,6 +13,7 @@ import argparse
 import errno
 import logging
 import os
+import signal
 import sys
 import threading
 import traceback
@@ -77,7 +78,10 @@ def cli_errors(debug: bool = False) -> Iterator[None]:
     try:
         with without_notices(), _quiet_threads():
             yield
+            sys.stdout.flush()
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and _reader_has_gone():
+            raise SystemExit(128 + signal.SIGPIPE) from None
         line = user_line(error)
         if line is None:
             raise
@@ -90,6 +94,16 @@ def cli_errors(debug: bool = False) -> Iterator[None]:
         raise SystemExit(130) from None
     finally:
         _shown.reset(before)
+
+
+def _reader_has_gone() -> bool:
+    """Whether nobody reads stdout any more, as after ``| head``; nothing is written there then."""
+    try:
+        print(flush=True)  # where what failed is not in a buffer any more
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
 
 
 def user_line(error: BaseException) -> str | None:
@@ -106,6 +120,17 @@ def user_line(error: BaseException) -> str | None:
         return f"{place}{error.strerror}{'; make room there, or write elsewhere' if full else ''}"
     if isinstance(error, ModuleNotFoundError) and lacks_detectron2(error):
         return NO_DETECTRON2
+    return None
+
+
+def line_of_one_image(error: BaseException) -> str | None:
+    """What is said of an image that failed; None of a fault that every image has."""
+    if isinstance(error, UserError):
+        cause = error.__cause__  # a full disk
+        return None if isinstance(cause, OSError) and cause.errno in NO_ROOM else str(error)
+    # PyTorch's error by its name: exported models run without PyTorch
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return " ".join(str(error).split()) or "out of memory"
     return None
 
 

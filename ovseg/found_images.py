@@ -12,6 +12,7 @@ from pathlib import Path
 from ovseg.errors import UserError
 from ovseg.results.files import is_result
 from ovseg.utils.images import IMAGE_SUFFIXES
+from ovseg.utils.io import user_path
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ def find_images(patterns: Sequence[str], recursive: bool = False) -> FoundImages
     found: dict[Path, Path] = {}
     result = FoundImages([], [])
     for pattern in patterns:
-        path = Path(pattern).expanduser()
+        path = user_path(pattern)
         if path.is_dir():
             paths, others = _images_in(path, recursive)
             result.others.update(others)

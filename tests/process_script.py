@@ -44,13 +44,19 @@ def work(kind: str, output: str) -> None:
         steps(Path(output))
     elif kind == "deaf":  # a step that takes long
         with stopping.step_by_step("this step is ended"):
-            while True:
-                time.sleep(0.1)
+            _ready(output)
+            time.sleep(100)
+
+
+def _ready(output: str | Path) -> None:
+    """Signals are caught from here on."""
+    Path(output, f"ready_{comm.get_rank()}").touch()
 
 
 def steps(output: Path) -> None:
     """Ends after the same step in all processes when one is asked to."""
     with stopping.step_by_step("this step is ended"):
+        _ready(output)
         for step in range(10_000):
             comm.synchronize()
             time.sleep(0.01)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import errno
+import os
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from processes import run_process
 
-from ovseg.errors import Parser, UserError, cli_errors
+from ovseg.errors import Parser, UserError, cli_errors, line_of_one_image
 
 
 def said(capsys: pytest.CaptureFixture[str], error: BaseException) -> str:
@@ -42,6 +44,32 @@ def test_faults_of_the_program_keep_their_traceback() -> None:
     for fault in (OSError("odd"), RuntimeError("odd")):
         with pytest.raises(type(fault), match="odd"), cli_errors():
             raise fault
+
+
+def test_nobody_reads_what_is_printed() -> None:
+    script = "from ovseg.errors import cli_errors\nwith cli_errors():\n    print('x' * %d)"
+    for length in (1, 1_000_000):  # told when the block ends, and while it prints
+        reader, writer = os.pipe()
+        os.close(reader)
+        done = subprocess.run(
+            [sys.executable, "-c", script % length], check=False, stdout=writer,
+            stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        os.close(writer)
+        assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_what_one_image_fails_with() -> None:
+    class OutOfMemoryError(RuntimeError):
+        """PyTorch's has this name."""
+
+    assert line_of_one_image(UserError("a.png is broken")) == "a.png is broken"
+    assert line_of_one_image(MemoryError()) == "out of memory"
+    assert line_of_one_image(OutOfMemoryError("tried to\nallocate")) == "tried to allocate"
+    assert line_of_one_image(RuntimeError("odd")) is None
+    full = UserError("out cannot be written")
+    full.__cause__ = OSError(errno.ENOSPC, "No space left on device")
+    assert line_of_one_image(full) is None
 
 
 def test_debug_shows_where_an_error_comes_from(capsys: pytest.CaptureFixture[str]) -> None:

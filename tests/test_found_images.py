@@ -41,6 +41,17 @@ def test_earlier_results_are_no_inputs(folder: Path) -> None:
     assert names([str(folder)]) == ["a.jpg", "b.PNG", "c[1].png", "z_labels.png"]
 
 
+def test_a_name_may_begin_like_a_home_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for file in (Path("~ball.jpg"), Path("home/tea.jpg")):
+        file.parent.mkdir(exist_ok=True)
+        file.touch()
+    assert names(["~ball.jpg", "~/tea.jpg"]) == ["~ball.jpg", "tea.jpg"]
+
+
 def test_what_is_not_found_is_told(folder: Path) -> None:
     (folder / "empty").mkdir()
     found = find_images([f"{folder}/no*.png", f"{folder}/a.jpg", f"{folder}/empty"])

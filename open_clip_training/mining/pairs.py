@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,10 +13,10 @@ from detectron2.config import CfgNode
 from PIL import Image
 from torch import Tensor
 
-from open_clip_training.common.images import MEAN
 from open_clip_training.common.regions import region_sizes
 from ovseg.data.mapper import resize_short_side
 from ovseg.modeling import OVSeg
+from ovseg.modeling.clip.pixels import pixels_of_name
 from ovseg.modeling.crops import expand_boxes, mask_boxes
 from ovseg.vocabulary import Vocabulary
 
@@ -60,9 +61,12 @@ class Rules:
 
 def fill_colour(cfg: CfgNode) -> tuple[int, int, int]:
     """The colour of crops outside their region, RGB 0..255, as in inference."""
-    if cfg.MODEL.CLIP_ADAPTER.MASK_FILL == "zero":
+    adapter = cfg.MODEL.CLIP_ADAPTER
+    if adapter.MASK_FILL == "zero":
         return 0, 0, 0
-    red, green, blue = (round(255 * mean) for mean in MEAN)
+    name = adapter.CLIP_MODEL_NAME
+    means, _ = pixels_of_name(name, name if Path(name).is_file() else adapter.CLIP_PRETRAINED)
+    red, green, blue = (round(255 * mean) for mean in means)
     return red, green, blue
 
 

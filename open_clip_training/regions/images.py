@@ -160,8 +160,10 @@ def batches(
     depend on the seed alone, so a resumed run has those that it would have had.
     """
     per_epoch = images // batch
+    permuted, order = -1, np.empty(0, np.int64)
     for step in range(first_step, steps):
         epoch, place = divmod(step, per_epoch)
-        order = np.random.default_rng((seed, epoch)).permutation(images)
+        if epoch != permuted:
+            permuted, order = epoch, np.random.default_rng((seed, epoch)).permutation(images)
         chosen = order[place * batch : (place + 1) * batch].tolist()
         yield [(index, hash((seed, step, row)) % 2**32) for row, index in enumerate(chosen)]

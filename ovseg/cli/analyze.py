@@ -1,7 +1,7 @@
 """Find out where a model loses its score: in its masks or in its classes.
 
     ovseg analyze --config-file configs/ovseg_tiny.yaml --output output/analysis \\
-        MODEL.WEIGHTS ovseg://ovseg_tiny.pth DATASETS.TEST stickerscenes_frozen
+        MODEL.WEIGHTS ovseg://tiny DATASETS.TEST stickerscenes_frozen
 
 It compares true regions with CLIP's classes (on masked and on unmasked crops), predicted masks with
 true classes, MaskFormer alone, CLIP alone and the ensemble. It also reports the recall of the

@@ -30,7 +30,7 @@ from ovseg.errors import Parser, UserError, cli_errors
 _PRECISIONS = {
     "fp32": "32 bits, the default",
     "fp16": "half the size, the same arithmetic",
-    "int8": "a quarter of the size, linear layers in 8-bit arithmetic",
+    "int8": "about 30 %% of the size, linear layers in 8-bit arithmetic",
 }
 _NEEDED = ("onnx", "onnxscript", "onnxruntime")
 
@@ -41,8 +41,9 @@ def build_parser() -> Parser:
     parser = Parser(usage, epilog="\n\n".join(details))
     add = parser.add_argument
     add_model(
-        parser, words="class names whose text features are written too, and then need no encoding"
-    )
+        parser, speed=False,
+        words="class names whose text features are written too, and then need no encoding",
+    )  # fmt: skip
     add("--output", required=True, metavar="DIR",
         help="folder, made if missing; an earlier export in it is replaced")  # fmt: skip
     add("--precision", default="fp32", choices=list(_PRECISIONS),
@@ -75,7 +76,12 @@ def run(args: argparse.Namespace) -> None:
         raise UserError(
             f"ovseg export needs {', '.join(missing)}; install: pip install 'ovseg[export]'"
         )
-    cfg = chosen_config(args, ["MODEL.DEVICE", "cpu"])
+    args.opts = [
+        *args.opts,
+        "MODEL.DEVICE",
+        "cpu",
+    ]  # traced there, whatever the device of the config
+    cfg = chosen_config(args)
     from detectron2.modeling import build_model
 
     from ovseg.engine.checkpoint import OVSegCheckpointer

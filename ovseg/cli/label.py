@@ -20,15 +20,15 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ovseg.cli.model_choice import (
     add_model,
+    check_labels_alone,
     check_model,
-    check_no_segments,
     chosen_config,
     chosen_words,
+    config_at_once,
 )
 from ovseg.cli.options import add_opts
 from ovseg.config.first_look import own_names
@@ -37,6 +37,7 @@ from ovseg.errors import Parser, UserError, check_share, cli_errors
 from ovseg.labelling.output import Output
 from ovseg.labelling.plan import make_plan
 from ovseg.labelling.sources import find_sources, is_url
+from ovseg.utils.io import user_path
 from ovseg.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -113,11 +114,12 @@ def label(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     _check_numbers(args)
     if args.format == "parquet":
         parquet("--format parquet")
-    check_no_segments(args, "ovseg label")
     vocabulary = _given_words(args)
+    check_labels_alone(config_at_once(args), "ovseg label")
     place = args.output if is_url(args.output) else _absolute(args.output)
     output = Output(place)
     cfg = chosen_config(args)
+    check_labels_alone(cfg, "ovseg label")
     from ovseg.labelling.run import label_collection, planned_shards
     from ovseg.labelling.work import LabelJob, checkpoint_digest
 
@@ -146,7 +148,7 @@ def label(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
         cfg, vocabulary, output, args.format, args.batch_size, args.image_column, args.score_maps,
         args.copy_images, args.min_score,
     )  # fmt: skip
-    return label_collection(job, shards, _distribution(args)), place
+    return label_collection(job, shards, _distribution(args, cfg.MODEL.DEVICE)), place
 
 
 def _of_dataset(dataset: str, custom: Sequence[str]) -> tuple[list[str], Vocabulary]:
@@ -158,7 +160,7 @@ def _of_dataset(dataset: str, custom: Sequence[str]) -> tuple[list[str], Vocabul
     from ovseg.data.own.registration import dataset_vocabulary, register_custom
 
     if _is_yaml(dataset):
-        description = read_description(Path(dataset).expanduser())
+        description = read_description(user_path(dataset))
         if description.form != "labelled":
             images = [str(path) for path in description.images.paths()]
             return images, description.vocabulary
@@ -184,6 +186,10 @@ def _check_numbers(args: argparse.Namespace) -> None:
             raise UserError(f"--{option.replace('_', '-')} {value} must be at least {least}")
     if args.min_score is not None:
         check_share("--min-score", args.min_score)
+    if args.workers == 0 and (args.ray_address or args.cpus_per_worker is not None):
+        raise UserError(
+            "--workers 0 is this process alone; leave out --ray-address and --cpus-per-worker"
+        )
 
 
 def _given_words(args: argparse.Namespace) -> Vocabulary:
@@ -194,6 +200,8 @@ def _given_words(args: argparse.Namespace) -> Vocabulary:
                 f"--dataset {args.dataset!r} stands in place of --input, --class-names and "
                 "--vocabulary; leave these out"
             )
+        if args.recursive or args.image_column:
+            raise UserError("--recursive and --image-column are for --input; leave them out")
         if _is_yaml(args.dataset):
             own_names([args.dataset])  # finds mistakes in it at once
         check_model(args)
@@ -211,7 +219,7 @@ def _portable(cfg: Any) -> str:
     return str(cfg.dump())
 
 
-def _distribution(args: argparse.Namespace) -> Distribute | None:
+def _distribution(args: argparse.Namespace, device: str) -> Distribute | None:
     """Ray's workers, where they are wanted and Ray is there; None: this process."""
     if args.workers == 0:
         return None
@@ -223,11 +231,7 @@ def _distribution(args: argparse.Namespace) -> Distribute | None:
     if not is_installed():
         print("Ray is not installed (pip install 'ovseg[ray]'): labelling in this process alone")
         return None
-    on_gpus = not any(
-        key == "MODEL.DEVICE" and value == "cpu"
-        for key, value in zip(args.opts, args.opts[1:], strict=False)
-    )
-    return RayWorkers(args.workers, args.cpus_per_worker, args.ray_address, on_gpus)
+    return RayWorkers(args.workers, args.cpus_per_worker, args.ray_address, device != "cpu")
 
 
 def _gpus() -> int:

@@ -33,26 +33,36 @@ def add_model(
     parser: Parser,
     words: str = "the class names to look for. Without any the embedded model looks for all that "
     "it knows",
+    speed: bool = True,
 ) -> None:
     """``--model``, ``--config-file``, ``--class-names``, ``--vocabulary`` and ``--speed``.
 
-    ``words`` says what the words are for.
+    ``words`` says what the words are for; without ``speed`` there is no ``--speed``.
     """
     add = parser.add_argument
     add("--model", metavar="NAME",
         help="tiny (the default, which comes with OVSeg), swinB-vitL14, R101c-vitB16, "
         "hf://owner/name, or the folder of a saved model; see: ovseg weights list")  # fmt: skip
-    add("--config-file", metavar="FILE", help="config of the model; give its MODEL.WEIGHTS after "
-        "--opts")  # fmt: skip
+    add("--config-file", metavar="FILE", type=_not_empty,
+        help="config of the model; give its MODEL.WEIGHTS after --opts")  # fmt: skip
     group = parser.add_mutually_exclusive_group()
-    group.add_argument("--class-names", nargs="*", metavar="WORD",
+    group.add_argument("--class-names", nargs="*", metavar="CLASS",
         help=f"{words}. Quote a name that has blanks; commas belong to the name; 'sofa|couch' is "
         "one class with two names")  # fmt: skip
     group.add_argument("--vocabulary", metavar="FILE|NAME",
         help="the class names in a file: a text file with a class a line, or a JSON file with a "
         "list or with the synonyms of each class; or the name of a built-in list: "
         f"{', '.join(BUILT_IN_NAMES)}")  # fmt: skip
-    add_speed(parser)
+    if speed:
+        add_speed(parser)
+    else:
+        parser.set_defaults(speed=None)
+
+
+def _not_empty(value: str) -> str:
+    if not value:  # of a shell's variable that is not set
+        raise argparse.ArgumentTypeError("is empty; give a file, or leave the option out")
+    return value
 
 
 def add_palette(parser: Parser) -> None:
@@ -159,18 +169,24 @@ def config_at_once(args: argparse.Namespace) -> CfgNode | None:
     return quick_cfg(args.config_file, config_opts(args)) if args.config_file else None
 
 
-def check_no_segments(args: argparse.Namespace, command: str) -> None:
-    """Refuse ``--opts`` that ask for segments, for a command that has no place for them.
+def check_labels_alone(cfg: CfgNode | None, command: str) -> None:
+    """Refuse a config that asks for segments or for files of proposals, where a command has no
+    place for them; None: not read yet.
 
     Raises:
         UserError: says which.
     """
-    given = dict(zip(args.opts[::2], args.opts[1::2], strict=False))
-    for key in SEGMENTS:
-        if given.get(key) == "True":
+    test = None if cfg is None else cfg.MODEL.MASK_FORMER.TEST
+    asked = {} if cfg is None or test is None else {
+        SEGMENTS[0]: test.PANOPTIC_ON, SEGMENTS[1]: test.INSTANCE_ON,
+        "TEST.LOAD_PROPOSALS": cfg.TEST.LOAD_PROPOSALS,
+        "TEST.SAVE_PROPOSALS": cfg.TEST.SAVE_PROPOSALS,
+    }  # fmt: skip
+    for key, value in asked.items():
+        if value:
             raise UserError(
-                f"{key} True has no effect: {command} writes no segments; leave it out, or use "
-                "ovseg segment"
+                f"{key} {value} has no effect in {command}, which writes label maps alone; leave "
+                "it out, or use ovseg segment"
             )
 
 

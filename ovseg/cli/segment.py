@@ -33,6 +33,7 @@ from ovseg.errors import Parser, UserError, cli_errors
 from ovseg.found_images import FoundImages, find_images
 from ovseg.results.files import ResultPaths, is_done, plan_outputs
 from ovseg.results.formats import DEFAULT_FORMATS, FORMATS, SUMMARY, read_formats
+from ovseg.utils.io import user_path
 
 
 def build_parser() -> Parser:
@@ -54,7 +55,7 @@ def build_parser() -> Parser:
     add("--output", metavar="PATH",
         help="folder for the results, made if missing; for a single image also the overlay's "
         "file name. Without it the overlays are shown in a window")  # fmt: skip
-    add("--thing-classes", nargs="*", metavar="WORD",
+    add("--thing-classes", nargs="*", metavar="CLASS",
         help="which class names are things, each object of which is a segment of its own; used "
         "with MODEL.MASK_FORMER.TEST.PANOPTIC_ON or INSTANCE_ON True; default: all")  # fmt: skip
     known = "; ".join(f"{name}: {format.about}" for name, format in FORMATS.items())
@@ -99,9 +100,14 @@ def _inputs(args: argparse.Namespace) -> FoundImages:
         raise UserError("--input and --dataset are both given; give one of them")
     if args.recursive:
         raise UserError("--recursive is for folders of --input; leave it out with --dataset")
-    from ovseg.data.own.description import read_description
+    try:
+        from ovseg.data.own.description import read_description
+    except ModuleNotFoundError:  # not part of ovseg-runtime
+        raise UserError(
+            "--dataset needs the package ovseg; give --input and --class-names"
+        ) from None
 
-    description = read_description(Path(args.dataset).expanduser())
+    description = read_description(user_path(args.dataset))
     if args.class_names is None and args.vocabulary is None:
         args.class_names = description.vocabulary
     return FoundImages(description.images.paths(), [])
@@ -119,6 +125,8 @@ def _segment(args: argparse.Namespace, found: FoundImages) -> None:
     formats = DEFAULT_FORMATS if args.save is None else read_formats(args.save)
     if args.batch_size < 1:
         raise UserError(f"--batch-size {args.batch_size} must be at least 1")
+    if args.save is not None and not args.output:
+        raise UserError(f"--save {args.save} needs --output, a folder for the files")
     if args.skip_existing and not args.output:
         raise UserError("--skip-existing needs --output, the folder of the earlier run")
     check_reject(args)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ovseg.cli.lean_imports import import_libraries
 from ovseg.cli.windows import show
-from ovseg.errors import UserError, say_error
+from ovseg.errors import UserError, line_of_one_image, say_error
 from ovseg.found_images import FoundImages
 from ovseg.results.files import ResultPaths, finish_results, save_result
 from ovseg.utils.images import read_image
@@ -149,8 +149,8 @@ class SegmentRun:
                     try:
                         if not self._finish_one(path, encoded, seconds):
                             return
-                    except UserError as error:
-                        self.errors.append(str(error))
+                    except Exception as error:
+                        self._note(path, error)
                 progress.update(len(batch))
 
     def _finish_one(self, path: Path, encoded: Any, seconds: float) -> bool:
@@ -169,6 +169,13 @@ class SegmentRun:
         self.done.append(path)
         return go_on
 
+    def _note(self, path: Path, error: Exception) -> None:
+        """Keep the error of an image; raises what every image would fail with."""
+        line = line_of_one_image(error)
+        if line is None:
+            raise error
+        self.errors.append(line if isinstance(error, UserError) else f"{str(path)!r}: {line}")
+
     def _encode(self, paths: Sequence[Path]) -> list[tuple[Path, Any, float]]:
         """Read and encode images together; each with its share of the seconds that it took."""
         good: list[tuple[Path, np.ndarray]] = []
@@ -182,10 +189,12 @@ class SegmentRun:
         began = time.perf_counter()
         try:
             encoded = self.job.segmenter.encode(*zip(*good, strict=True))
-        except UserError as error:
+        except Exception as error:
             if len(good) == 1:
-                self.errors.append(str(error))
+                self._note(good[0][0], error)
                 return []
+            if line_of_one_image(error) is None:
+                raise
             return [one for path, _ in good for one in self._encode([path])]
         seconds = (time.perf_counter() - began) / len(good)
         return [(each[0], one, seconds) for each, one in zip(good, encoded, strict=True)]

@@ -22,7 +22,7 @@ from ovseg.cli.model_choice import (
     add_model,
     add_palette,
     add_reject,
-    check_no_segments,
+    check_labels_alone,
     check_reject,
     chosen_config,
     chosen_words,
@@ -31,7 +31,7 @@ from ovseg.cli.model_choice import (
 from ovseg.cli.options import add_opts
 from ovseg.cli.windows import check_display, show
 from ovseg.errors import Parser, UserError, cli_errors
-from ovseg.utils.io import atomic_path, make_folder
+from ovseg.utils.io import atomic_path, make_folder, user_path
 from ovseg.video.files import CODECS, VideoFile, VideoSource
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def plan_output(source: VideoSource, output: str) -> Path:
     Raises:
         UserError: it would be the input, or cannot be written there.
     """
-    target = Path(output).expanduser()
+    target = user_path(output)
     if target.is_dir() or target.suffix.lower() not in CODECS:
         if not target.is_dir() and target.suffix.lower() in _NOT_WRITTEN:
             raise UserError(
@@ -84,7 +84,7 @@ def plan_output(source: VideoSource, output: str) -> Path:
         name = f"camera{source.name}" if source.is_camera else stem
         target = target / f"{name}_overlay{suffix if suffix in CODECS else '.mp4'}"
     make_folder(target.parent, "--output")
-    if not source.is_camera and target.resolve() == Path(source.name).expanduser().resolve():
+    if not source.is_camera and target.resolve() == user_path(source.name).resolve():
         raise UserError(f"--output {output!r} would overwrite the input; give another name")
     return target
 
@@ -100,8 +100,9 @@ def _check_labels_folder(folder: Path) -> None:
                 )
 
 
-def _check_views(args: argparse.Namespace, cfg: CfgNode | None) -> None:
-    """Refuse to smooth what is averaged over several views of a frame."""
+def _check_cfg(args: argparse.Namespace, cfg: CfgNode | None) -> None:
+    """Refuse segments, and to smooth what is averaged over several views of a frame."""
+    check_labels_alone(cfg, "ovseg video")
     if args.smooth and cfg is not None and (cfg.TEST.AUG.ENABLED or cfg.TEST.SLIDING_WINDOW):
         raise UserError(
             f"--smooth {args.smooth} needs one view of each frame: set TEST.AUG.ENABLED and "
@@ -147,7 +148,7 @@ class VideoRun:
                 prediction = encoded.segment(self._vocabulary, smoother=self._smoother)
                 prediction.palette = self._args.palette
                 if self._args.save_labels:
-                    with atomic_path(Path(self._args.save_labels, f"{index:06d}.png")) as path:
+                    with atomic_path(Path(self._args.save_labels) / f"{index:06d}.png") as path:
                         prediction.label_image().save(path)
                 self.stopped = not use(prediction) or index + 1 == limit
                 self.count += 1
@@ -168,12 +169,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         if args.max_frames is not None and args.max_frames < 1:
             raise UserError(f"--max-frames {args.max_frames} must be at least 1")
         check_reject(args)
-        check_no_segments(args, "ovseg video")
         source = VideoSource(args.input)
         if args.save_labels:
-            _check_labels_folder(Path(args.save_labels))
+            args.save_labels = user_path(args.save_labels)
+            _check_labels_folder(args.save_labels)
         vocabulary = chosen_words(args)
-        _check_views(args, config_at_once(args))
+        _check_cfg(args, config_at_once(args))
         target = plan_output(source, args.output) if args.output else None
         if target is None:
             check_display()
@@ -181,7 +182,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             make_folder(args.save_labels, "--save-labels")
         opts = [] if args.reject is None else ["TEST.REJECT", str(args.reject)]
         cfg = chosen_config(args, opts)
-        _check_views(args, cfg)
+        _check_cfg(args, cfg)
         from ovseg.predictor import Predictor
 
         run = VideoRun(Predictor(cfg), vocabulary, args)
@@ -205,6 +206,8 @@ def _write(run: VideoRun, source: VideoSource, target: Path) -> None:
 
             run.run(source, use)
         if not video.count:
+            if run.interrupted:
+                raise KeyboardInterrupt
             raise UserError(f"input {source.name!r} gave no frame; give an intact video")
 
 

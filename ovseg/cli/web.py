@@ -16,6 +16,8 @@ import argparse
 import functools
 import importlib.util
 import logging
+import math
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 
 EMBEDDED = "tiny"
 _MEBIBYTE = 2**20
+_AUTH = "OVSEG_WEB_AUTH"
 
 
 def build_parser() -> Parser:
@@ -53,7 +56,9 @@ def build_parser() -> Parser:
         help="where to listen; 0.0.0.0 opens the page to all who can reach this machine. Default: "
         "127.0.0.1, this machine alone")  # fmt: skip
     add("--port", type=int, default=7860, metavar="N", help="default: 7860; 0: any free one")
-    add("--auth", metavar="USER:PASSWORD", help="name and password that visitors have to give")
+    add("--auth", metavar="USER:PASSWORD",
+        help=f"name and password that visitors have to give; as ${_AUTH} in the environment other "
+        "users of this machine do not see them")  # fmt: skip
     add("--max-upload", type=float, default=20, metavar="MB",
         help="the largest file of an image, in megabytes; default: 20")  # fmt: skip
     add("--max-side", type=int, default=1600, metavar="PIXELS",
@@ -105,8 +110,8 @@ def check_arguments(args: argparse.Namespace) -> tuple[str, str] | None:
         ("--max-upload", args.max_upload), ("--max-side", args.max_side), ("--queue", args.queue),
         ("--keep-encoded", args.keep_encoded),
     ):  # fmt: skip
-        if not value > 0:
-            raise UserError(f"{option} {value} must be above 0")
+        if not 0 < value < math.inf:
+            raise UserError(f"{option} {value} must be a number above 0")
     if not 0 <= args.port <= 65535:
         raise UserError(f"--port {args.port} must be in 0..65535")
     if args.runtime and (args.model or args.config_file or args.opts or args.speed):
@@ -118,11 +123,12 @@ def check_arguments(args: argparse.Namespace) -> tuple[str, str] | None:
         first_look(args.config_file, args.opts)
     else:
         check_opts(args.opts)
-    if args.auth is None:
+    auth = os.environ.get(_AUTH) if args.auth is None else args.auth
+    if auth is None:
         return None
-    user, _, password = args.auth.partition(":")
+    user, _, password = auth.partition(":")
     if not user or not password:
-        raise UserError("--auth must be USER:PASSWORD, both of them not empty")
+        raise UserError(f"--auth (or ${_AUTH}) must be USER:PASSWORD, both of them not empty")
     return user, password
 
 

@@ -150,6 +150,7 @@ def convert_arguments(parser: argparse.ArgumentParser, kind: str = "") -> None:
 
 def _convert(args: argparse.Namespace) -> None:
     source = _file(args.input)
+    _check_target(Path(args.output), source)
     from ovseg.engine.backbone_conversion import convert_file
 
     convert_file(source, args.output, args.kind)
@@ -180,6 +181,7 @@ def swap_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _put(args: argparse.Namespace) -> None:
     ovseg, clip_file = _file(args.ovseg), _file(args.clip)
+    _check_target(args.output, ovseg, clip_file)
     from ovseg.engine import clip_exchange as exchange
     from ovseg.modeling.clip import OVSEG_PREFIX, read_clip_file
 
@@ -200,6 +202,7 @@ def _put(args: argparse.Namespace) -> None:
 
 def _take(args: argparse.Namespace) -> None:
     ovseg = _file(args.ovseg)
+    _check_target(args.output, ovseg)
     from ovseg.engine import clip_exchange as exchange
 
     content = exchange.take(exchange.read_ovseg(ovseg), args.name)
@@ -234,6 +237,13 @@ def export_arguments(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(action=_export)
 
 
+def _check_target(target: Path, *sources: Path) -> None:
+    """Refuse to write over what is read: a checkpoint could not be resumed any more."""
+    for source in sources:
+        if target.resolve() == source.resolve():
+            raise UserError(f"{str(target)!r} would be overwritten; write to another file")
+
+
 def _export(args: argparse.Namespace) -> None:
     if args.target is None and args.safetensors is None:
         raise UserError("nothing to write; give a file, or a folder by --safetensors DIR")
@@ -241,6 +251,13 @@ def _export(args: argparse.Namespace) -> None:
         raise UserError("--config-file goes with --safetensors DIR alone; leave it out")
 
     source = _file(args.source)
+    if args.target is not None:
+        _check_target(args.target, source)
+    if args.safetensors is not None and args.safetensors.resolve() == source.resolve().parent:
+        raise UserError(
+            f"--safetensors {str(args.safetensors)!r} is the folder of the checkpoint, whose "
+            "config.yaml it would replace; give another folder"
+        )
     from ovseg.engine.checkpoint_export import export, export_folder
 
     half = args.precision == "fp16"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import sys
 from typing import TYPE_CHECKING
@@ -22,6 +23,8 @@ def check_display() -> None:
         os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
     ):
         raise UserError("no display to show a window on; give --output, for example --output pred")
+    if importlib.util.find_spec("cv2") is None:
+        raise UserError("windows need OpenCV (pip install opencv-python); or give --output")
 
 
 def show(image: np.ndarray | Image.Image, wait_ms: int = 0) -> bool:

@@ -12,6 +12,7 @@ from ovseg.data.splits import check_dataset_names
 from ovseg.errors import UserError
 from ovseg.released import OVSEG_SCHEME, released_as
 from ovseg.utils.clip_names import check_clip_name
+from ovseg.utils.io import user_path
 
 from .overrides import missing_weights
 from .quick import quick_cfg
@@ -75,7 +76,7 @@ def own_names(files: Iterable[str]) -> set[str]:
     for file in files:
         from ovseg.data.own.description import read_description  # not where there is no such file
 
-        names.add(read_description(Path(file).expanduser()).name)
+        names.add(read_description(user_path(file)).name)
     return names
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from ovseg.errors import UserError
+from ovseg.utils.io import user_path
 from ovseg.utils.yaml_text import check_yaml
 
 from .overrides import NAME_LISTS, split_names
@@ -78,7 +79,7 @@ def _check_files(path: Path, seen: frozenset[Path] = frozenset()) -> None:
     node = check_yaml(path.read_text(encoding="utf-8"))
     for key, value in node.value if isinstance(node, yaml.MappingNode) else ():
         if key.value == "_BASE_" and isinstance(value, yaml.ScalarNode):
-            _check_files(path.parent / Path(value.value).expanduser(), seen | {path})
+            _check_files(path.parent / user_path(value.value), seen | {path})
 
 
 def merge_file(cfg: CfgNode, path: Path, known: dict[str, Any]) -> None:

@@ -140,7 +140,7 @@ class TrainingMapper:
             "image_format": cfg.INPUT.FORMAT,
             "ignore_label": cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE,
             "size_divisibility": cfg.INPUT.SIZE_DIVISIBILITY,
-            "class_names": dataset_classes(dataset_names),
+            "class_names": _searched_names(dataset_names),
             "caption_words": _caption_words(cfg.INPUT.CAPTION_WORDS),
             "other_captions": cfg.INPUT.OTHER_CAPTIONS,
         }
@@ -275,6 +275,12 @@ class EvaluationMapper:
             "meta": {"dataset_name": self.dataset_name},
             "output": "labels",
         }
+
+
+def _searched_names(dataset_names: Sequence[str]) -> list[str]:
+    """Of each class the first word that it is found by, mostly its name."""
+    dataset_classes(dataset_names)  # they are the same in all data sets
+    return [words[0] for words in dataset_vocabulary(dataset_names[0]).words_of_class]
 
 
 def _caption_words(path: str) -> dict[str, list[str]] | None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from ovseg.data.class_lists import load_class_list
 from ovseg.errors import UserError
-from ovseg.utils.io import parse_json
+from ovseg.utils.io import parse_json, user_path
 from ovseg.vocabulary import Vocabulary
 
 #: what :func:`read_vocabulary` takes
@@ -82,7 +82,7 @@ def thing_names(class_names: ClassNames) -> tuple[str, ...] | None:
 
 
 def _from_name(name: str | os.PathLike[str]) -> Vocabulary:
-    path = Path(name).expanduser()
+    path = user_path(name)
     if path.is_file():
         return _from_file(path)
     if name in _BUILT_IN:

@@ -29,7 +29,7 @@ from ovseg.export.onnx_files import (
 )
 from ovseg.modeling import OVSeg
 from ovseg.runtime.folder import FEATURES, GRAPHS, MANIFEST, MERGES
-from ovseg.utils.io import make_folder, naming_file, read_json, write_json
+from ovseg.utils.io import make_folder, naming_file, read_json, user_path, write_json
 from ovseg.vocabulary import OTHERS
 
 FORMATS = ("onnx", "pt2")
@@ -90,7 +90,8 @@ def export_model(
             "text tower or a tokenizer of its own, which is not exported; give --class-names or "
             "--vocabulary, whose text features are"
         )
-    with _whole_folder(Path(folder).expanduser()) as place:
+    folder = user_path(folder)
+    with _whole_folder(folder) as place:
         for name, graph in graphs.items():
             if graph is not None:
                 progress(f"{GRAPHS[name]}: tracing")
@@ -103,7 +104,7 @@ def export_model(
         manifest = describe(cfg, model, options.precision, vocabulary, words)
         files = describe_files([path for path in place.iterdir() if path.is_file()])
         write_json(place / MANIFEST, {**manifest, "files": files})
-    return Path(folder)
+    return folder
 
 
 def _check(cfg: CfgNode, options: ExportOptions) -> None:

@@ -42,7 +42,7 @@ def planned_shards(
         )  # fmt: skip
         plan = output.read_text(PLAN)
         if plan is not None:
-            return [Shard.of_json(line) for line in plan.splitlines()]
+            return [Shard.of_json(line) for line in plan.rstrip("\n").split("\n")]
     shards = make()
     output.check()
     output.write_json(SETTINGS, dict(settings))

@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from detectron2.config import CfgNode
 from PIL import Image
 
 from ovseg.data.label_shards import ENDINGS, shard_writer
 from ovseg.encoded_image import EncodedImage
-from ovseg.errors import UserError
+from ovseg.errors import line_of_one_image
 from ovseg.labelling.output import Output
 from ovseg.labelling.plan import Shard
 from ovseg.labelling.reading import SourcePicture, read_pictures
@@ -26,9 +25,6 @@ from ovseg.released import local_weights
 from ovseg.results.coco import run_lengths
 from ovseg.utils.digests import file_digest
 from ovseg.vocabulary import Vocabulary
-
-# what a single image may fail with; everything else is a fault that all images have
-_OF_ONE_PICTURE = (UserError, MemoryError, torch.OutOfMemoryError)
 
 
 @dataclass(frozen=True)
@@ -118,10 +114,12 @@ class Labeller:
         try:
             encoded: list[EncodedImage] = self._predictor.encode_batch(images)
             return [one.segment(self._job.vocabulary) for one in encoded]
-        except _OF_ONE_PICTURE as error:
+        except Exception as error:
+            reason = line_of_one_image(error)
+            if reason is None:
+                raise
             if len(images) > 1:
                 return [result for image in images for result in self._segment_images([image])]
-            reason = " ".join(str(error).split()) or type(error).__name__
             size = f"{images[0].shape[1]} x {images[0].shape[0]} pixels"
             return [f"an image of {size} cannot be segmented ({reason})"]
 

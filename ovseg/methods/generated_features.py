@@ -2,12 +2,12 @@
 
 Kept: features are learned with a classifier of the seen classes alone; a generator turns word
 vectors and noise into pixel features, and learns from real features of seen classes, by maximum
-mean discrepancy as GMMN does; in the end features stay as they are, and the classifier learns from
-real features of seen classes and generated ones of unseen classes. Simplified: it is one training
-in place of three, in which the generator learns beside the features from the start; the word
-vectors are CLIP's text features in place of word2vec; and a crop's layout of classes (its graph
-context) is not looked at. As in the paper the names of the unseen classes must be known when it is
-trained.
+mean discrepancy as GMMN does; in the end features stay as they are (in several processes weight
+decay still shrinks them a little), and the classifier learns from real features of seen classes and
+generated ones of unseen classes. Simplified: it is one training in place of three, in which the
+generator learns beside the features from the start; the word vectors are CLIP's text features in
+place of word2vec; and a crop's layout of classes (its graph context) is not looked at. As in the
+paper the names of the unseen classes must be known when it is trained.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _PIXELS = 512
 # widths of the Gaussian kernels
 _WIDTHS = (2.0, 5.0, 10.0, 20.0, 40.0, 60.0)
 #: the label of pixels that have none
-IGNORED = 255
+IGNORED = -1
 
 
 def mean_discrepancy(first: Tensor, second: Tensor) -> Tensor:
@@ -96,9 +96,11 @@ class GeneratedFeatures(FixedList):
             return super().forward(features, words)
         if not self._generates:
             return self.predictor(features)[:, : self._seen]
-        # all classes compete, those that the labels cannot name too. No gradient changes features,
-        # but each parameter has one, which several processes wait for
-        return self.predictor(features.detach() + 0 * features)
+        kept = features.detach()
+        if comm.get_world_size() > 1:  # they wait for a gradient of every parameter
+            kept = kept + 0 * features
+        # all classes compete, those that the labels cannot name too
+        return self.predictor(kept)
 
     @property
     def _generates(self) -> bool:
@@ -109,7 +111,7 @@ class GeneratedFeatures(FixedList):
 
         Args:
             features: of pixels, (B, channels, h, w); no gradient goes there.
-            labels: int64 (B, h, w), of seen classes, 255 where there is none.
+            labels: int64 (B, h, w), of seen classes, -1 where there is none.
         """
         (clip,) = self._text
         width = clip.non_object_embedding.shape[1]

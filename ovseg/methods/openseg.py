@@ -180,7 +180,8 @@ def grounding_loss(
         regions: unit features (B, Q, D) of the regions of B images.
         texts: unit features (U, D) of words.
         captions: of each image the rows of its words in ``texts``. One without words is no
-            candidate, nor is its image to find one.
+            candidate, nor is its image to find one. Captions of the same words are right for each
+            other's images, so they do not count as wrong there.
         scale: of the cosines, one over the temperature.
         others: captions of further images, the rows of their words, which an image of the batch
             must not be taken for.
@@ -195,6 +196,11 @@ def grounding_loss(
     for row, words in zip(shares, candidates, strict=True):
         row[list(words)] = 1 / len(words)
     logits = scale * grounded @ shares.T  # (B, candidates)
+    # captions that are as right as an image's own are no candidates of it
+    named = [frozenset(words) for words in candidates]
+    alike = torch.tensor([[words == other for other in named] for words in named[: len(told)]])
+    alike.fill_diagonal_(False)
+    logits[told] = logits[told].masked_fill(alike.to(logits.device), -torch.inf)
     own = torch.tensor(told, device=logits.device)
     to_image = F.cross_entropy(logits[:, : len(told)].T, own)
     to_caption = F.cross_entropy(logits[own], torch.arange(len(told), device=logits.device))

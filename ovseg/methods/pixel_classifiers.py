@@ -16,8 +16,8 @@ from ovseg.modeling.clip import ClipAdapter
 from ovseg.modeling.seen_classes import SeenClasses
 from ovseg.vocabulary import Vocabulary
 
-# of a word that the classifier cannot find
-_NEVER = -1e4
+#: logit of a word that the classifier cannot find
+NEVER = -1e4
 
 
 class FixedList(nn.Module):
@@ -42,7 +42,7 @@ class FixedList(nn.Module):
         if labels == list(range(scores.shape[1])):
             return scores
         batch, _, height, width = scores.shape
-        never = scores.new_full((batch, 1, height, width), _NEVER)
+        never = scores.new_full((batch, 1, height, width), NEVER)
         return torch.cat([scores, never], dim=1)[:, labels]
 
 
@@ -77,10 +77,14 @@ class WordVectors(nn.Module):
         (clip,) = self._text
         vectors = clip.text_features(words)[:-1] * float(clip.encoder.temperature) ** 0.5
         logits = torch.einsum("bdhw,cd->bchw", self.projection(features), vectors)
-        if self.training or not self._penalty:
+        return logits
+
+    def calibrated(self, logits: Tensor, vocabulary: Vocabulary) -> Tensor:
+        """Logits (B, W, h, w) of its words, less the penalty for seen classes."""
+        if not self._penalty:
             return logits
-        seen = self._seen.of_words(Vocabulary.of([*words, ""]))[:-1]
-        return logits - self._penalty * logits.new_tensor(seen)[:, None, None]
+        seen = logits.new_tensor(self._seen.of_words(vocabulary))
+        return logits - self._penalty * seen[:, None, None]
 
 
 class PixelText(nn.Module):

@@ -22,6 +22,7 @@ from ovseg.vocabulary import Vocabulary
 
 from .build import build_classifier
 from .generated_features import IGNORED, GeneratedFeatures
+from .pixel_classifiers import NEVER, WordVectors
 
 # elements of the largest array while labels are found
 _TILE = 2**24
@@ -82,7 +83,8 @@ class PixelSegmenter(nn.Module):
         if clip_adapter is not None:  # nothing is learned of "no object" here
             clip_adapter.requires_grad_(False)
         self.num_classes = num_classes
-        self.size_divisibility = size_divisibility or backbone.size_divisibility
+        own = backbone.size_divisibility
+        self.size_divisibility = size_divisibility if size_divisibility > 0 else own
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), False)
 
@@ -168,7 +170,11 @@ class PixelSegmenter(nn.Module):
     ) -> dict[str, Tensor]:
         """Segment an encoded image as :meth:`forward` does; settings of OVSeg's are all None."""
         vocabulary = vocabulary_of(inputs)
-        probs = self.classifier(encoded.features, vocabulary.words)[0].softmax(dim=0)
+        logits = self.classifier(encoded.features, vocabulary.words)
+        if isinstance(self.classifier, WordVectors):
+            logits = self.classifier.calibrated(logits, vocabulary)
+        # where no word can be found there is no class
+        probs = logits.softmax(dim=1).masked_fill(logits <= NEVER, 0)[0]
         padded, shown = encoded.padded, encoded.shown
         size = inputs.get("height", shown[0]), inputs.get("width", shown[1])
         if inputs.get("output", "scores") == "scores":
@@ -180,7 +186,7 @@ class PixelSegmenter(nn.Module):
 
 
 def label_maps_of(instances: Sequence[Instances], size: Sequence[int]) -> Tensor:
-    """Label maps int64 (B, *size) of the masks of classes, 255 where there is none."""
+    """Label maps int64 (B, *size) of the masks of classes, -1 where there is none."""
     labels = []
     for truth in instances:
         image = truth.gt_classes.new_full(tuple(size), IGNORED)
@@ -198,7 +204,7 @@ def pixel_loss(logits: Tensor, labels: Tensor) -> Tensor:
 
     Args:
         logits: (B, C, H, W).
-        labels: int64 (B, H, W), 255 where nothing is labelled.
+        labels: int64 (B, H, W), -1 where nothing is labelled.
     """
     pixels = logits.movedim(1, -1).flatten(0, 2)  # classes side by side: a third faster on CPUs
     total = F.cross_entropy(pixels, labels.flatten(), ignore_index=IGNORED, reduction="sum")
@@ -231,7 +237,7 @@ def _best(parts: Any, vocabulary: Vocabulary) -> dict[str, Tensor]:
         best, labels = torch.where(better, found, best), torch.where(better, place, labels)
     assert best is not None
     assert labels is not None
-    labels = vocabulary.class_labels(labels)
+    labels = vocabulary.class_labels(labels.masked_fill(best == 0, -1))
     return {"labels": labels, "scores": best.masked_fill(labels < 0, 0)}
 
 
@@ -249,6 +255,7 @@ def _refuse_views(cfg: CfgNode) -> None:
         ("TEST.REJECT", test.REJECT),
         ("TEST.LOAD_PROPOSALS", test.LOAD_PROPOSALS),
         ("TEST.SAVE_PROPOSALS", test.SAVE_PROPOSALS),
+        ("TEST.MIN_CLASS_AREA", test.MIN_CLASS_AREA),
         ("MODEL.MASK_FORMER.TEST.PANOPTIC_ON", former.PANOPTIC_ON),
         ("MODEL.MASK_FORMER.TEST.INSTANCE_ON", former.INSTANCE_ON),
     ):

@@ -124,8 +124,10 @@ class SetCriterion(MaskCriterion):
             no_object_weight: weight of unmatched queries in the cross entropy.
         """
         super().__init__(matcher, mask_weight=mask_weight, dice_weight=dice_weight)
+        self.no_object_weight = no_object_weight
         weight = torch.ones(num_classes + 1)
         weight[-1] = no_object_weight
+        # a checkpoint's value takes its place, and is not used
         self.register_buffer("empty_weight", weight)
 
     def forward(self, layers: list[tuple[Tensor, Tensor]], targets: Targets) -> dict[str, Tensor]:
@@ -158,7 +160,7 @@ class SetCriterion(MaskCriterion):
         for i, ((queries, chosen), target) in enumerate(zip(matches, targets, strict=True)):
             wanted[i, queries] = target["labels"][chosen]
         weight = torch.ones(no_object + 1, device=logits.device)
-        weight[-1] = self.empty_weight[-1]
+        weight[-1] = self.no_object_weight
         cross_entropy = F.cross_entropy(logits.transpose(1, 2), wanted, weight)
         if comm.get_world_size() > 1:
             # the weighted mean over all processes' queries, in place of over this one's

@@ -39,7 +39,8 @@ class ProposalNetwork(nn.Module):
         self.backbone = backbone
         self.sem_seg_head = sem_seg_head
         self.clip_adapter = clip_adapter
-        self.size_divisibility = size_divisibility or backbone.size_divisibility
+        own = backbone.size_divisibility
+        self.size_divisibility = size_divisibility if size_divisibility > 0 else own
         self.backbone_precision = backbone_precision
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), False)
@@ -71,7 +72,10 @@ class ProposalNetwork(nn.Module):
         if tensor.is_cuda or self.training:  # the layout that convolutions are fastest in
             tensor = tensor.contiguous(memory_format=torch.channels_last)
         key = "MODEL.PRECISION_BACKBONE"
-        with autocast(device_precision(key, self.backbone_precision, self.device), self.device):
+        precision = device_precision(key, self.backbone_precision, self.device)
+        if self.training and precision in {"fp16", "bf16"}:  # SOLVER.AMP scales its losses
+            precision = "fp32"
+        with autocast(precision, self.device):
             features = self.backbone(tensor)
         return self.sem_seg_head({name: x.float() for name, x in features.items()})
 

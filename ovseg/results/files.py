@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ovseg.errors import UserError
 from ovseg.results.formats import DEFAULT_FORMATS, FORMATS
 from ovseg.utils.images import IMAGE_SUFFIXES, is_writable
-from ovseg.utils.io import atomic_path, make_folder
+from ovseg.utils.io import atomic_path, make_folder, user_path
 
 if TYPE_CHECKING:
     from ovseg.prediction import Prediction
@@ -80,7 +81,7 @@ def plan_outputs(inputs: Sequence[Path], output: str) -> list[ResultPaths]:
     Raises:
         UserError: ``output`` cannot be used.
     """
-    target = Path(output).expanduser()
+    target = user_path(output)
     taken = {_folded(path.resolve()) for path in inputs}
     place = target.resolve()
     if not target.is_dir() and target.suffix.lower() in IMAGE_SUFFIXES:
@@ -97,9 +98,9 @@ def plan_outputs(inputs: Sequence[Path], output: str) -> list[ResultPaths]:
         if any(_folded(path.resolve()) in taken for path in paths[0].possible()):
             raise UserError(f"--output {output!r} would overwrite the input; give another name")
     else:
-        paths = []
+        paths, numbers = [], Counter[tuple[str, str]]()
         for path in inputs:
-            paths.append(_free_paths(target, place, path, taken))
+            paths.append(_free_paths(target, place, path, taken, numbers))
             taken.update(_folded(place / each.relative_to(target)) for each in paths[-1].possible())
     folder = paths[0].folder
     make_folder(folder, "--output")
@@ -112,18 +113,24 @@ def _folded(path: Path) -> str:
     return str(path).casefold()  # some file systems ignore case
 
 
-def _free_paths(folder: Path, place: Path, image: Path, taken: set[str]) -> ResultPaths:
-    """The first results in a folder, which is resolved ``place``, that nothing has taken."""
+def _free_paths(
+    folder: Path, place: Path, image: Path, taken: set[str], numbers: Counter[tuple[str, str]]
+) -> ResultPaths:
+    """The first results in a folder, which is resolved ``place``, that nothing has taken.
+
+    ``numbers`` is how far the images of each name have counted.
+    """
     # photographs stay JPEG; drawings and everything else would show its artefacts
     suffix = ".jpg" if image.suffix.lower() in {".jpg", ".jpeg"} else ".png"
-    name, number = image.stem, 1
+    key = (image.stem, suffix)
     while True:
+        numbers[key] += 1
+        number = numbers[key]
+        name = image.stem if number == 1 else f"{image.stem}_{number}"
         paths = ResultPaths.beside(folder / f"{name}{_OVERLAY}{suffix}", name)
         wanted = (_folded(place / path.relative_to(folder)) for path in paths.possible())
         if not any(path in taken for path in wanted):
             return paths
-        number += 1
-        name = f"{image.stem}_{number}"
 
 
 def save_result(

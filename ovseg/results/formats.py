@@ -7,6 +7,7 @@ images' own: so a run that was stopped can go on.
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -38,12 +39,14 @@ class Format:
         paths: the files, or the folder, of an image; the first is named in its JSON.
         write: writes them, each whole or not at all.
         finish: writes the file of all images into the folder and returns it, where there is one.
+        needs: the module that it takes besides NumPy and Pillow, and what installs it.
     """
 
     about: str
     paths: Callable[[ResultPaths], list[Path]]
     write: Callable[[Prediction, ResultPaths, About], None]
     finish: Callable[[Path, Sequence[ResultPaths]], Path] | None = None
+    needs: tuple[str, str] | None = None
 
 
 def _save_overlay(prediction: Prediction, paths: ResultPaths, about: About) -> None:
@@ -164,6 +167,7 @@ FORMATS: dict[str, Format] = {
         lambda paths: [paths.part("coco", ".json")],
         _save_coco,
         _finish_coco,
+        needs=("pycocotools", "pycocotools"),
     ),
     "labelstudio": Format(
         "Label Studio's brush masks",
@@ -175,6 +179,7 @@ FORMATS: dict[str, Format] = {
         "YOLO segmentation text with the images",
         lambda paths: [paths.part("yolo/labels", ".txt"), paths.part("yolo/images", ".jpg")],
         _save_yolo,
+        needs=("cv2", "opencv-python-headless"),
     ),
     "html": Format(
         "a page of all images",
@@ -192,13 +197,16 @@ def read_formats(text: str) -> tuple[str, ...]:
     """Names of :data:`FORMATS`, separated by commas, each once.
 
     Raises:
-        UserError: an unknown name, or none.
+        UserError: an unknown name, none, or a library that a format needs is missing.
     """
     names = [name.strip().lower() for name in text.split(",") if name.strip()]
     known = (*FORMATS, SUMMARY)
     for name in names:
         if name not in known:
             raise UserError(f"--save {name!r} is not known; choose from {', '.join(known)}")
+        needs = FORMATS[name].needs if name in FORMATS else None
+        if needs and importlib.util.find_spec(needs[0]) is None:
+            raise UserError(f"--save {name} needs {needs[0]}; install it: pip install {needs[1]}")
     if not names:
         raise UserError(f"--save {text!r} names nothing; choose from {', '.join(known)}")
     return tuple(name for name in dict.fromkeys(names) if name != SUMMARY)

@@ -12,7 +12,7 @@ import numpy as np
 
 from ovseg.errors import UserError
 from ovseg.utils.digests import file_digest
-from ovseg.utils.io import read_json
+from ovseg.utils.io import read_json, user_path
 
 MANIFEST = "manifest.json"
 #: of the manifest; a reader of one version reads no other
@@ -109,7 +109,7 @@ class ExportFolder:
             UserError: there is no such folder, a file is missing or another one, or the manifest is
                 of another version.
         """
-        folder = Path(path).expanduser()
+        folder = user_path(path)
         file = folder / MANIFEST
         if not file.is_file():
             missing = f"has no {MANIFEST}" if folder.is_dir() else "is not there"

@@ -36,6 +36,11 @@ _swept: set[Path] = set()
 _staying: set[Path] = set()
 
 
+def user_path(path: str | os.PathLike[str]) -> Path:
+    """A path as a user gives it: ``~`` is the home folder. ``~name`` without such a user stays."""
+    return Path(os.path.expanduser(path))
+
+
 @contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path beside ``path`` that replaces it only when the block succeeds.

@@ -9,7 +9,7 @@ from types import TracebackType
 import numpy as np
 
 from ovseg.errors import UserError
-from ovseg.utils.io import check_room
+from ovseg.utils.io import check_room, user_path
 
 from .encoders import CODECS, VideoEncoder, make_encoder, opencv
 
@@ -38,9 +38,9 @@ class VideoSource:
             UserError: there is no such file or camera, or it is no video.
         """
         cv2 = opencv()
-        self.is_camera = source.isdigit() and not Path(source).exists()
+        self.is_camera = source.isascii() and source.isdigit() and not Path(source).exists()
         self.name = source
-        path = Path(source).expanduser()
+        path = user_path(source)
         if not self.is_camera and not path.is_file():
             what = "is a folder, a video file is needed" if path.is_dir() else "does not exist"
             raise UserError(f"input {source!r} {what}; give a video, or the number of a camera")

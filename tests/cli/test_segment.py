@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import importlib.util
 import json
 from pathlib import Path
 
@@ -12,11 +14,12 @@ from PIL import Image
 from processes import interrupt_call
 from tiny_world import CONFIGS, write_model
 
-from ovseg.cli import model_choice, segment, windows
+from ovseg.cli import model_choice, segment, segment_run, windows
 from ovseg.colours import palette
 from ovseg.config import setup_cfg
 from ovseg.errors import UserError
 from ovseg.predictor import Predictor
+from ovseg.results.files import ResultPaths
 
 WORDS = ["Oculus", "Ukulele", "blue sky"]
 
@@ -397,6 +400,66 @@ def test_bad_options(
     assert run(EVALUATION, *args) == 2
     assert message in errors_of(capsys)
     assert not (tmp_path / "pred").exists()
+
+
+def test_an_image_that_memory_does_not_hold_is_left_out(
+    model: list[str],
+    photos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    encode = Predictor.encode_batch
+
+    def large(self: Predictor, images: list[np.ndarray], *rest: object) -> object:
+        if any((image == photo_b).all() for image in images):
+            raise MemoryError
+        return encode(self, images, *rest)
+
+    photo_b = np.asarray(Image.open(photos / "b.png"))
+    monkeypatch.setattr(Predictor, "encode_batch", large)
+    args = ["--class-names", *WORDS, "--input", photos, "--batch-size", 3]
+    assert run(EVALUATION, *args, "--output", tmp_path / "pred", *model) == 1
+    assert errors_of(capsys) == f"error: {str(photos / 'b.png')!r}: out of memory"
+    assert {path.name for path in (tmp_path / "pred").glob("*.json")} == {"a.json", "c.json"}
+
+
+def test_a_full_disk_ends_the_run(
+    model: list[str],
+    photos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    tried: list[Path] = []
+
+    def full(prediction: object, paths: ResultPaths, *_: object) -> None:
+        tried.append(paths.summary)
+        raise UserError("no room") from OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(segment_run, "save_result", full)
+    args = ["--class-names", *WORDS, "--input", photos, "--output", tmp_path / "pred"]
+    assert run(EVALUATION, *args, *model) == 2
+    assert errors_of(capsys) == "error: no room"
+    assert len(tried) == 1
+
+
+def test_saving_needs_a_folder_and_what_formats_need(
+    photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    args = ["--class-names", "cat", "--input", photos]
+    assert run(EVALUATION, *args, "--save", "coco") == 2
+    assert "--save coco needs --output, a folder" in errors_of(capsys)
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "cv2" else find(name)
+    )
+    assert run(EVALUATION, *args, "--save", "labels,yolo", "--output", "out") == 2
+    message = "--save yolo needs cv2; install it: pip install opencv-python-headless"
+    assert message in errors_of(capsys)
+    monkeypatch.setenv("DISPLAY", ":0")
+    assert run(EVALUATION, *args) == 2
+    assert "windows need OpenCV" in errors_of(capsys)
 
 
 def test_skipping_needs_a_folder(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:

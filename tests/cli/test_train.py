@@ -6,6 +6,7 @@ import functools
 import json
 import re
 import shlex
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -104,7 +105,8 @@ def test_two_processes_of_torchrun_evaluate_as_one_does(
     assert results(tmp_path, "stickerscenes_dev") == results(trained, "tiny_dev")
 
 
-def test_resuming_goes_on_to_the_new_end(clip: Path, trained: Path) -> None:
+def test_resuming_goes_on_to_the_new_end(clip: Path, trained: Path, tmp_path: Path) -> None:
+    trained = Path(shutil.copytree(trained, tmp_path / "out"))  # other tests read the folder
     argv = train_command(clip, trained, "--resume", SOLVER__MAX_ITER=3, DATASETS__TEST="()")
     train.main(argv)
     assert torch.load(trained / "model_final.pth", weights_only=True)["iteration"] == 2

@@ -137,6 +137,16 @@ def test_ctrl_c_keeps_what_is_done(
     assert [path.name for path in tmp_path.iterdir()] == ["out.avi"]
 
 
+def test_ctrl_c_before_the_first_frame(
+    model: list[str], clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    interrupt_call(monkeypatch, Predictor, "encode", 1)
+    assert run("--input", clip, "--output", tmp_path / "out.avi", *model) == 130
+    assert "gave no frame" not in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 def test_so_many_frames_in_a_window(
     model: list[str],
     clip: Path,
@@ -159,6 +169,7 @@ def test_so_many_frames_in_a_window(
         (["--max-frames", "0"], "--max-frames 0 must be at least 1"),
         (["--input", "none.mp4"], "'none.mp4' does not exist"),
         (["--input", __file__], "cannot be opened as a video"),
+        (["--input", "²"], "'²' does not exist"),
         (["--output", "pred.webm"], ".webm files cannot be written"),
         (
             ["--smooth", "0.5", "--opts", "TEST.AUG.ENABLED", "True"],
@@ -169,8 +180,8 @@ def test_so_many_frames_in_a_window(
             "--smooth 0.5 needs one view of each frame",
         ),
         (
-            ["--opts", "MODEL.MASK_FORMER.TEST.PANOPTIC_ON", "True"],
-            "PANOPTIC_ON True has no effect: ovseg video writes no segments",
+            ["--opts", "MODEL.MASK_FORMER.TEST.PANOPTIC_ON", "true"],
+            "PANOPTIC_ON True has no effect in ovseg video, which writes label maps alone",
         ),
     ],
 )

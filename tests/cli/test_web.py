@@ -25,14 +25,15 @@ def models_of(*arguments: str):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--auth", "anna"], "--auth must be USER:PASSWORD"),
-        (["--auth", ":secret"], "--auth must be USER:PASSWORD"),
-        (["--auth", "anna:"], "--auth must be USER:PASSWORD"),
-        (["--max-upload", "0"], "--max-upload 0.0 must be above 0"),
-        (["--max-upload", "nan"], "--max-upload nan must be above 0"),
-        (["--max-side", "-3"], "--max-side -3 must be above 0"),
-        (["--queue", "0"], "--queue 0 must be above 0"),
-        (["--keep-encoded", "0"], "--keep-encoded 0 must be above 0"),
+        (["--auth", "anna"], "$OVSEG_WEB_AUTH) must be USER:PASSWORD"),
+        (["--auth", ":secret"], "--auth (or $OVSEG_WEB_AUTH) must be USER:PASSWORD"),
+        (["--auth", "anna:"], "--auth (or $OVSEG_WEB_AUTH) must be USER:PASSWORD"),
+        (["--max-upload", "0"], "--max-upload 0.0 must be a number above 0"),
+        (["--max-upload", "nan"], "--max-upload nan must be a number above 0"),
+        (["--max-upload", "inf"], "--max-upload inf must be a number above 0"),
+        (["--max-side", "-3"], "--max-side -3 must be a number above 0"),
+        (["--queue", "0"], "--queue 0 must be a number above 0"),
+        (["--keep-encoded", "0"], "--keep-encoded 0 must be a number above 0"),
         (["--port", "70000"], "--port 70000 must be in 0..65535"),
         (["--port", "web"], "invalid int value: 'web'; see --help"),
         (
@@ -51,10 +52,15 @@ def test_mistakes(arguments: list[str], message: str, capsys: pytest.CaptureFixt
     assert message in line
 
 
-def test_a_password_may_hold_colons() -> None:
+def test_a_password_may_hold_colons_and_stand_in_the_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     args = web.build_parser().parse_args(["--auth", "anna:a:b"])
     assert web.check_arguments(args) == ("anna", "a:b")
     assert web.check_arguments(web.build_parser().parse_args([])) is None
+    monkeypatch.setenv("OVSEG_WEB_AUTH", "berta:b")
+    assert web.check_arguments(web.build_parser().parse_args([])) == ("berta", "b")
+    assert web.check_arguments(args) == ("anna", "a:b")
 
 
 def test_gradio_is_asked_for(

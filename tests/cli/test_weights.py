@@ -94,6 +94,29 @@ def test_swap_and_export(tmp_path: Path, capsys) -> None:
     assert all(torch.equal(value, after[name]) for name, value in before.items())
 
 
+def test_what_is_read_is_not_overwritten(tmp_path: Path, capsys) -> None:
+    ovseg, clip = tmp_path / "model_final.pth", tmp_path / "clip.pt"
+    content = TINY.read_bytes()
+    ovseg.write_bytes(content)
+    (tmp_path / "config.yaml").write_text("of the training")
+    main(["swap", "take", str(ovseg), str(clip), "--name", "ovseg-tiny-clip"])
+    before = clip.read_bytes()
+    same = str(tmp_path / "." / "model_final.pth")
+    for arguments, what in (
+        (["export", str(ovseg), same], f"{same!r} would be overwritten; write to another file"),
+        (["swap", "put", str(ovseg), str(clip), same], f"{same!r} would be overwritten"),
+        (["swap", "put", str(ovseg), str(clip), str(clip)], f"{str(clip)!r} would be overwritten"),
+        (["swap", "take", str(ovseg), same], f"{same!r} would be overwritten"),
+        (["convert", str(ovseg), same], f"{same!r} would be overwritten"),
+        (["export", str(ovseg), "--safetensors", str(tmp_path)], "is the folder of the checkpoint"),
+    ):
+        with pytest.raises(SystemExit, match="2"):
+            main(arguments)
+        assert what in said(capsys)[0]
+    assert (ovseg.read_bytes(), clip.read_bytes()) == (content, before)
+    assert (tmp_path / "config.yaml").read_text() == "of the training"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

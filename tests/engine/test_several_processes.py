@@ -126,8 +126,8 @@ def test_options_that_the_launcher_answers(tmp_path: Path) -> None:
 
 def test_sigterm_ends_all_after_the_same_step(tmp_path: Path) -> None:
     process = begin(SCRIPT, "steps", "--output", str(tmp_path), *TWO)
-    wait_for(tmp_path / "here_1")
-    time.sleep(0.5)
+    for rank in (0, 1):
+        wait_for(tmp_path / f"ready_{rank}")
     process.send_signal(signal.SIGTERM)
     assert end(process)[0] == 143
     steps = [(tmp_path / f"stopped_{rank}").read_text() for rank in (0, 1)]
@@ -139,14 +139,18 @@ def test_ctrl_c_says_one_line_and_a_second_ends_at_once(
     options: tuple[str, ...], tmp_path: Path
 ) -> None:
     process = begin(SCRIPT, "deaf", "--output", str(tmp_path), *options)
-    wait_for(tmp_path / f"here_{len(options) // 2}")
-    time.sleep(0.5)
-    os.killpg(process.pid, signal.SIGINT)
-    assert process.stderr is not None
-    line = process.stderr.readline()
-    assert line.startswith("interrupted: ")
-    assert line.endswith("; Ctrl-C again ends at once\n")
-    assert process.poll() is None
-    os.killpg(process.pid, signal.SIGINT)
-    code, _, _ = end(process)
-    assert code == 130
+    try:
+        for rank in range(2 if options else 1):
+            wait_for(tmp_path / f"ready_{rank}")
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.stderr is not None
+        line = process.stderr.readline()
+        assert line.startswith("interrupted: ")
+        assert line.endswith("; Ctrl-C again ends at once\n")
+        assert process.poll() is None
+        os.killpg(process.pid, signal.SIGINT)
+        code, _, _ = end(process)
+        assert code == 130
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)

@@ -199,6 +199,12 @@ def test_wrong_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
             "--model and --config-file are both given",
         ),
         (["--config-file", "configs/ovseg_tiny.yaml"], "MODEL.WEIGHTS is empty"),
+        # traced on the CPU, whatever the config says
+        (
+            ["--config-file", "configs/ovseg_tiny.yaml", "--opts", "MODEL.DEVICE", "cuda"],
+            "MODEL.WEIGHTS is empty",
+        ),
+        (["--speed", "fast"], "unrecognized arguments: --speed"),
     ):
         with pytest.raises(SystemExit) as ended:
             export.main(["--output", str(tmp_path / "new"), *options])

@@ -142,6 +142,18 @@ def test_what_is_done_is_not_done_again(
     assert "was begun with other settings (--shard-size 2, now 3): give another folder" in line
 
 
+def test_names_with_odd_line_ends_are_read_again(photos: Path, tmp_path: Path) -> None:
+    odd = tmp_path / "photos" / "a\u2028b\u0085c.png"
+    odd.parent.mkdir()
+    odd.write_bytes((photos / "picture_000.png").read_bytes())
+    assert run(*arguments(tmp_path / "out", odd)) == 0
+    before = rows_of(tmp_path / "out")
+    assert [row["source"] for row in before] == [str(odd)]
+    (tmp_path / "out" / "labels-000000.parquet").unlink()
+    assert run(*arguments(tmp_path / "out", odd)) == 0
+    assert rows_of(tmp_path / "out") == before
+
+
 def test_another_min_score_does_not_replace_an_edited_description(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -292,11 +304,22 @@ def test_mistakes_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
         (("--dataset", "x", "--input", "y"), "--dataset 'x' stands in place of --input, --class-"),
         (("--dataset", "stickerscenes_mor"), "'stickerscenes_mor' is not registered; did you mean"),
         (("--input", "y", "--min-score", "2"), "--min-score 2.0 must be in 0..1"),
+        (("--input", "y", "--config-file", ""), "argument --config-file: is empty; give a file"),
+        (
+            ("--input", "y", "--workers", "0", "--cpus-per-worker", "1"),
+            "--workers 0 is this process",
+        ),
+        (("--dataset", "x", "--recursive"), "--recursive and --image-column are for --input"),
         ((), "no input; give images"),
     ):
         assert run(*options, "--output", str(output)) == 2
         assert message in said(capsys)[0]
         assert not output.exists()
-    segments = "MODEL.MASK_FORMER.TEST.PANOPTIC_ON"
-    assert run(*arguments(output, "y"), segments, "True") == 2
-    assert f"{segments} True has no effect: ovseg label writes no segments" in said(capsys)[0]
+    for key, value in (
+        ("MODEL.MASK_FORMER.TEST.PANOPTIC_ON", "true"), ("TEST.SAVE_PROPOSALS", str(tmp_path)),
+    ):  # fmt: skip
+        assert run(*arguments(output, "y"), key, value) == 2
+        assert (
+            f"{key} {value.title() if value == 'true' else value} has no effect in ovseg label"
+            in (said(capsys)[0])
+        )

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from ovseg.methods import generated_features
 from ovseg.methods.generated_features import GeneratedFeatures, mean_discrepancy
 
 SEEN, UNSEEN = [("cat", "kitten"), ("dog",)], [("owl",), ("yeti",)]
@@ -43,7 +44,7 @@ def test_discrepancy_is_the_sum_over_all_pairs():
 
 def test_who_learns_from_what(classifier):
     features = torch.rand(1, 4, 3, 3).requires_grad_()
-    labels = torch.tensor([[[0, 1, 255], [1, 1, 0], [255, 0, 0]]])
+    labels = torch.tensor([[[0, 1, -1], [1, 1, 0], [-1, 0, 0]]])
     losses = classifier.losses(features, labels)
     generator = list(classifier.generator.parameters())
     losses["loss_generator"].backward(retain_graph=True)
@@ -58,9 +59,9 @@ def test_who_learns_from_what(classifier):
 
 def test_unseen_classes_weigh_what_the_median_seen_class_does(classifier, monkeypatch):
     # of each class, by hand: 6, 1, and with the second image 7, 4 pixels; medians 1 and 4
-    first = torch.tensor([[[0, 0, 255], [0, 0, 0], [255, 0, 1]]])
-    second = torch.tensor([[[1, 1, 1], [0, 255, 255], [255, 255, 255]]])
-    nothing = torch.full((1, 3, 3), 255)
+    first = torch.tensor([[[0, 0, -1], [0, 0, 0], [-1, 0, 1]]])
+    second = torch.tensor([[[1, 1, 1], [0, -1, -1], [-1, -1, -1]]])
+    nothing = torch.full((1, 3, 3), -1)
     features = torch.rand(1, 4, 3, 3)
     monkeypatch.setattr(nn.functional, "cross_entropy", lambda scores, wanted: torch.tensor(10.0))
     found = [classifier.losses(features, labels)["loss_unseen"].item()
@@ -72,13 +73,15 @@ def test_unseen_classes_weigh_what_the_median_seen_class_does(classifier, monkey
 
 
 def test_an_image_without_labels_and_a_list_without_unseen_classes(classifier):
-    nothing = torch.full((1, 3, 3), 255)
+    nothing = torch.full((1, 3, 3), -1)
     assert classifier.losses(torch.rand(1, 4, 3, 3), nothing)["loss_generator"] == 0
     alone = GeneratedFeatures(4, SEEN, [], Texts(), hidden=8)  # type: ignore[arg-type]
     assert set(alone.losses(torch.rand(1, 4, 3, 3), nothing)) == {"loss_generator"}
 
 
-def test_features_are_learned_with_seen_classes_before_anything_is_generated():
+def test_features_are_learned_with_seen_classes_before_anything_is_generated(
+    monkeypatch: pytest.MonkeyPatch,
+):
     torch.manual_seed(0)
     staged = GeneratedFeatures(4, SEEN, UNSEEN, Texts(), hidden=8, generated_from=2).train()  # type: ignore[arg-type]
     pixels, labels = torch.rand(1, 4, 3, 3), torch.randint(2, (1, 3, 3))
@@ -87,16 +90,21 @@ def test_features_are_learned_with_seen_classes_before_anything_is_generated():
         logits = staged(features, ["cat", "dog"])
         losses = staged.losses(features, labels)
         logits.sum().backward()
-        assert features.grad is not None
         if step < 2:
             assert logits.shape[1] == 2
             assert set(losses) == {"loss_generator"}
+            assert features.grad is not None
             assert features.grad.abs().sum() > 0
         else:
             assert logits.shape[1] == 4
             assert set(losses) == {"loss_generator", "loss_unseen"}
-            assert (features.grad == 0).all()  # there is one, for processes that wait for it
+            assert features.grad is None  # so no optimizer changes what they come from
         torch.testing.assert_close(logits[:, :2], staged.predictor(pixels)[:, :2])
+    monkeypatch.setattr(generated_features.comm, "get_world_size", lambda: 2)
+    features = pixels.clone().requires_grad_()
+    staged(features, ["cat", "dog"]).sum().backward()
+    assert features.grad is not None
+    assert (features.grad == 0).all()  # processes wait for one
     again = GeneratedFeatures(4, SEEN, UNSEEN, Texts(), hidden=8, generated_from=2)  # type: ignore[arg-type]
     again.load_state_dict(staged.state_dict())  # a run that goes on
     assert again.train()(pixels, ["cat", "dog"]).shape[1] == 4

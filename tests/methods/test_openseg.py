@@ -121,6 +121,30 @@ def test_the_loss_of_words_is_the_contrast_of_images_and_captions():
     assert grounding_loss(regions, texts[:0], [[], [], []], torch.tensor(scale)) == 0
 
 
+def test_captions_of_the_same_words_are_not_wrong():
+    """The first two images are told of by the same words, and so is one of the other captions."""
+    generator = torch.Generator().manual_seed(3)
+    regions = F.normalize(torch.randn(3, 2, 4, generator=generator), dim=-1)
+    texts = F.normalize(torch.randn(3, 4, generator=generator), dim=-1)
+    captions, scale = [[0, 1], [1, 0], [2]], torch.tensor(5.0)
+    found = grounding_loss(regions, texts, captions, scale, [[1, 0], [0]])
+    # the loss is a mean over images, whose candidates may differ: by images alone it is, for each,
+    # that of itself among those of other words
+    cosines = torch.einsum("bqd,ud->bqu", regions, texts)
+    grounded = ((scale * cosines).softmax(dim=1) * cosines).sum(dim=1)
+    fits = scale * torch.stack(
+        [grounded[:, [0, 1]].mean(dim=1), grounded[:, 2], grounded[:, 0]], dim=1
+    )  # of each image and the captions "0 1", "2" and "0"
+    expected = torch.tensor(0.0)
+    for image, caption in ((0, 0), (1, 0), (2, 1)):
+        images = [image, 2] if caption == 0 else [0, 1, 2]
+        copies = torch.tensor([0, 1, 2] if caption == 0 else [0, 0, 0, 1, 2])  # it is there thrice
+        own = fits[image, caption]
+        expected += fits[images, caption].logsumexp(dim=0) - own
+        expected += fits[image, copies].logsumexp(dim=0) - own
+    torch.testing.assert_close(found, expected / 3)
+
+
 def test_words_of_captions_become_the_names_of_regions():
     """A word without any label is found by the region that its captions have in common."""
     torch.manual_seed(0)

@@ -27,6 +27,7 @@ from ovseg.methods.pixel_heads import FcnPixelHead
 from ovseg.methods.pixel_segmenter import label_maps_of, pixel_loss
 from ovseg.modeling.seen_classes import SeenClasses
 from ovseg.utils.write_checkpoint import write_checkpoint
+from ovseg.vocabulary import Vocabulary
 
 WORDS = ["cat", "dog", "sky"]
 PIXEL_METHODS = ["deeplabv3plus", "fcn", "lseg", "lsegplus", "spnet", "zs3net"]
@@ -96,9 +97,14 @@ def test_word_vectors_are_projected_on(one_word_features):
             projected = weight @ features[0, :, row, column] + bias
             expected = [10 * (projected @ clip.vectors[place]) for place in range(3)]
             torch.testing.assert_close(logits[0, :, row, column], torch.stack(expected))
-    calibrated = classifier.eval()(features, WORDS)
+    vocabulary = Vocabulary.of(WORDS)
+    calibrated = classifier.eval().calibrated(classifier(features, WORDS), vocabulary)
     penalty = torch.tensor([3.0, 3.0, 0.0])
     torch.testing.assert_close(calibrated, logits - penalty[:, None, None])
+    # a class is seen by any of its synonyms; a single one competes with "others", which counts so
+    for words, seen in (([["puppy", "dog"], "owl"], [1, 1, 0]), (["owl"], [0, 1])):
+        found = classifier.calibrated(torch.zeros(1, len(seen), 1, 1), Vocabulary.of(words))
+        assert found.flatten().tolist() == [-3.0 * each for each in seen]
     # an unseen word that is as near as a seen one wins
     features, labels = one_word_features(classifier.projection, clip, "owl")
     assert (classifier(features, [*WORDS, "owl"]).argmax(dim=1) == labels).all()
@@ -146,19 +152,19 @@ def test_masks_of_classes_become_label_maps():
     truth = Instances((2, 3))
     truth.gt_classes = torch.tensor([0, 4])
     truth.gt_masks = torch.tensor([[[1, 0, 0], [1, 0, 0]], [[0, 1, 0], [0, 1, 1]]]).bool()
-    expected = [[0, 4, 255, 255], [0, 4, 4, 255], [255] * 4]
+    expected = [[0, 4, -1, -1], [0, 4, 4, -1], [-1] * 4]
     assert label_maps_of([truth], (3, 4))[0].tolist() == expected
 
 
 def test_the_loss_is_the_mean_over_labelled_pixels():
-    logits, labels = torch.randn(1, 3, 2, 2), torch.tensor([[[0, 255], [2, 2]]])
+    logits, labels = torch.randn(1, 3, 2, 2), torch.tensor([[[0, -1], [2, 2]]])
     values = logits.double().numpy()[0]
     terms = [
         np.log(np.exp(values[:, row, column]).sum()) - values[label, row, column]
         for row, column, label in ((0, 0, 0), (1, 0, 2), (1, 1, 2))
     ]
     assert pixel_loss(logits, labels).item() == pytest.approx(np.mean(terms), rel=1e-5)
-    assert pixel_loss(logits, torch.full((1, 2, 2), 255)) == 0
+    assert pixel_loss(logits, torch.full((1, 2, 2), -1)) == 0
 
 
 def method_cfg(name: str, folder: Path, *opts: str) -> Any:
@@ -208,6 +214,20 @@ def test_every_config_trains_and_segments(name, tmp_path):
         assert scores[3].max() == 0
 
 
+def test_pixels_have_no_class_where_no_word_can_be_found(tmp_path):
+    model = build_model(method_cfg("fcn", tmp_path)).eval()
+    known = next(iter(model.classifier._label_of))
+    for words, classes in ((["a yeti"], {-1}), (["a yeti", "a wraith"], {-1}), ([known], {0})):
+        inputs = {**example(words), "height": 50, "width": 70, "output": "labels"}
+        with torch.inference_mode():
+            (found,) = model([inputs])
+        assert set(found["labels"].unique().tolist()) == classes
+        assert (found["scores"] > 0).all() == (classes == {0})
+    inputs["output"], inputs["class_names"] = "scores", ["a yeti", "a wraith"]
+    with torch.inference_mode():
+        assert model([inputs])[0]["sem_seg"].abs().max() == 0
+
+
 def test_words_are_looked_at_in_parts(tmp_path, monkeypatch):
     model = build_model(method_cfg("lseg", tmp_path)).eval()
     inputs = {**example([["cat", "kitten"], "dog", "sky", "owl"]), "height": 41, "width": 90}
@@ -225,6 +245,7 @@ def test_words_are_looked_at_in_parts(tmp_path, monkeypatch):
     ("opts", "message"),
     [
         (["TEST.SLIDING_WINDOW", "True"], "a PixelSegmenter has no proposals"),
+        (["TEST.MIN_CLASS_AREA", "0.1"], r"TEST.MIN_CLASS_AREA 0\.1: a PixelSegmenter has no"),
         (["TEST.REJECT", "0.1"], r"TEST.REJECT 0\.1: a PixelSegmenter has no proposals"),
         (["MODEL.SEM_SEG_HEAD.NUM_CLASSES", "3"], "has 144 classes; give MODEL.SEM_SEG_HEAD.NUM"),
         (["MODEL.METHOD.CLASSIFIER", "best"], "MODEL.METHOD.CLASSIFIER 'best' is unknown"),

@@ -106,6 +106,12 @@ def test_pictures_of_one_name_keep_their_folders(tmp_path: Path) -> None:
     assert [task["data"]["image"] for task in tasks] == ["one/a.jpg", "two/a.jpg"]
 
 
+def test_names_that_are_taken_are_counted_up() -> None:
+    names = ["1/a.jpg", "2/a.png", "3/a.jpg", "4/a_2.jpg", "5/A.jpg", "6/b.png", "7/a.jpg"]
+    plan = plan_outputs([Path(name) for name in names], "out")
+    assert [paths.name for paths in plan] == ["a", "a_2", "a_3", "a_2_2", "A_4", "b", "a_5"]
+
+
 def decoded(code: list[int]) -> list[int]:
     """The values of a bit stream of runs, read bit by bit as its JavaScript reader does."""
     bits = "".join(f"{byte:08b}" for byte in code)

@@ -6,6 +6,7 @@ import logging
 import multiprocessing
 import sys
 import threading
+import time
 from pathlib import Path
 
 import filelock
@@ -39,9 +40,11 @@ def test_a_second_process_waits(tmp_path: Path, caplog: pytest.LogCaptureFixture
     with held(path) as other:
         thread = threading.Thread(target=enter)
         thread.start()
-        thread.join(timeout=2)
-        assert thread.is_alive()
+        until = time.monotonic() + 60
+        while not caplog.messages and time.monotonic() < until:
+            time.sleep(0.05)
         assert caplog.messages == ["waiting"]
+        assert thread.is_alive()
         other.kill()
         other.wait()
         thread.join(timeout=60)

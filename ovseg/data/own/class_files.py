@@ -7,6 +7,7 @@ from typing import Any
 
 from ovseg.data.vocabulary import read_vocabulary
 from ovseg.errors import UserError
+from ovseg.utils.io import user_path
 
 from .yaml_file import as_text, read_yaml
 
@@ -28,7 +29,7 @@ def read_class_file(file: Path, value: str) -> list[Any] | dict[str, list[str]]:
     Raises:
         UserError: there is no such file or list, or it names no classes.
     """
-    path = (file.parent / Path(value).expanduser()).resolve()
+    path = (file.parent / user_path(value)).resolve()
     if path.suffix.lower() in {".yaml", ".yml"}:
         return _yolo_names(path)
     try:

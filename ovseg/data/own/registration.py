@@ -14,6 +14,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from ovseg.data.class_lists import ClassList
 from ovseg.data.datasets import DatasetFiles, dataset_classes, register_files
 from ovseg.errors import UserError
+from ovseg.utils.io import user_path
 from ovseg.vocabulary import Vocabulary
 
 from .coco_instances import read_instances
@@ -39,7 +40,7 @@ def register_custom(files: Iterable[str | os.PathLike[str]]) -> list[str]:
     Raises:
         UserError: a file is missing, is no such description, or its name is another data set's.
     """
-    return [_register(Path(file).expanduser()) for file in files]
+    return [_register(user_path(file)) for file in files]
 
 
 def dataset_vocabulary(name: str) -> Vocabulary:

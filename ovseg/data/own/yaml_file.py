@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from ovseg.errors import UserError
+from ovseg.utils.io import user_path
 from ovseg.utils.yaml_text import check_yaml
 
 
@@ -68,7 +69,7 @@ def as_path(file: Path, key: str, value: Any) -> Path:
     Raises:
         UserError: it is not there.
     """
-    path = (file.parent / Path(as_text(file, key, value)).expanduser()).resolve()
+    path = (file.parent / user_path(as_text(file, key, value))).resolve()
     if not path.exists():
         raise UserError(f"{file}: {key} {str(path)!r} does not exist; correct the path")
     return path

@@ -22,11 +22,13 @@ from torch.multiprocessing import ProcessExitedException, spawn
 
 from ovseg import Predictor
 from ovseg.cli import segment, train
+from ovseg.config import setup_cfg
 from ovseg.data.own.image_files import ImageFiles
 from ovseg.data.own.registration import dataset_vocabulary, register_custom
 from ovseg.data.datasets import dataset_classes, load_dataset
 from ovseg.data.label_maps import read_truth
 from ovseg.data.class_lists import load_class_list
+from ovseg.data.mapper import TrainingMapper
 from ovseg.engine.checkpoint import OVSegCheckpointer
 from ovseg.engine.trainer import Trainer
 from ovseg.errors import UserError
@@ -179,6 +181,9 @@ def test_a_mapping_names_classes_by_words_that_are_not_searched(
     vocabulary = dataset_vocabulary("harbour")
     assert vocabulary.names == ("above", "vessel")
     assert vocabulary.words_of_class == (("sky",), ("boat", "ship"))
+    # a training learns a word that is searched for
+    cfg = setup_cfg(CONFIGS / "ovseg_tiny.yaml")
+    assert TrainingMapper(cfg, ["harbour"]).class_names == ["sky", "boat"]
 
 
 def test_registering_again_takes_the_changed_file(tmp_path: Path) -> None:
