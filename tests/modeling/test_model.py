@@ -8,7 +8,9 @@ from detectron2.data import MetadataCatalog
 from detectron2.modeling import META_ARCH_REGISTRY
 
 from ovseg import OVSeg, UserError
+from ovseg.modeling.criterion import SetCriterion
 from ovseg.modeling.ensemble import ensemble
+from ovseg.modeling.matcher import HungarianMatcher
 from ovseg.vocabulary import Vocabulary
 
 DEMO = "ovseg_swinB_vitL_demo.yaml"
@@ -226,6 +228,45 @@ def test_lower_precision_agrees_on_labels(small_model, model, image):
         assert (found["labels"] == full["labels"]).float().mean() > 0.95
         assert not torch.equal(found["scores"], full["scores"])
         torch.testing.assert_close(half.text(half.vocabulary(inputs)).features, text)
+
+
+def test_training_computes_in_float32_whatever_the_backbone_has_in_inference(small_model, seeded):
+    half = small_model("MODEL.PRECISION_BACKBONE", "bf16")
+    images = half._normalised([{"image": seeded.image(64, 64, 0)}])
+    with torch.no_grad():
+        low = half._proposals(images).embeddings
+        half.backbone_precision = "fp32"
+        full = half._proposals(images).embeddings
+        half.train()
+        half.sem_seg_head.eval()  # dropout
+        half.backbone.eval()
+        half.backbone_precision = "bf16"
+        trained = half._proposals(images).embeddings
+    assert not torch.equal(low, full)
+    torch.testing.assert_close(trained, full, atol=1e-5, rtol=1e-5)
+
+
+def test_the_weight_of_no_object_is_the_configs_and_not_the_checkpoints():
+    torch.manual_seed(0)
+    matcher = HungarianMatcher(cost_class=1.0, cost_mask=1.0, cost_dice=1.0)
+    parts: dict = {"mask_weight": 1.0, "dice_weight": 1.0}
+    published = SetCriterion(3, matcher, no_object_weight=0.1, **parts)
+    own = SetCriterion(3, matcher, no_object_weight=0.5, **parts)
+    own.load_state_dict(published.state_dict())
+    logits, masks = torch.randn(1, 4, 4), torch.randn(1, 4, 8, 8)
+    targets = [{"labels": torch.tensor([2]), "masks": torch.rand(1, 8, 8) > 0.5}]
+    ((queries, _),) = matcher(logits, masks, targets)
+    terms = [-logits[0, q].log_softmax(0)[2 if q == queries[0] else 3] for q in range(4)]
+    weights = [1.0 if q == queries[0] else 0.5 for q in range(4)]
+    expected = sum(w * t for w, t in zip(weights, terms, strict=True)) / sum(weights)
+    torch.testing.assert_close(own([(logits, masks)], targets)["loss_ce"], expected)
+
+
+@pytest.mark.parametrize(("given", "padded"), [("-1", (64, 96)), ("0", (64, 96)), ("16", (64, 80))])
+def test_sides_are_made_divisible_by_the_backbones_number_or_the_keys(small_model, given, padded):
+    found = small_model("MODEL.MASK_FORMER.SIZE_DIVISIBILITY", given)
+    images = found._normalised([{"image": torch.zeros(3, 50, 70)}])
+    assert tuple(images.tensor.shape[-2:]) == padded
 
 
 def test_training_reaches_everything_but_clip(small_config, seeded):

@@ -7,10 +7,19 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
+from tiny_world import CONFIGS
 from torch import Tensor
 
-from open_clip_training.mining.pairs import KnownNouns, Rules, ground_truth_pairs, mine
+from open_clip_training.mining.pairs import (
+    KnownNouns,
+    Rules,
+    fill_colour,
+    ground_truth_pairs,
+    mine,
+)
+from ovseg.config import setup_cfg
 from ovseg.structures import ClipClasses, CropFeatures, Regions, TextEmbeddings
 from ovseg.vocabulary import Vocabulary
 
@@ -98,6 +107,21 @@ def test_a_proposal_serves_one_noun_and_rules_leave_out() -> None:
         [],
         {"nouns of images without a usable proposal": 3},
     )
+
+
+@pytest.mark.parametrize(
+    ("opts", "colour"),
+    [
+        ([], (123, 117, 104)),
+        (["MASK_FILL", "zero"], (0, 0, 0)),
+        # trained with a mean of 0.5
+        (["CLIP_MODEL_NAME", "ViT-L-14", "CLIP_PRETRAINED", "laion2b_s32b_b82k"], (128, 128, 128)),
+    ],
+)
+def test_the_background_is_that_of_inference(opts: list[str], colour: tuple[int, ...]) -> None:
+    keys = [part if i % 2 else f"MODEL.CLIP_ADAPTER.{part}" for i, part in enumerate(opts)]
+    cfg = setup_cfg(CONFIGS / "ovseg_R101c_vitB_bs32_120k.yaml", keys)
+    assert fill_colour(cfg) == colour
 
 
 def test_ground_truth_makes_one_pair_a_class() -> None:
