@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import asdict
 from pathlib import Path
@@ -30,6 +31,7 @@ from open_clip_training.pretraining.settings import PretrainingSettings
 from ovseg.data.stickerscenes import load_concepts
 from ovseg.modeling.clip import encode_tokens, text_templates
 from ovseg.modeling.clip.compact_embedding import CompactTokenEmbedding
+from ovseg.utils.digests import digest
 from ovseg.utils.finite import check_weights_finite, loss_error
 
 # the name of the class that stands for everything else when a user gives a single word
@@ -124,6 +126,11 @@ class PretrainingRun:
     ) -> None:
         seed_everything(settings.seed)
         self.data, self.config, self.settings = data, config, settings
+        parts = (data.images, data.caption_ids, data.tokens, torch.tensor(sorted(data.token_ids)))
+        self.made_of = {
+            "images and captions": digest(part.contiguous().numpy().data for part in parts),
+            "the architecture": digest([json.dumps(config, sort_keys=True)]),
+        }
         self.model = build_model(config, data.token_ids)
         self.dropout = PatchDropout(settings.patch_dropout)
         self.model.visual.patch_dropout = self.dropout
@@ -172,6 +179,7 @@ class PretrainingRun:
                 "model": self.model.state_dict(),
                 "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
                 "settings": asdict(self.settings),
+                "made_of": self.made_of,
                 "step": self.step,
             },
         )
@@ -180,9 +188,10 @@ class PretrainingRun:
         """Continue from what :meth:`save` left beside ``output``.
 
         Raises:
-            UserError: nothing is there, or it was made with other settings.
+            UserError: nothing is there, or it was made with other settings or of other data.
         """
-        saved = read_resume(output, asdict(self.settings), {"batch": "--batch-size"})
+        names = {"batch": "--batch-size", **{name: name for name in self.made_of}}
+        saved = read_resume(output, {**asdict(self.settings), **self.made_of}, names)
         self.model.load_state_dict(saved["model"])
         for optimizer, state in zip(self.optimizers, saved["optimizers"], strict=True):
             optimizer.load_state_dict(state)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import logging
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -145,6 +146,21 @@ def test_a_resumed_run_equals_an_unbroken_one(root, tokenizer):
     assert [second.advance() for _ in range(2)] == losses[2:]
     for name, value in unbroken.model.state_dict().items():
         assert torch.equal(value, second.model.state_dict()[name]), name
+
+
+def test_a_run_does_not_go_on_with_other_data_or_another_architecture(root, tokenizer):
+    data = load(root, tokenizer)
+    settings = PretrainingSettings(steps=4, batch=4, warmup=1)
+    PretrainingRun(data, TINY, settings).save(root / "out/clip.pt")
+    images = data.images.clone()
+    images[0] = 255 - images[0]
+    vision = {**TINY["vision_cfg"], "head_width": TINY["vision_cfg"].get("head_width", 64) // 2}
+    for other, what in (
+        (PretrainingRun(replace(data, images=images), TINY, settings), "images and captions"),
+        (PretrainingRun(data, {**TINY, "vision_cfg": vision}, settings), "the architecture"),
+    ):
+        with pytest.raises(UserError, match=f"was begun with other settings \\({what}"):
+            other.resume(root / "out/clip.pt")
 
 
 def test_regions_are_cut_and_filled(root):
