@@ -6,6 +6,7 @@ import io
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from conftest import said
 from labelling_world import FAST, WORDS, arguments, manifest_of, rows_of, write_pictures
 from PIL import Image
 from pycocotools import mask as coco_mask
+from tiny_world import CONFIGS
 
 from ovseg import Predictor
 from ovseg.cli import label
@@ -140,6 +142,28 @@ def test_what_is_done_is_not_done_again(
     assert run(*arguments(output, photos, options=("--shard-size", "3"))) == 2
     (line,) = said(capsys)
     assert "was begun with other settings (--shard-size 2, now 3): give another folder" in line
+
+
+def test_the_model_is_that_of_the_command_line(
+    photos: Path, tmp_path: Path, predictor: Predictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built: list[Any] = []
+
+    def build(cfg: Any) -> Predictor:
+        built.append(cfg)
+        return predictor
+
+    monkeypatch.setattr(work, "Predictor", build)
+    command = arguments(tmp_path / "out", photos / "picture_000.png", options=("--speed", "fast"))
+    assert run(*command, "MODEL.CLIP_ADAPTER.MASK_THR", "0.3") == 0
+    (cfg,) = built
+    assert (cfg.MODEL.CLIP_ADAPTER.CROPS, cfg.MODEL.CLIP_ADAPTER.MASK_THR) == ("visible", 0.3)
+    assert cfg.INPUT.MIN_SIZE_TEST == 32
+    config = tmp_path / "own.yaml"
+    config.write_text(f"_BASE_: {CONFIGS / 'ovseg_tiny_demo.yaml'}\nTEST: {{REJECT: 0.2}}\n")
+    command = arguments(tmp_path / "two", photos / "picture_000.png")
+    assert run("--config-file", str(config), *command) == 0
+    assert built[1].TEST.REJECT == 0.2
 
 
 def test_names_with_odd_line_ends_are_read_again(photos: Path, tmp_path: Path) -> None:
