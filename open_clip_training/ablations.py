@@ -11,7 +11,8 @@ each run is chosen on ``dev`` and reported on ``test``. The rows of the paper's 
 minutes on two cores.
 
 Results: table.md, table.json, chart.png. What is done is kept: the same command goes on after an
-interruption. Two CPU processes work at a time, one core each (--processes).
+interruption. Pairs are mined by a process for each core, four at most (--processes), or for each
+GPU.
 """
 
 from __future__ import annotations

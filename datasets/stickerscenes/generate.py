@@ -16,7 +16,8 @@ import numpy as np
 from tqdm import tqdm
 
 from ovseg.data.stickerscenes import unseen_labels
-from ovseg.utils.io import atomic_path
+from ovseg.errors import UserError
+from ovseg.utils.io import atomic_path, read_json
 from stickerscenes.render import render_scene
 from stickerscenes.sampler import Recipe, SceneSampler
 from stickerscenes.scenes import Scene
@@ -84,10 +85,17 @@ def write_clip_split(
     """Write ``clip_train/*.png`` and ``clip_train.csv`` (columns filepath, title).
 
     Paths in the table are relative to ``root``. Returns the number of pictures newly drawn.
+
+    Raises:
+        UserError: the table is there, and lists more.
     """
+    table_file = root / "clip_train.csv"
+    if table_file.is_file() and not overwrite:
+        with table_file.open(newline="", encoding="utf-8") as table:
+            _check_not_fewer(table_file, sum(1 for _ in csv.reader(table)) - 1, count)
     drawn, scenes = _write(CLIP_SPLIT, root, book, count, num_workers, overwrite)
     with (
-        atomic_path(root / "clip_train.csv") as path,
+        atomic_path(table_file) as path,
         path.open("w", newline="", encoding="utf-8") as table,
     ):
         writer = csv.writer(table)
@@ -108,7 +116,14 @@ def write_segmentation_split(
     """Write images, label maps, instance maps and captions of ``split`` under ``root``.
 
     Returns the number of pictures newly drawn.
+
+    Raises:
+        UserError: the captions are there, and are of more scenes.
     """
+    captions_file = root / f"captions_{split.name}.json"
+    if captions_file.is_file() and not overwrite:
+        listed = read_json(captions_file, dict, "give --overwrite").get("images", [])
+        _check_not_fewer(captions_file, len(listed), count)
     drawn, captions = _write(split, root, book, count, num_workers, overwrite)
     side = {"height": split.size, "width": split.size}
     content = {
@@ -117,9 +132,18 @@ def write_segmentation_split(
             {"id": i, "image_id": i, "caption": caption} for i, caption in enumerate(captions)
         ],
     }
-    with atomic_path(root / f"captions_{split.name}.json") as path:
+    with atomic_path(captions_file) as path:
         path.write_text(json.dumps(content), encoding="utf-8")
     return drawn
+
+
+def _check_not_fewer(table: Path, listed: int, count: int) -> None:
+    if count < listed:
+        raise UserError(
+            f"{str(table)!r} lists {listed} scenes, and --scale asks for {count}: it would be "
+            "shortened. Leave --scale out, set DETECTRON2_DATASETS to another folder, or give "
+            "--overwrite"
+        )
 
 
 def _files(split: SceneSplit, root: Path, index: int) -> dict[str, Path]:

@@ -93,9 +93,10 @@ def collect_in_processes(options: argparse.Namespace, kind: str, folder: Path) -
     if kind == "mined":
         source = ["--captions", root / "captions_train.json", "--images", root / "images/train"]
         source += ["--adjectives"]
+    processes = min(options.processes, torch.cuda.device_count() or options.processes)
     command = [
         sys.executable, "-m", "torch.distributed.run", "--standalone",
-        "--nproc-per-node", options.processes, "--module", "open_clip_training.collect_pairs",
+        "--nproc-per-node", processes, "--module", "open_clip_training.collect_pairs",
         "--config-file", options.config_file, *source, "--limit", options.mine_images,
         "--output", folder, "--opts", "MODEL.WEIGHTS", options.weights, *options.opts,
     ]  # fmt: skip

@@ -53,7 +53,7 @@ def path_below(folder: Path, name: str, what: str) -> Path:
         UserError: it leads out of the folder.
     """
     path = Path(os.path.normpath(folder / name))
-    if not path.is_relative_to(os.path.normpath(folder)):
+    if not Path(os.path.abspath(path)).is_relative_to(os.path.abspath(folder)):
         raise UserError(
             f"{what} names {name!r}, which lies outside of {str(folder)!r}; give --data-root, a "
             "folder that holds all that it names"

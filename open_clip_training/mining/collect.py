@@ -10,7 +10,6 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import torch.distributed as dist
 from detectron2.config import CfgNode
 from detectron2.utils import comm
 from tqdm import tqdm
@@ -83,10 +82,7 @@ def collect_pairs(options: argparse.Namespace, processes: Processes) -> dict[str
         for part in todo:
             collect_part(source, part, options.output, bar)
     comm.synchronize()
-    if dist.is_initialized() and processes.rank > 0:
-        return None
-    if missing_parts(options.output, len(starts)):
-        logger.info("done; other processes have not finished their parts")
+    if processes.rank > 0:
         return None
     summary = merge_parts(options.output, len(starts), options.seed, options.format == "webdataset")
     logger.info("%s", json.dumps({k: v for k, v in summary.items() if k != "most frequent"}))
@@ -119,11 +115,6 @@ def check_folder(path: Path) -> None:
             f"--output {str(path)!r} cannot be written, since {str(above)!r} is no folder that can "
             "be written; give another"
         )
-
-
-def missing_parts(folder: Path, count: int) -> list[int]:
-    """Which of ``count`` parts are not yet recorded."""
-    return [part for part in range(count) if not part_path(folder, part).is_file()]
 
 
 def parts_to_do(folder: Path, count: int) -> list[int]:

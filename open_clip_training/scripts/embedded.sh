@@ -30,8 +30,10 @@ OMP_NUM_THREADS=2 "$python" open_clip_training/pretrain.py --output output/clip_
     "$python" open_clip_training/pretrain_backbone.py --output "$backbone" $(resume "$backbone")
     "$python" train_net.py --resume --config-file "$config" MODEL.WEIGHTS "$backbone"
 }
+# two processes, but one for each GPU where there are fewer
+processes=$("$python" -c "import torch; print(min(2, torch.cuda.device_count() or 2))")
 for split in train more; do
-    "$python" -m torch.distributed.run --standalone --nproc-per-node 2 \
+    "$python" -m torch.distributed.run --standalone --nproc-per-node "$processes" \
         open_clip_training/collect_pairs.py --config-file "$config" \
         --captions "$scenes/captions_$split.json" --images "$scenes/images/$split" --adjectives \
         --output "output/pairs_embedded/$split" --opts MODEL.WEIGHTS "$segmenter"

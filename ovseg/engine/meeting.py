@@ -7,6 +7,7 @@ the others end without a word.
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import os
@@ -18,6 +19,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import torch.distributed as dist
 
@@ -158,7 +160,10 @@ class Meeting:
             time.sleep(0.05)
 
     def _show_life(self, store: dist.Store, count: int) -> None:
-        sign = {"host": socket.gethostname(), "pid": os.getpid(), "machine": self.place.machine}
+        sign = {
+            "host": socket.gethostname(), "running": _running_system(), "pid": os.getpid(),
+            "machine": self.place.machine,
+        }  # fmt: skip
         store.set(f"life/{self.place.rank}", json.dumps({**sign, "count": count}))
 
     def _sign(self, store: dist.Store, rank: int) -> dict[str, str | int]:
@@ -197,7 +202,7 @@ class Meeting:
             self._signs[rank] = text, now
             since = now
         sign = json.loads(text)
-        if sign["host"] == socket.gethostname():  # however long a call keeps it from signing
+        if sign["running"] == _running_system():  # however long a call keeps it from signing
             return not _is_running(int(sign["pid"]))
         return now - since > _SILENCE
 
@@ -244,6 +249,16 @@ def gone_line(rank: int, world: int, how: str) -> str:
 
 def _read_end(store: dist.Store) -> End:
     return End(**json.loads(store.get("end")))
+
+
+@functools.cache
+def _running_system() -> list[str]:
+    """Where a process id means the same; two machines, or containers, may have one name."""
+    parts = [socket.gethostname()]
+    with suppress(OSError):  # no Linux
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii"))
+        parts.append(os.readlink("/proc/self/ns/pid"))
+    return parts
 
 
 def _is_running(process: int) -> bool:

@@ -97,7 +97,7 @@ def choose_templates(
     """
     templates = model.clip_adapter.templates
     settings = {"templates": list(templates), **model_settings(cfg)}
-    best: dict[str, list[int]] = {}
+    of_words: dict[str, tuple[np.ndarray, np.ndarray]] = {}  # entropy and crops of the templates
     images, failures = 0, list[str]()
     for name in cfg.DATASETS.TEST:
         words = tuple(dict.fromkeys(dataset_vocabulary(name).words))
@@ -107,12 +107,21 @@ def choose_templates(
         )
         if counts is None:
             continue
-        chosen = best_templates(counts.arrays["entropy"], counts.arrays["crops"], number)
-        best.update({word: places for word, places in zip(words, chosen, strict=True) if places})
+        for place, word in enumerate(words):
+            found = counts.arrays["entropy"][:, place], counts.arrays["crops"][:, place]
+            before = of_words.get(word)
+            of_words[word] = (
+                found if before is None else (before[0] + found[0], before[1] + found[1])
+            )
         images += counts.images
         failures += counts.failures
     if not comm.is_main_process():
         return None
+    chosen: list[list[int]] = []
+    if of_words:
+        entropies, crops = zip(*of_words.values(), strict=True)
+        chosen = best_templates(np.stack(entropies, axis=1), np.stack(crops, axis=1), number)
+    best = {word: places for word, places in zip(of_words, chosen, strict=True) if places}
     return {
         "templates": list(templates), "number": number, "images": images, "left out": failures,
         "best": best,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
@@ -30,7 +31,8 @@ def slow_choice(opts: list[str], number: int) -> dict[str, list[int]]:
     clip = model.clip_adapter.clip_model
     with torch.inference_mode():
         texts = [encode_texts(clip, [t.replace("{}", n) for n in names]) for t in TEMPLATES]
-        for batch in Trainer.build_test_loader(cfg, cfg.DATASETS.TEST[0]):
+        loaders = (Trainer.build_test_loader(cfg, name) for name in cfg.DATASETS.TEST)
+        for batch in itertools.chain.from_iterable(loaders):
             for features in model.encode(batch)[0].crops.features:
                 for place, text in enumerate(texts):
                     probs = (100 * F.cosine_similarity(features, text)).softmax(dim=0).double()
@@ -64,6 +66,17 @@ def test_the_file_holds_the_templates_of_lowest_entropy(
             file.name
         ]
         assert f"{BEST} {file}" in capsys.readouterr().out
+
+        # of two data sets with the same words all crops count
+        both = tiny_opts(
+            clip, MODEL__WEIGHTS=weights, DATASETS__TEST="templated_dev,templated_test",
+            OUTPUT_DIR=tmp_path,
+        )  # fmt: skip
+        both += ["MODEL.CLIP_ADAPTER.PREDEFINED_PROMPT_TEMPLATES", str(TEMPLATES)]
+        two = tmp_path / "two"
+        templates.main([*command[:-1], str(two), *both])
+        found = json.loads((two / "best_templates.json").read_text())["best"]
+        assert found == slow_choice(both, 2)
 
         train.main(["--eval-only", "--config-file", str(SWIN), *opts, BEST, str(file)])
         assert (tmp_path / "inference" / "templated_dev" / "results.json").is_file()

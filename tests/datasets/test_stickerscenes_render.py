@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import cv2
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from ovseg.data.stickerscenes import object_concepts, stuff_concepts
+from ovseg.errors import UserError
 from stickerscenes.generate import (
     CLIP_SPLIT,
     SEGMENTATION_SPLITS,
@@ -172,6 +174,21 @@ def test_train_label_maps_hide_unseen_objects(book, tmp_path):
         np.testing.assert_array_equal(labels[full < 144], full[full < 144])
         hidden += int((labels == 255).sum())
     assert hidden > 0
+
+
+def test_tables_of_a_whole_set_are_not_shortened(book, tmp_path):
+    split = SEGMENTATION_SPLITS["dev"]
+    for write in (
+        lambda count, **how: write_segmentation_split(split, tmp_path, book, count, 1, **how),
+        lambda count, **how: write_clip_split(tmp_path, book, count, 1, **how),
+    ):
+        write(2)
+        with pytest.raises(UserError, match=r"lists 2 scenes, and --scale asks for 1: it would"):
+            write(1)
+        write(2)
+        write(1, overwrite=True)
+    assert len(json.loads((tmp_path / "captions_dev.json").read_text())["images"]) == 1
+    assert len((tmp_path / "clip_train.csv").read_text().splitlines()) == 2
 
 
 def test_a_stopped_run_draws_only_what_is_missing(book, tmp_path):

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
+import socket
+import subprocess
+import sys
 from argparse import Namespace
 from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch.utils.data import DataLoader
 
-from ovseg.engine import processes
+from ovseg.engine import meeting, processes
 from ovseg.engine.launcher import Launch
 from ovseg.engine.place import Place
 from ovseg.engine.process_counts import count_processes
@@ -130,6 +135,18 @@ def test_a_mistake_leaves_no_folder(
 def test_wrong_url(url: str) -> None:
     with pytest.raises(UserError, match="give tcp://HOST:PORT"):
         Launch(1, 2, 0, url).address()
+
+
+def test_a_process_of_another_system_with_this_name_is_not_looked_for() -> None:
+    watching = object.__new__(meeting.Meeting)  # without the thread that ends this process
+    watching._signs = {}
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    store = dist.HashStore()
+    for running, gone in ((meeting._running_system(), True), ([socket.gethostname(), "x"], False)):
+        sign = {"host": socket.gethostname(), "running": running, "pid": ended.pid, "machine": 1}
+        store.set("life/1", json.dumps(sign))
+        assert watching._is_gone(store, 1) == gone
 
 
 def test_a_mistake_in_a_process_is_one_line(tmp_path: Path) -> None:

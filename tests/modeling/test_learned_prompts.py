@@ -34,6 +34,17 @@ def test_vectors_of_a_templates_words_are_that_template(clip):
     torch.testing.assert_close(found, F.normalize(encode_texts(clip, texts), dim=-1))
 
 
+def test_many_words_have_the_same_features_and_gradient_in_parts(clip, monkeypatch):
+    found = []
+    for size in (512, 2):
+        monkeypatch.setattr("ovseg.modeling.clip.learned_prompts.BATCH", size)
+        prompts = embedded(clip, "a photo of a").clone().requires_grad_()
+        features = prompted_features(clip, prompts, WORDS)
+        (features * torch.arange(features.numel()).view_as(features)).sum().backward()
+        found.append((features.detach(), prompts.grad))
+    torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-4)
+
+
 def test_the_gradient_reaches_the_vectors_alone(clip):
     prompts = torch.randn(3, 16).requires_grad_()
     prompted_features(clip, prompts, WORDS)[:, 0].sum().backward()

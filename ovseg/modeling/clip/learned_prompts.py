@@ -16,6 +16,7 @@ import open_clip
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from ovseg.errors import UserError
 from ovseg.utils.checkpoint_files import load_entries
@@ -39,16 +40,27 @@ def prompted_features(model: open_clip.CLIP, prompts: Tensor, words: Sequence[st
     Returns:
         float (len(words), D), of unit length.
     """
+
+    def encode(part: Tensor, ends: Tensor, prompts: Tensor) -> Tensor:
+        embedded = model.token_embedding(part)
+        before, after = embedded[:, :1], embedded[:, 1 + len(prompts) :]
+        own = prompts.to(embedded).expand(len(part), -1, -1)
+        return encode_embedded(model, torch.cat([before, own, after], dim=1), ends)
+
     # a token for each place, which its vector replaces
     texts = [f"{'x ' * len(prompts)}{word}." for word in words]
     tokens = open_clip.tokenize(texts, context_length=model.context_length)
     features = []
     for part in tokens.to(prompts.device).split(BATCH):
         ends = part.argmax(dim=1)
-        embedded = model.token_embedding(part[:, : int(ends.max()) + 1])
-        before, after = embedded[:, :1], embedded[:, 1 + len(prompts) :]
-        own = prompts.to(embedded).expand(len(part), -1, -1)
-        features.append(encode_embedded(model, torch.cat([before, own, after], dim=1), ends))
+        part = part[:, : int(ends.max()) + 1]
+        # computed again for the gradient: what every word leaves for it is 8 MB with ViT-B/16
+        again = len(tokens) > BATCH and torch.is_grad_enabled()
+        features.append(
+            checkpoint(encode, part, ends, prompts, use_reentrant=False)
+            if again
+            else encode(part, ends, prompts)
+        )
     return F.normalize(torch.cat(features), dim=-1)
 
 
