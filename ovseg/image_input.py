@@ -49,7 +49,8 @@ def image_array(image: ImageSource, bgr: bool) -> np.ndarray:
         )
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
         raise ValueError(f"image must be uint8 (H, W, 3), not {image.dtype} {image.shape}")
-    return np.ascontiguousarray(image[:, :, ::-1]) if bgr else image
+    # a copy: the caller may write into the array afterwards
+    return np.ascontiguousarray(image[:, :, ::-1]) if bgr else image.copy()
 
 
 def _is_tensor(image: Any) -> bool:
@@ -75,6 +76,8 @@ def read_ahead(
     ahead: int,
 ) -> Iterator[np.ndarray]:
     """Images as arrays, up to ``ahead`` of them read before they are asked for."""
+    # who makes them may use one array for all
+    images = (image.copy() if isinstance(image, np.ndarray) else image for image in images)
     with closing(run_ahead(images, lambda image: image_array(image, bgr), ahead)) as pairs:
         for image, reading in pairs:
             try:

@@ -43,7 +43,7 @@ class ProposalScores:
     clip_probs: np.ndarray | None
 
 
-@dataclass
+@dataclass(eq=False)  # arrays have no single answer
 class Prediction:
     """The segmentation of one image.
 

@@ -153,9 +153,9 @@ class Predictor:
             UserError: class names that cannot be used, or a file that is no image.
             ValueError: an array or a tensor of another shape or type.
         """
+        vocabulary = read_vocabulary(class_names)  # before the image, which takes long
         if is_one_image(images):
-            return self.encode(cast(ImageSource, images), bgr=bgr).segment(class_names, **wanted)
-        vocabulary = read_vocabulary(class_names)
+            return self.encode(cast(ImageSource, images), bgr=bgr).segment(vocabulary, **wanted)
         several = cast(Iterable[ImageSource], images)
         return [encoded.segment(vocabulary, **wanted) for encoded in self._encoded(several, bgr)]
 

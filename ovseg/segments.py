@@ -39,7 +39,7 @@ class Segment:
     score: float
 
 
-@dataclass
+@dataclass(eq=False)
 class PanopticPrediction:
     """The panoptic segmentation of one image: segments that do not overlap.
 
@@ -119,7 +119,7 @@ class PanopticPrediction:
         return entries
 
 
-@dataclass
+@dataclass(eq=False)
 class InstancePrediction:
     """The things in one image, each with a mask of its own. Masks may overlap.
 

@@ -123,6 +123,33 @@ def test_several_pictures_are_batched_in_order(picture: np.ndarray, tmp_path: Pa
     assert [p.image.shape[0] for p in predictor(pictures, ["cat"])] == [10, 20, 30, 40, 50]
 
 
+def test_an_array_that_is_written_into_again_is_several_pictures(picture: np.ndarray) -> None:
+    predictor, _ = recorder_predictor(torch.zeros(60, 90, dtype=torch.int64))
+    buffer = np.zeros_like(picture)
+
+    def frames():
+        for value in (0, 80, 160, 255):
+            buffer[:] = value
+            yield buffer
+
+    for bgr in (False, True):
+        found = list(predictor.stream(frames(), ["cat"], bgr=bgr))
+        assert [int(prediction.image.mean()) for prediction in found] == [0, 80, 160, 255]
+    (one,) = predictor([buffer], ["cat"])
+    buffer[:] = 7
+    assert one.image.mean() == 255
+
+
+def test_wrong_class_names_are_told_before_the_image_is_encoded(picture: np.ndarray) -> None:
+    predictor, model = recorder_predictor(torch.zeros(60, 90, dtype=torch.int64))
+    with pytest.raises(UserError, match="'cat' is given twice"):
+        predictor(picture, ["cat", "cat"])
+    assert not model.inputs
+    first, second = (predictor(picture, ["cat"]) for _ in range(2))
+    assert first != second
+    assert first in [second, first]
+
+
 def test_a_stream_of_a_single_image_is_refused(picture: np.ndarray, tmp_path: Path) -> None:
     predictor, _ = recorder_predictor(torch.zeros(60, 90, dtype=torch.int64))
     for image in ("photo.jpg", tmp_path / "photo.jpg", picture, Image.fromarray(picture)):

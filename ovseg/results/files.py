@@ -98,6 +98,9 @@ def plan_outputs(inputs: Sequence[Path], output: str) -> list[ResultPaths]:
         if any(_folded(path.resolve()) in taken for path in paths[0].possible()):
             raise UserError(f"--output {output!r} would overwrite the input; give another name")
     else:
+        # files of all images, which finish_results writes
+        joint = ("coco.json", "labelstudio.json", "labelstudio.xml")
+        taken.update(_folded(place / name) for name in joint)
         paths, numbers = [], Counter[tuple[str, str]]()
         for path in inputs:
             paths.append(_free_paths(target, place, path, taken, numbers))

@@ -110,6 +110,9 @@ def test_names_that_are_taken_are_counted_up() -> None:
     names = ["1/a.jpg", "2/a.png", "3/a.jpg", "4/a_2.jpg", "5/A.jpg", "6/b.png", "7/a.jpg"]
     plan = plan_outputs([Path(name) for name in names], "out")
     assert [paths.name for paths in plan] == ["a", "a_2", "a_3", "a_2_2", "A_4", "b", "a_5"]
+    # the files of all images have these names
+    plan = plan_outputs([Path("coco.jpg"), Path("labelstudio.png")], "out")
+    assert [paths.name for paths in plan] == ["coco_2", "labelstudio_2"]
 
 
 def decoded(code: list[int]) -> list[int]:
