@@ -36,6 +36,12 @@ def is_one_image(images: Any) -> bool:
 
 def image_array(image: ImageSource, bgr: bool) -> np.ndarray:
     """An image as uint8 (H, W, 3), RGB."""
+    array = _as_array(image, bgr)
+    # the caller may write into its array afterwards
+    return array.copy() if array is image else array
+
+
+def _as_array(image: ImageSource, bgr: bool) -> np.ndarray:
     if isinstance(image, str | os.PathLike):
         return read_image(image)
     if isinstance(image, Image.Image):
@@ -49,8 +55,7 @@ def image_array(image: ImageSource, bgr: bool) -> np.ndarray:
         )
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
         raise ValueError(f"image must be uint8 (H, W, 3), not {image.dtype} {image.shape}")
-    # a copy: the caller may write into the array afterwards
-    return np.ascontiguousarray(image[:, :, ::-1]) if bgr else image.copy()
+    return np.ascontiguousarray(image[:, :, ::-1]) if bgr else image
 
 
 def _is_tensor(image: Any) -> bool:
@@ -78,7 +83,7 @@ def read_ahead(
     """Images as arrays, up to ``ahead`` of them read before they are asked for."""
     # who makes them may use one array for all
     images = (image.copy() if isinstance(image, np.ndarray) else image for image in images)
-    with closing(run_ahead(images, lambda image: image_array(image, bgr), ahead)) as pairs:
+    with closing(run_ahead(images, lambda image: _as_array(image, bgr), ahead)) as pairs:
         for image, reading in pairs:
             try:
                 array = reading.result()

@@ -76,11 +76,8 @@ def run(args: argparse.Namespace) -> None:
         raise UserError(
             f"ovseg export needs {', '.join(missing)}; install: pip install 'ovseg[export]'"
         )
-    args.opts = [
-        *args.opts,
-        "MODEL.DEVICE",
-        "cpu",
-    ]  # traced there, whatever the device of the config
+    # traced there, whatever the device of the config
+    args.opts = [*args.opts, "MODEL.DEVICE", "cpu"]
     cfg = chosen_config(args)
     from detectron2.modeling import build_model
 

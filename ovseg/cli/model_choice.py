@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -176,14 +177,10 @@ def check_labels_alone(cfg: CfgNode | None, command: str) -> None:
     Raises:
         UserError: says which.
     """
-    test = None if cfg is None else cfg.MODEL.MASK_FORMER.TEST
-    asked = {} if cfg is None or test is None else {
-        SEGMENTS[0]: test.PANOPTIC_ON, SEGMENTS[1]: test.INSTANCE_ON,
-        "TEST.LOAD_PROPOSALS": cfg.TEST.LOAD_PROPOSALS,
-        "TEST.SAVE_PROPOSALS": cfg.TEST.SAVE_PROPOSALS,
-    }  # fmt: skip
-    for key, value in asked.items():
-        if value:
+    if cfg is None:
+        return
+    for key in (*SEGMENTS, "TEST.LOAD_PROPOSALS", "TEST.SAVE_PROPOSALS"):
+        if value := functools.reduce(getattr, key.split("."), cfg):
             raise UserError(
                 f"{key} {value} has no effect in {command}, which writes label maps alone; leave "
                 "it out, or use ovseg segment"

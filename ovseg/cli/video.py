@@ -148,7 +148,7 @@ class VideoRun:
                 prediction = encoded.segment(self._vocabulary, smoother=self._smoother)
                 prediction.palette = self._args.palette
                 if self._args.save_labels:
-                    with atomic_path(Path(self._args.save_labels) / f"{index:06d}.png") as path:
+                    with atomic_path(self._args.save_labels / f"{index:06d}.png") as path:
                         prediction.label_image().save(path)
                 self.stopped = not use(prediction) or index + 1 == limit
                 self.count += 1

@@ -25,6 +25,7 @@ import torch.distributed as dist
 
 from ovseg.engine.place import Place
 from ovseg.errors import UserError, say_error
+from ovseg.utils.io import machine_name
 
 logger = logging.getLogger(__name__)
 
@@ -253,11 +254,10 @@ def _read_end(store: dist.Store) -> End:
 
 @functools.cache
 def _running_system() -> list[str]:
-    """Where a process id means the same; two machines, or containers, may have one name."""
-    parts = [socket.gethostname()]
+    """Where a process id means the same; two machines may have one name."""
+    parts = [machine_name()]
     with suppress(OSError):  # no Linux
         parts.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii"))
-        parts.append(os.readlink("/proc/self/ns/pid"))
     return parts
 
 

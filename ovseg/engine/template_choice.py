@@ -7,6 +7,7 @@ whose probabilities have the lowest entropy, on average over the crops that they
 
 from __future__ import annotations
 
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +98,8 @@ def choose_templates(
     """
     templates = model.clip_adapter.templates
     settings = {"templates": list(templates), **model_settings(cfg)}
-    of_words: dict[str, tuple[np.ndarray, np.ndarray]] = {}  # entropy and crops of the templates
+    # of each word entropy and crops of the templates, over all data sets
+    of_words: defaultdict[str, np.ndarray] = defaultdict(lambda: np.zeros((2, len(templates))))
     images, failures = 0, list[str]()
     for name in cfg.DATASETS.TEST:
         words = tuple(dict.fromkeys(dataset_vocabulary(name).words))
@@ -108,19 +110,13 @@ def choose_templates(
         if counts is None:
             continue
         for place, word in enumerate(words):
-            found = counts.arrays["entropy"][:, place], counts.arrays["crops"][:, place]
-            before = of_words.get(word)
-            of_words[word] = (
-                found if before is None else (before[0] + found[0], before[1] + found[1])
-            )
+            of_words[word] += [counts.arrays[key][:, place] for key in ("entropy", "crops")]
         images += counts.images
         failures += counts.failures
     if not comm.is_main_process():
         return None
-    chosen: list[list[int]] = []
-    if of_words:
-        entropies, crops = zip(*of_words.values(), strict=True)
-        chosen = best_templates(np.stack(entropies, axis=1), np.stack(crops, axis=1), number)
+    entropy, crops = np.stack([*of_words.values()], axis=-1)
+    chosen = best_templates(entropy, crops, number)
     best = {word: places for word, places in zip(of_words, chosen, strict=True) if places}
     return {
         "templates": list(templates), "number": number, "images": images, "left out": failures,

@@ -76,8 +76,7 @@ class WordVectors(nn.Module):
     def forward(self, features: Tensor, words: Sequence[str]) -> Tensor:
         (clip,) = self._text
         vectors = clip.text_features(words)[:-1] * float(clip.encoder.temperature) ** 0.5
-        logits = torch.einsum("bdhw,cd->bchw", self.projection(features), vectors)
-        return logits
+        return torch.einsum("bdhw,cd->bchw", self.projection(features), vectors)
 
     def calibrated(self, logits: Tensor, vocabulary: Vocabulary) -> Tensor:
         """Logits (B, W, h, w) of its words, less the penalty for seen classes."""

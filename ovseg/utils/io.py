@@ -20,7 +20,7 @@ from ovseg.errors import NO_ROOM, UserError
 _ROOM = 1 << 20  # bytes that a disk which is not full can take
 
 
-def _machine() -> str:
+def machine_name() -> str:
     """Where process ids mean the same: containers may share the name of their machine."""
     try:
         return platform.node() + os.readlink("/proc/self/ns/pid")
@@ -30,7 +30,7 @@ def _machine() -> str:
 
 # .NAME-HOST-PID-TOKEN.SUFFIX
 _TEMPORARY = re.compile(r"\..*-([0-9a-f]{4})-(\d+)-[0-9a-f]{8}(\.[^.]*)?", re.DOTALL)
-_HOST = f"{zlib.crc32(_machine().encode()) & 0xFFFF:04x}"
+_HOST = f"{zlib.crc32(machine_name().encode()) & 0xFFFF:04x}"
 _IDLE = 3600.0  # seconds after which a file of another machine counts as abandoned
 _swept: set[Path] = set()
 _staying: set[Path] = set()
