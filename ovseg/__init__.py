@@ -37,6 +37,10 @@ _MODULE_OF = {
 }
 
 
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
 def __getattr__(name: str) -> Any:
     if name not in _MODULE_OF:
         raise AttributeError(f"module 'ovseg' has no attribute {name!r}")

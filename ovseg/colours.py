@@ -9,6 +9,7 @@ import functools
 
 import numpy as np
 
+from ovseg.errors import UserError
 from ovseg.utils.label_maps import row_bands
 
 # clear, well separated colours for the first classes; the others are chosen to be far from these
@@ -57,7 +58,12 @@ def palette(n_colours: int, kind: str = "default") -> np.ndarray:
 
     Returns:
         uint8 (n_colours, 3), RGB, read-only.
+
+    Raises:
+        UserError: an unknown kind.
     """
+    if kind not in PALETTES:
+        raise UserError(f"palette {kind!r} is not known; choose from {', '.join(PALETTES)}")
     steps = np.linspace(0, 255, 18).round().astype(np.uint8)
     grid = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), axis=-1).reshape(-1, 3)
     lab = _to_lab(grid)

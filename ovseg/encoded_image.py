@@ -95,7 +95,7 @@ class EncodedImage:
                 proposal where its mask exceeds this. The crops are cut anew and go through CLIP
                 again, which is kept for thresholds that come back; a model that segments by its
                 best proposals alone (``OVSegDEMO``) shows its masks cut at this threshold too.
-            smoother: of a video, whose next frame this is.
+            smoother: of a video, whose next frame this is; not with ``class_probs``.
 
         Returns:
             Labels and scores at the image's own size.
@@ -106,6 +106,8 @@ class EncodedImage:
         """
         vocabulary = read_vocabulary(class_names)
         self._check_settings(ensemble_weight, mask_threshold=mask_threshold, reject=reject)
+        if class_probs and smoother is not None:  # it may see a frame once alone
+            raise UserError("class_probs and smoother do not go together; leave one of them out")
         model = self._model
         encoded: Any = self._encoded
         if mask_threshold is not None:

@@ -45,7 +45,7 @@ def _as_array(image: ImageSource, bgr: bool) -> np.ndarray:
     if isinstance(image, str | os.PathLike):
         return read_image(image)
     if isinstance(image, Image.Image):
-        return rgb_array(image)
+        return _pillow_array(image)
     if _is_tensor(image):
         image = _tensor_array(image)
     if not isinstance(image, np.ndarray):
@@ -56,6 +56,15 @@ def _as_array(image: ImageSource, bgr: bool) -> np.ndarray:
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
         raise ValueError(f"image must be uint8 (H, W, 3), not {image.dtype} {image.shape}")
     return np.ascontiguousarray(image[:, :, ::-1]) if bgr else image
+
+
+def _pillow_array(image: Image.Image) -> np.ndarray:
+    if 0 in image.size:
+        raise ValueError(f"image has {image.width} x {image.height} pixels; give one with some")
+    try:
+        return rgb_array(image)
+    except OSError as error:  # Pillow reads a file when its pixels are asked for
+        raise UserError(f"the Pillow image cannot be read ({error}); give an intact one") from error
 
 
 def _is_tensor(image: Any) -> bool:
@@ -77,7 +86,7 @@ def _tensor_array(image: Any) -> np.ndarray:
 def read_ahead(
     images: Iterable[ImageSource],
     bgr: bool,
-    on_error: Callable[[ImageSource, UserError], None] | None,
+    on_error: Callable[[ImageSource, Exception], None] | None,
     ahead: int,
 ) -> Iterator[np.ndarray]:
     """Images as arrays, up to ``ahead`` of them read before they are asked for."""
@@ -87,7 +96,7 @@ def read_ahead(
         for image, reading in pairs:
             try:
                 array = reading.result()
-            except UserError as error:
+            except (UserError, ValueError) as error:
                 if on_error is None:
                     raise
                 on_error(image, error)
@@ -99,7 +108,7 @@ def batches(
     images: Iterable[ImageSource],
     bgr: bool,
     batch_size: int,
-    on_error: Callable[[ImageSource, UserError], None] | None,
+    on_error: Callable[[ImageSource, Exception], None] | None,
 ) -> Iterator[list[np.ndarray]]:
     """Images as arrays, ``batch_size`` at a time, read ahead; see :func:`read_ahead`.
 

@@ -18,7 +18,11 @@ _STEP = 0.618034
 
 
 def draw_segments(
-    image: np.ndarray, places: np.ndarray, labels: Sequence[int], class_names: Sequence[str]
+    image: np.ndarray,
+    places: np.ndarray,
+    labels: Sequence[int],
+    class_names: Sequence[str],
+    kind: str = "default",
 ) -> np.ndarray:
     """The image with its segments, their outlines and names, and a legend on its right.
 
@@ -29,6 +33,7 @@ def draw_segments(
         places: integer (H, W); the segment of every pixel, counted from 0, -1 for none.
         labels: the class of every segment.
         class_names: of the classes; they have the colours of a label map of as many classes.
+        kind: one of :data:`ovseg.colours.PALETTES`.
 
     Returns:
         uint8 (H', W', 3), RGB, as :func:`ovseg.visualizer.draw_overlay`.
@@ -37,7 +42,8 @@ def draw_segments(
     labels = [labels[place] for place in seen.tolist()]
     places = np.where(places >= 0, np.searchsorted(seen, places), -1)
     names = numbered_names(labels, class_names)
-    return drawing()(image, places, names, _OPACITY, shades(labels, len(class_names)))
+    colours = shades(labels, palette(len(class_names), kind))
+    return drawing()(image, places, names, _OPACITY, colours)
 
 
 def numbered_names(labels: Sequence[int], class_names: Sequence[str]) -> list[str]:
@@ -50,12 +56,15 @@ def numbered_names(labels: Sequence[int], class_names: Sequence[str]) -> list[st
     return names
 
 
-def shades(labels: Sequence[int], n_classes: int) -> np.ndarray:
+def shades(labels: Sequence[int], colours: np.ndarray) -> np.ndarray:
     """The colour of every segment: uint8 (S, 3), RGB, 0..255.
 
     The first segment of a class has the class's own colour, the others lighter or darker ones.
+
+    Args:
+        labels: the class of every segment.
+        colours: of the classes, uint8 (C, 3), RGB.
     """
-    colours = palette(n_classes)
     seen = Counter[int]()
     found = np.zeros((len(labels), 3), np.uint8)
     for place, label in enumerate(labels):

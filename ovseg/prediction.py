@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from ovseg.plain_drawing import drawing
 from ovseg.results.coco import coco_content
 from ovseg.results.detections import detections
 from ovseg.results.files import ResultPaths, save_result
+from ovseg.utils.io import user_path
 from ovseg.utils.label_maps import count_labels
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class ProposalScores:
     clip_probs: np.ndarray | None
 
 
-@dataclass(eq=False)  # arrays have no single answer
+@dataclass(eq=False, repr=False)  # arrays have no single answer, and are long
 class Prediction:
     """The segmentation of one image.
 
@@ -74,6 +75,18 @@ class Prediction:
     def masks(self) -> np.ndarray:
         """The mask of every class: bool (C, H, W); empty for classes that were not found."""
         return self.labels[None] == np.arange(len(self.class_names))[:, None, None]
+
+    def __repr__(self) -> str:
+        """Its size, and the classes that were found with their share of the image."""
+        height, width = self.labels.shape
+        areas = self.areas()
+        found = sorted(self._found, key=lambda label: -areas[label])
+        shares = (f"{self.class_names[i]} {areas[i] / self.labels.size:.1%}" for i in found)
+        return f"<Prediction {width} x {height}: {', '.join(shares) or 'nothing found'}>"
+
+    def _repr_png_(self) -> bytes:
+        """Notebooks show the overlay."""
+        return png_bytes(self.overlay())
 
     def areas(self) -> list[int]:
         """Pixels of every class, in the order of ``class_names``."""
@@ -120,7 +133,7 @@ class Prediction:
         """
         if not name or set(name) & {"/", "\\"}:
             raise UserError(f"name {name!r} is no file's name; give one without / and \\")
-        paths = ResultPaths.beside(Path(folder, f"{name}_overlay.png"), name)
+        paths = ResultPaths.beside(user_path(folder) / f"{name}_overlay.png", name)
         save_result(self, paths, {})
         return paths
 
@@ -235,3 +248,10 @@ class Prediction:
         from ovseg.colours import palette
 
         return palette(len(self.class_names), self.palette)
+
+
+def png_bytes(image: Image.Image) -> bytes:
+    """An image as the bytes of a PNG file."""
+    stream = io.BytesIO()
+    image.save(stream, "PNG")
+    return stream.getvalue()

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, cast
+from typing import Any, cast, overload
 
 import numpy as np
 import torch
@@ -129,6 +129,21 @@ class Predictor:
         state = plain_model(self.model).state_dict()
         save_pretrained(self.cfg, state, folder, half=half)
 
+    @overload
+    def __call__(
+        self, images: ImageSource, class_names: ClassNames, *, bgr: bool = ..., **wanted: Any
+    ) -> Prediction: ...
+
+    @overload
+    def __call__(
+        self,
+        images: Iterable[ImageSource],
+        class_names: ClassNames,
+        *,
+        bgr: bool = ...,
+        **wanted: Any,
+    ) -> list[Prediction]: ...
+
     def __call__(
         self,
         images: ImageSource | Iterable[ImageSource],
@@ -136,7 +151,7 @@ class Predictor:
         *,
         bgr: bool = False,
         **wanted: Any,
-    ) -> Any:
+    ) -> Prediction | list[Prediction]:
         """Segment one image, or several.
 
         Args:
@@ -171,25 +186,35 @@ class Predictor:
         Raises:
             UserError, ValueError: see :meth:`__call__`; or the proposals do not fit the model.
         """
-        return self.encode_batch([image_array(image, bgr)], [proposals])[0]
+        return self.encode_batch([image], [proposals], bgr=bgr)[0]
 
-    @torch.inference_mode()
     def encode_batch(
         self,
-        images: Sequence[np.ndarray],
+        images: Sequence[ImageSource],
         proposals: Sequence[GivenProposals | None] | None = None,
+        *,
+        bgr: bool = False,
     ) -> list[EncodedImage]:
         """Encode images that go through the model together.
 
         Results are those of each picture by itself, but for rounding.
 
         Args:
-            images: uint8 (H, W, 3) each, RGB.
+            images, bgr: see :meth:`__call__`.
             proposals: for each image, in place of MaskFormer's; None for MaskFormer's.
 
         Raises:
-            UserError: proposals do not fit the model.
+            UserError, ValueError: see :meth:`encode`.
         """
+        return self._encode([image_array(image, bgr) for image in images], proposals)
+
+    @torch.inference_mode()
+    def _encode(
+        self,
+        images: Sequence[np.ndarray],
+        proposals: Sequence[GivenProposals | None] | None = None,
+    ) -> list[EncodedImage]:
+        """Encode arrays that nobody writes to any more."""
         batch = [self._model_input(image) for image in images]
         for inputs, given in zip(batch, proposals or (), strict=proposals is not None):
             if given is not None:
@@ -206,7 +231,7 @@ class Predictor:
         *,
         batch_size: int = 1,
         bgr: bool = False,
-        on_error: Callable[[ImageSource, UserError], None] | None = None,
+        on_error: Callable[[ImageSource, Exception], None] | None = None,
         **wanted: Any,
     ) -> Iterator[Prediction]:
         """Segment images one after the other, reading ahead.
@@ -216,8 +241,8 @@ class Predictor:
             class_names, bgr, wanted: see :meth:`__call__`.
             batch_size: images that go through the model together. Results are those of each
                 image by itself, but for rounding.
-            on_error: called with an image that cannot be used, and why; it is then passed over.
-                Without it the error is raised.
+            on_error: called with an image that cannot be used, and the error; it is then passed
+                over. Without it the error is raised.
 
         Yields:
             Predictions in the order of the images.
@@ -231,11 +256,11 @@ class Predictor:
         images: Iterable[ImageSource],
         bgr: bool,
         batch_size: int = 1,
-        on_error: Callable[[ImageSource, UserError], None] | None = None,
+        on_error: Callable[[ImageSource, Exception], None] | None = None,
     ) -> Iterator[EncodedImage]:
         """Images encoded in batches; arguments as for :meth:`stream`."""
         for batch in batches(images, bgr, batch_size, on_error):
-            yield from self.encode_batch(batch)
+            yield from self._encode(batch)
 
     def _model_input(self, image: np.ndarray) -> dict[str, Any]:
         resized = resize_short_side(image, *test_size(self.cfg))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
+from ovseg.prediction import png_bytes
 from ovseg.results.coco import box_of, coco_content, run_lengths
 from ovseg.results.detections import detections
 
@@ -39,7 +41,7 @@ class Segment:
     score: float
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class PanopticPrediction:
     """The panoptic segmentation of one image: segments that do not overlap.
 
@@ -48,12 +50,14 @@ class PanopticPrediction:
         segments: in the order of their ids, which count from 1.
         class_names: the name of each class, in the order given.
         image: uint8 (H, W, 3), RGB, 0..255; the image itself.
+        palette: the colours of the classes, one of :data:`ovseg.colours.PALETTES`.
     """
 
     ids: np.ndarray
     segments: list[Segment]
     class_names: list[str]
     image: np.ndarray
+    palette: str = "default"
 
     @classmethod
     def of(
@@ -90,7 +94,16 @@ class PanopticPrediction:
         from ovseg.instance_drawing import draw_segments  # OpenCV and a font, for images alone
 
         labels = [segment.label for segment in self.segments]
-        return Image.fromarray(draw_segments(self.image, self.ids - 1, labels, self.class_names))
+        drawn = draw_segments(self.image, self.ids - 1, labels, self.class_names, self.palette)
+        return Image.fromarray(drawn)
+
+    def __repr__(self) -> str:
+        """Its size, and the number of segments of each class."""
+        return _in_short(self, [segment.name for segment in self.segments])
+
+    def _repr_png_(self) -> bytes:
+        """Notebooks show the overlay."""
+        return png_bytes(self.overlay())
 
     def id_image(self) -> Image.Image:
         """The ids in COCO's colours: id = red + 256 x green + 65536 x blue."""
@@ -119,7 +132,7 @@ class PanopticPrediction:
         return entries
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class InstancePrediction:
     """The things in one image, each with a mask of its own. Masks may overlap.
 
@@ -129,6 +142,7 @@ class InstancePrediction:
         scores: float32 (N,), 0..1; the class's probability x the mean probability inside the mask.
         class_names: the name of each class, in the order given.
         image: uint8 (H, W, 3), RGB, 0..255; the image itself.
+        palette: the colours of the classes, one of :data:`ovseg.colours.PALETTES`.
     """
 
     masks: np.ndarray
@@ -136,6 +150,7 @@ class InstancePrediction:
     scores: np.ndarray
     class_names: list[str]
     image: np.ndarray
+    palette: str = "default"
 
     @classmethod
     def of(
@@ -155,8 +170,8 @@ class InstancePrediction:
     def at_least(self, score: float) -> InstancePrediction:
         """The instances that score no less than ``score``."""
         kept = self.scores >= score
-        return InstancePrediction(
-            self.masks[kept], self.labels[kept], self.scores[kept], self.class_names, self.image
+        return replace(
+            self, masks=self.masks[kept], labels=self.labels[kept], scores=self.scores[kept]
         )
 
     def overlay(self) -> Image.Image:
@@ -168,7 +183,16 @@ class InstancePrediction:
         for place in reversed(range(len(self))):
             places[self.masks[place]] = place
         labels = self.labels.tolist()
-        return Image.fromarray(draw_segments(self.image, places, labels, self.class_names))
+        drawn = draw_segments(self.image, places, labels, self.class_names, self.palette)
+        return Image.fromarray(drawn)
+
+    def __repr__(self) -> str:
+        """The image's size, and the number of instances of each class."""
+        return _in_short(self, [self.class_names[label] for label in self.labels.tolist()])
+
+    def _repr_png_(self) -> bytes:
+        """Notebooks show the overlay."""
+        return png_bytes(self.overlay())
 
     def describe(self) -> list[dict[str, Any]]:
         """The instances, ready for JSON: ``label``, ``name``, ``score``, ``pixels``, ``box`` (left,
@@ -188,7 +212,11 @@ class InstancePrediction:
     def to_coco(
         self, file_name: str = "", image_id: int = 1, polygons: bool = False
     ) -> dict[str, Any]:
-        """The content of a COCO instances file, see :func:`ovseg.results.coco.coco_content`."""
+        """The instances as a COCO file: ``images``, ``categories``, ``annotations``.
+
+        There is one annotation for each instance, the best first. Category ids are labels + 1.
+        Arguments are those of :meth:`ovseg.Prediction.to_coco`.
+        """
         found = zip(self.labels.tolist(), self.masks, self.scores.tolist(), strict=True)
         size = self.image.shape[:2]
         return coco_content(found, self.class_names, size, file_name, image_id, polygons)
@@ -201,3 +229,9 @@ class InstancePrediction:
         """
         labels, scores = self.labels.tolist(), self.scores.tolist()
         return detections(self.masks, labels, scores, self.class_names)
+
+
+def _in_short(result: PanopticPrediction | InstancePrediction, names: Sequence[str]) -> str:
+    height, width = result.image.shape[:2]
+    found = ", ".join(f"{name} x {count}" for name, count in Counter(names).most_common())
+    return f"<{type(result).__name__} {width} x {height}: {found or 'nothing found'}>"

@@ -72,7 +72,7 @@ class Vocabulary:
         if names is None:
             return frozenset(range(len(self)))
         label_of = {name: label for label, name in enumerate(self.names)}
-        wanted = tuple(names)
+        wanted = tuple(" ".join(name.split()) for name in names)  # as class names are read
         for name in wanted:
             if name not in label_of:
                 raise UserError(

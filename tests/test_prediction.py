@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from ovseg.colours import palette
 from ovseg.errors import UserError
 from ovseg.prediction import Prediction
 from ovseg.results.files import ResultPaths, plan_outputs, save_result
+from ovseg.utils.images import read_image
 
 IMAGE = np.zeros((2, 3, 3), np.uint8)
 
@@ -55,6 +57,29 @@ def test_label_map(n_classes: int, none: int, tmp_path: Path) -> None:
     assert len(summary["classes"]) == n_classes
     names = {"a_overlay.png", "a_labels.png", "a.json"}
     assert {path.name for path in (tmp_path / "new").iterdir()} == names
+
+
+def test_shown_in_short() -> None:
+    found = prediction()
+    assert repr(found) == "<Prediction 3 x 2: word 0 50.0%, word 2 33.3%>"
+    found.labels[:] = -1
+    assert repr(found) == "<Prediction 3 x 2: nothing found>"
+    with Image.open(io.BytesIO(found._repr_png_())) as image:
+        np.testing.assert_array_equal(np.asarray(image), np.asarray(found.overlay()))
+
+
+def test_an_unknown_palette_is_told() -> None:
+    found = prediction()
+    found.palette = "colourblind"
+    with pytest.raises(UserError, match="palette 'colourblind' is not known; choose from default"):
+        found.overlay()
+
+
+def test_the_home_folder_is_a_tilde(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    paths = prediction().save("~/results", "a")
+    assert paths.summary == tmp_path / "results" / "a.json"
+    assert read_image("~/results/a_overlay.png").shape[2] == 3
 
 
 @pytest.mark.parametrize("name", ["", "na/me", "/name", "na\\me"])

@@ -121,6 +121,26 @@ def test_several_pictures_are_batched_in_order(picture: np.ndarray, tmp_path: Pa
     with pytest.raises(UserError, match=r"broken\.jpg"):
         predictor(mixed, ["cat"])
     assert [p.image.shape[0] for p in predictor(pictures, ["cat"])] == [10, 20, 30, 40, 50]
+    encoded = predictor.encode_batch([picture[:10], Image.fromarray(picture[:20])])
+    assert [one.image.shape[0] for one in encoded] == [10, 20]
+
+
+def test_whatever_cannot_be_used_is_passed_over(picture: np.ndarray, tmp_path: Path) -> None:
+    predictor, _ = recorder_predictor(torch.zeros(60, 90, dtype=torch.int64))
+    Image.fromarray(picture).save(tmp_path / "a.jpg")
+    (tmp_path / "half.jpg").write_bytes((tmp_path / "a.jpg").read_bytes()[:-400])
+    broken = [
+        picture.astype(np.float32),
+        torch.full((3, 4, 4), 2.0),
+        Image.open(tmp_path / "half.jpg"),
+        Image.new("RGB", (0, 4)),
+    ]
+    failed: list[Exception] = []
+    found = predictor.stream([*broken, picture], ["cat"], on_error=lambda _, e: failed.append(e))
+    assert [prediction.image.shape for prediction in found] == [picture.shape]
+    assert [type(error) for error in failed] == [ValueError, ValueError, UserError, ValueError]
+    assert "truncated" in str(failed[2])
+    assert "0 x 4 pixels" in str(failed[3])
 
 
 def test_an_array_that_is_written_into_again_is_several_pictures(picture: np.ndarray) -> None:

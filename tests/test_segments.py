@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
@@ -101,12 +102,12 @@ def test_names_are_numbered_where_there_are_several() -> None:
 
 
 def test_shades_of_a_class_are_alike_and_apart() -> None:
-    colours = shades([2] * 8 + [0], 3).astype(int)
+    colours = shades([2] * 8 + [0], palette(3)).astype(int)
     np.testing.assert_array_equal(colours[0], palette(3)[2])
     np.testing.assert_array_equal(colours[8], palette(3)[0])
     distance = np.abs(colours[:8, None] - colours[None, :8]).max(axis=-1)
     assert distance[~np.eye(8, dtype=bool)].min() > 8
-    assert shades([], 3).shape == (0, 3)
+    assert shades([], palette(3)).shape == (0, 3)
 
 
 def shown(overlay: Image.Image, colour: np.ndarray) -> bool:
@@ -116,9 +117,28 @@ def shown(overlay: Image.Image, colour: np.ndarray) -> bool:
 
 def test_overlays_show_every_segment_in_its_shade() -> None:
     overlay = panoptic_prediction().overlay()
-    for colour in shades([0, 0, 2], 3):
+    for colour in shades([0, 0, 2], palette(3)):
         assert shown(overlay, colour)
     assert not shown(overlay, palette(3)[1])
+
+
+def test_segments_have_the_palette_that_is_asked_for() -> None:
+    usual, other = palette(3), palette(3, "colorblind")
+    for found in (panoptic_prediction(), instance_prediction()):
+        found.palette = "colorblind"
+        assert shown(found.overlay(), other[0])
+        assert not shown(found.overlay(), usual[0])
+    assert instance_prediction().at_least(0.6).palette == "default"
+    assert found.at_least(0.6).palette == "colorblind"
+
+
+def test_notebooks_show_the_overlay() -> None:
+    for found in (panoptic_prediction(), instance_prediction()):
+        with Image.open(io.BytesIO(found._repr_png_())) as image:
+            np.testing.assert_array_equal(np.asarray(image), np.asarray(found.overlay()))
+    assert repr(panoptic_prediction()) == "<PanopticPrediction 4 x 2: cat x 2, grass x 1>"
+    assert repr(instance_prediction()) == "<InstancePrediction 4 x 2: dog x 1, cat x 1>"
+    assert repr(instance_prediction().at_least(1)) == "<InstancePrediction 4 x 2: nothing found>"
 
 
 def test_the_best_instance_lies_on_top() -> None:
@@ -131,7 +151,7 @@ def test_the_best_instance_lies_on_top() -> None:
     scores = np.array([0.9, 0.8, 0.1], np.float32)
     found = InstancePrediction(masks, np.array([1, 0, 2]), scores, NAMES, image)
     overlay = np.asarray(found.overlay())
-    colours = shades([1, 0], 3)
+    colours = shades([1, 0], palette(3))
     half = np.rint((colours.astype(int) + 100) / 2)
     tinted = [(np.abs(overlay[:, :800] - colour) <= 1).all(axis=-1) for colour in half]
     # but for outlines and names

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from ovseg.data.stickerscenes import unseen_labels
 from ovseg.errors import UserError
-from ovseg.utils.io import atomic_path, read_json
+from ovseg.utils.io import atomic_path, read_json, write_text
 from stickerscenes.render import render_scene
 from stickerscenes.sampler import Recipe, SceneSampler
 from stickerscenes.scenes import Scene
@@ -132,8 +132,7 @@ def write_segmentation_split(
             {"id": i, "image_id": i, "caption": caption} for i, caption in enumerate(captions)
         ],
     }
-    with atomic_path(captions_file) as path:
-        path.write_text(json.dumps(content), encoding="utf-8")
+    write_text(captions_file, json.dumps(content))
     return drawn
 
 

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from ovseg.data.stickerscenes import Concept
 from ovseg.errors import UserError
-from ovseg.utils.io import atomic_path
+from ovseg.utils.io import write_text
 from stickerscenes.icons import NAME_OVERRIDES, load_emoji_names, load_icon_sets
 from stickerscenes.packages import PACKAGES
 
@@ -90,8 +90,7 @@ def build_sprites(
     if overwrite or not done.is_file() or json.loads(done.read_text()) != signature:
         shutil.rmtree(cache / "sprites", ignore_errors=True)
         _render_all(cache, concepts, num_workers)
-        with atomic_path(done) as path:
-            path.write_text(json.dumps(signature))
+        write_text(done, json.dumps(signature))
     sprites = {}
     for path in sorted((cache / "sprites").glob("*/*.png")):
         picture = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)

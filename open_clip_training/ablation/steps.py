@@ -21,7 +21,7 @@ from ovseg.data.splits import data_root
 from ovseg.engine.checks import weights_exist
 from ovseg.errors import UserError
 from ovseg.utils.digests import with_digest
-from ovseg.utils.io import atomic_path, read_json, write_json
+from ovseg.utils.io import read_json, write_json, write_text
 from ovseg.utils.settings import (
     RECORD,
     check_folder_settings,
@@ -109,8 +109,7 @@ def collect_in_processes(options: argparse.Namespace, kind: str, folder: Path) -
 def write_report(plan: AblationPlan, results: Results, minutes: float) -> None:
     """Write table.md, table.json and chart.png, and print the tables."""
     text = tables(results)
-    with atomic_path(plan.output / "table.md") as path:
-        path.write_text(text, encoding="utf-8")
+    write_text(plan.output / "table.md", text)
     content = {
         "settings": read_json(plan.output / RECORD, dict),
         "minutes": round(minutes, 1),

@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         from ovseg.engine.checks import check_datasets
         from ovseg.engine.comparison import Comparison, check_methods
         from ovseg.evaluation.comparison_report import comparison_table, draw_comparison_chart
-        from ovseg.utils.io import atomic_path, write_json
+        from ovseg.utils.io import write_json, write_text
         from ovseg.utils.settings import check_folder_settings, record_folder_settings
 
         methods = check_methods(args.methods.replace(",", " ").split())
@@ -85,7 +85,6 @@ def main(argv: Sequence[str] | None = None) -> None:
                 continue
             table = comparison_table(results)
             write_json(output / "comparison.json", {"settings": settings, "results": results})
-            with atomic_path(output / "comparison.md") as path:
-                path.write_text(f"{title}\n\n{table}\n", encoding="utf-8")
+            write_text(output / "comparison.md", f"{title}\n\n{table}\n")
             draw_comparison_chart(results, output / "comparison.png", title)
         print(f"\n{table}\n\nWritten to {output}")

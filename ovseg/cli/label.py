@@ -96,7 +96,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         manifest, output = label(build_parser().parse_args(argv))
         images, errors = manifest["images"], manifest["errors"]
         shards = len(manifest["shards"])
-        print(f"{images} images in {shards} shards in {output}")
+        counted = f"{images} image{'s' * (images != 1)} in {shards} shard{'s' * (shards != 1)}"
+        print(f"{counted} in {output}")
         if errors:
             print(
                 f"error: {errors} of {images} images could not be labelled; their rows say why",

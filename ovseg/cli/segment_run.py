@@ -157,7 +157,9 @@ class SegmentRun:
         """Segment an image, and save or show it; False after Escape."""
         began = time.perf_counter()
         prediction, panoptic, instances = self.job.segmenter.segment(path, encoded)
-        prediction.palette = self.job.palette
+        for result in (prediction, panoptic, instances):
+            if result is not None:
+                result.palette = self.job.palette
         seconds += time.perf_counter() - began
         paths, go_on = self.plan[path], True
         if paths:

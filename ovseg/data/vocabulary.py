@@ -52,13 +52,19 @@ def read_vocabulary(class_names: ClassNames) -> Vocabulary:
         same, since CLIP reads lower case only.
 
     Raises:
-        UserError: no class, an empty word, a word that is there twice, or a file that is missing or
-            cannot be read.
+        UserError: no class, an empty word, a word that is there twice, a set, whose order would be
+            another each time, or a file that is missing or cannot be read.
     """
     if isinstance(class_names, Vocabulary):
         return class_names
     if isinstance(class_names, str | os.PathLike):
         return _from_name(class_names)
+    if isinstance(class_names, set | frozenset):
+        raise UserError("class names are a set, which has no order; give a list")
+    if not isinstance(class_names, Iterable):
+        raise UserError(
+            f"class names {class_names!r} are no list; give one, such as ['dog', 'grass']"
+        )
     return _from_entries(class_names)
 
 

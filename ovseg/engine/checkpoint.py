@@ -22,7 +22,7 @@ from ovseg.modeling.clip import OVSEG_PREFIX, find_pretrained, load_clip_weights
 from ovseg.released import HUB_SCHEME, OVSEG_SCHEME, WEIGHTS_FILE, fetch, is_released
 from ovseg.utils.checkpoint_files import read_checkpoint, without_prefix
 from ovseg.utils.finite import check_weights_finite
-from ovseg.utils.io import atomic_path
+from ovseg.utils.io import write_text
 from ovseg.utils.write_checkpoint import write_checkpoint
 
 logger = logging.getLogger(__name__)
@@ -254,5 +254,4 @@ class OVSegCheckpointer(DetectionCheckpointer):
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         """Record which checkpoint a run goes on from, whole or not at all."""
-        with atomic_path(os.path.join(self.save_dir, "last_checkpoint")) as path:
-            path.write_text(last_filename_basename, encoding="utf-8")
+        write_text(os.path.join(self.save_dir, "last_checkpoint"), last_filename_basename)

@@ -33,7 +33,7 @@ from ovseg.engine.preparation import PREPARATIONS, Preparation
 from ovseg.engine.resuming import checkpoints
 from ovseg.engine.trainer import Trainer
 from ovseg.errors import UserError
-from ovseg.utils.io import atomic_path, read_json, write_json
+from ovseg.utils.io import read_json, write_json, write_text
 from ovseg.utils.locks import Occupied, only_process
 from ovseg.utils.package_files import package_folder
 
@@ -219,8 +219,7 @@ class Comparison:
         trained = self.folder(network, seed) / "model_final.pth"
         put = ["swap", "put", str(trained), clip, str(folder / "model_final.pth")]
         _call(method, [sys.executable, "-m", "ovseg", "weights", *put])
-        with atomic_path(folder / "config.yaml") as path:  # as a training leaves it
-            path.write_text(cfg.dump(), encoding="utf-8")
+        write_text(folder / "config.yaml", cfg.dump())  # as a training leaves it
 
     def _evaluate(self, method: str, seed: int, prepared: Sequence[str]) -> dict[str, Any]:
         folder = self.folder(method, seed)

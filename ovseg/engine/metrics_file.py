@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from ovseg.utils.io import atomic_path
+from ovseg.utils.io import write_text
 
 
 def drop_later_metrics(file: Path, first: int) -> None:
@@ -18,8 +18,7 @@ def drop_later_metrics(file: Path, first: int) -> None:
     lines = file.read_text(encoding="utf-8").splitlines()
     kept = [line for line in lines if _iteration(line) < first]
     if kept != lines:
-        with atomic_path(file) as path:
-            path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+        write_text(file, "".join(f"{line}\n" for line in kept))
 
 
 def _iteration(line: str) -> float:

@@ -13,7 +13,7 @@ from detectron2.utils.collect_env import collect_env_info
 from detectron2.utils.env import seed_all_rng
 from detectron2.utils.logger import setup_logger
 
-from ovseg.utils.io import atomic_path
+from ovseg.utils.io import write_text
 
 logger = logging.getLogger(__name__)
 
@@ -40,8 +40,7 @@ def set_up_run(cfg: CfgNode, args: argparse.Namespace) -> None:
         logger.info("Config:\n%s", text)
         folder = os.path.join(cfg.OUTPUT_DIR, "inference") if args.eval_only else cfg.OUTPUT_DIR
         os.makedirs(folder, exist_ok=True)
-        with atomic_path(os.path.join(folder, "config.yaml")) as path:
-            path.write_text(text, encoding="utf-8")
+        write_text(os.path.join(folder, "config.yaml"), text)
     # of the model's first weights; several processes take those of the first
     seed_all_rng(None if cfg.SEED < 0 else cfg.SEED + rank)
     if not args.eval_only:

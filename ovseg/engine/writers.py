@@ -10,7 +10,7 @@ from detectron2.config import CfgNode
 from detectron2.utils.events import EventWriter, get_event_storage
 
 from ovseg.errors import UserError
-from ovseg.utils.io import atomic_path
+from ovseg.utils.io import write_text
 
 #: in OUTPUT_DIR: Weights & Biases' id of its training
 WANDB_RUN = "wandb_run.txt"
@@ -35,8 +35,7 @@ class WandbWriter(EventWriter):
         # a training that goes on draws on its own curves
         kept = Path(cfg.OUTPUT_DIR, WANDB_RUN)
         if not kept.is_file():
-            with atomic_path(kept) as path:
-                path.write_text(secrets.token_hex(8), encoding="utf-8")
+            write_text(kept, secrets.token_hex(8))
         self._run: Any = wandb.init(
             id=kept.read_text(encoding="utf-8"),
             project=cfg.WANDB.PROJECT,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from tabulate import tabulate
 
 from ovseg.evaluation.ensemble_grid import Grid, GridScores, mean_scores
 from ovseg.evaluation.figures import new_figure, save_figure
-from ovseg.utils.io import atomic_path
+from ovseg.utils.io import write_json, write_text
 
 
 @dataclass(frozen=True)
@@ -112,11 +111,8 @@ class Search:
     def write(self, folder: Path) -> list[Path]:
         """Write ``search.json``, ``search.md`` and ``heatmap_<data set>.png``; their paths."""
         paths = [folder / "search.json", folder / "search.md"]
-        with atomic_path(paths[0]) as path:
-            text = json.dumps(self.document(), indent=1, ensure_ascii=False)
-            path.write_text(text, encoding="utf-8")
-        with atomic_path(paths[1]) as path:
-            path.write_text(self.text(), encoding="utf-8")
+        write_json(paths[0], self.document())
+        write_text(paths[1], self.text())
         for result in self.shown():
             paths.append(folder / f"heatmap_{result.name}.png")
             write_heat_map(paths[-1], result, self.grid)

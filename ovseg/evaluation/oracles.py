@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from tabulate import tabulate
 from ovseg.evaluation.confusion import NO_CLASS, most_confused
 from ovseg.evaluation.figures import new_figure, save_figure
 from ovseg.evaluation.report import Report
-from ovseg.utils.io import atomic_path
+from ovseg.utils.io import write_json, write_text
 
 #: what is compared -> what it means
 SETTINGS = {
@@ -199,11 +198,8 @@ class Analysis:
 
     def write(self, folder: Path) -> None:
         """Write ``analysis.json``, ``analysis.md`` and ``analysis.png``."""
-        with atomic_path(folder / "analysis.json") as path:
-            text = json.dumps(self.document(), indent=1, ensure_ascii=False)
-            path.write_text(text, encoding="utf-8")
-        with atomic_path(folder / "analysis.md") as path:
-            path.write_text(self.text(), encoding="utf-8")
+        write_json(folder / "analysis.json", self.document())
+        write_text(folder / "analysis.md", self.text())
         write_analysis_chart(folder / "analysis.png", self)
 
 

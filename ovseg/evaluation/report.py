@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -15,7 +14,7 @@ from tabulate import tabulate
 
 from ovseg.evaluation.chart import write_chart
 from ovseg.evaluation.confusion import NO_CLASS, Scores, group_miou, most_confused, scores
-from ovseg.utils.io import atomic_path
+from ovseg.utils.io import write_json, write_text
 
 #: what the results' keys stand for; per-class ones are "IoU-<class>" and "ACC-<class>"
 MEANINGS = {
@@ -152,10 +151,8 @@ class Report:
 
     def write(self, folder: Path) -> None:
         """Write ``results.json``, ``results.md`` and ``chart.png``."""
-        text = json.dumps(self.document(), indent=1, ensure_ascii=False)
-        for name, content in (("results.json", text), ("results.md", self.markdown())):
-            with atomic_path(folder / name) as path:
-                path.write_text(content, encoding="utf-8")
+        write_json(folder / "results.json", self.document())
+        write_text(folder / "results.md", self.markdown())
         write_chart(folder / "chart.png", self.dataset, self.confusion, self.class_names)
 
     def _class_rows(self) -> list[list[object]]:

@@ -75,7 +75,7 @@ class Output:
     def write_text(self, name: str, text: str) -> None:
         """Write a text file."""
         with self.file(name) as path:
-            path.write_text(text, encoding="utf-8")
+            path.write_text(text, encoding="utf-8", errors="backslashreplace")
 
     def write_json(self, name: str, content: Any) -> None:
         """Write a JSON file."""

@@ -16,6 +16,7 @@ from ovseg.labelling.plan import Shard, image_column, is_picture, open_table
 from ovseg.labelling.sources import is_url
 from ovseg.utils.ahead import run_ahead
 from ovseg.utils.images import read_image
+from ovseg.utils.io import readable_name
 
 #: bytes of an image's file; larger ones are refused before they fill the memory
 LARGEST_FILE = 1 << 30
@@ -60,6 +61,7 @@ def read_pictures(
 
 
 def _read(source: str, get: Source, content: bool) -> SourcePicture:
+    source = readable_name(source)  # tables hold UTF-8 alone
     try:
         found = get()
         if isinstance(found, bytes):

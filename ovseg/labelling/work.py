@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -19,7 +18,7 @@ from ovseg.errors import line_of_one_image
 from ovseg.labelling.output import Output
 from ovseg.labelling.plan import Shard
 from ovseg.labelling.reading import SourcePicture, read_pictures
-from ovseg.prediction import Prediction
+from ovseg.prediction import Prediction, png_bytes
 from ovseg.predictor import Predictor
 from ovseg.released import local_weights
 from ovseg.results.coco import run_lengths
@@ -141,8 +140,8 @@ class Labeller:
         if found.any():
             row["score"] = round(float(result.scores[found].mean()), 6)
         if self._job.score_maps:
-            row["scores"] = _png(Image.fromarray(_eight_bits(result.scores)))
-        return row | {"labels": _png(result.label_image()), "segments": segments_of(result)}
+            row["scores"] = png_bytes(Image.fromarray(_eight_bits(result.scores)))
+        return row | {"labels": png_bytes(result.label_image()), "segments": segments_of(result)}
 
 
 def segments_of(prediction: Prediction) -> list[dict[str, Any]]:
@@ -170,12 +169,6 @@ def _suffix(content: bytes) -> str:
 
 def _eight_bits(scores: np.ndarray) -> np.ndarray:
     return np.floor(scores.clip(0, 1) * 255).astype(np.uint8)
-
-
-def _png(image: Image.Image) -> bytes:
-    stream = io.BytesIO()
-    image.save(stream, "PNG")
-    return stream.getvalue()
 
 
 def checkpoint_digest(cfg: CfgNode) -> str:

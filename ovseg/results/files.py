@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ovseg.errors import UserError
 from ovseg.results.formats import DEFAULT_FORMATS, FORMATS
 from ovseg.utils.images import IMAGE_SUFFIXES, is_writable
-from ovseg.utils.io import atomic_path, make_folder, user_path
+from ovseg.utils.io import atomic_path, make_folder, readable_name, user_path, write_json
 
 if TYPE_CHECKING:
     from ovseg.prediction import Prediction
@@ -125,11 +125,12 @@ def _free_paths(
     """
     # photographs stay JPEG; drawings and everything else would show its artefacts
     suffix = ".jpg" if image.suffix.lower() in {".jpg", ".jpeg"} else ".png"
-    key = (image.stem, suffix)
+    stem = readable_name(image.stem)
+    key = (stem, suffix)
     while True:
         numbers[key] += 1
         number = numbers[key]
-        name = image.stem if number == 1 else f"{image.stem}_{number}"
+        name = stem if number == 1 else f"{stem}_{number}"
         paths = ResultPaths.beside(folder / f"{name}{_OVERLAY}{suffix}", name)
         wanted = (_folded(place / path.relative_to(folder)) for path in paths.possible())
         if not any(path in taken for path in wanted):
@@ -172,8 +173,7 @@ def save_result(
             FORMATS[name].write(shown, paths, about)
             written = FORMATS[name].paths(paths)[0].relative_to(paths.folder)
             summary["label_map" if name == "labels" else name] = written.as_posix()
-        with atomic_path(paths.summary) as path:
-            path.write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", "utf-8")
+        write_json(paths.summary, summary, indent=2)
     except OSError as error:
         raise _unwritable(paths.folder, error) from error
 

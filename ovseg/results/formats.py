@@ -19,7 +19,7 @@ from PIL import Image
 
 from ovseg.errors import UserError
 from ovseg.results import coco, html, labelstudio, yolo
-from ovseg.utils.io import atomic_path, read_json, write_json
+from ovseg.utils.io import atomic_path, read_json, write_json, write_text
 
 if TYPE_CHECKING:
     from ovseg.prediction import Prediction
@@ -102,8 +102,10 @@ def _save_labelstudio(prediction: Prediction, paths: ResultPaths, about: About) 
     (file,) = FORMATS["labelstudio"].paths(paths)
     task = prediction.to_labelstudio(about.get("file", paths.name))
     colours = [entry["color"] for entry in prediction.describe()["classes"]]
-    with atomic_path(paths.folder / "labelstudio.xml") as path:
-        path.write_text(labelstudio.labeling_config(prediction.class_names, colours), "utf-8")
+    write_text(
+        paths.folder / "labelstudio.xml",
+        labelstudio.labeling_config(prediction.class_names, colours),
+    )
     write_json(file, task)
 
 
@@ -118,26 +120,22 @@ def _finish_labelstudio(folder: Path, done: Sequence[ResultPaths]) -> Path:
 
 def _save_yolo(prediction: Prediction, paths: ResultPaths, about: About) -> None:
     text, image = FORMATS["yolo"].paths(paths)
-    with atomic_path(paths.folder / "yolo" / "data.yaml") as path:
-        path.write_text(yolo.data_yaml(prediction.class_names), "utf-8")
+    write_text(paths.folder / "yolo" / "data.yaml", yolo.data_yaml(prediction.class_names))
     with atomic_path(image) as path:
         Image.fromarray(prediction.image).save(path, quality=95)
-    with atomic_path(text) as path:
-        path.write_text(prediction.to_yolo(), "utf-8")
+    write_text(text, prediction.to_yolo())
 
 
 def _save_html(prediction: Prediction, paths: ResultPaths, about: About) -> None:
     script, image = FORMATS["html"].paths(paths)
     with atomic_path(image) as path:
         html.shown_image(prediction).save(path, quality=90)
-    with atomic_path(script) as path:
-        path.write_text(html.script(prediction, paths.name, about.get("file", paths.name)), "ascii")
+    write_text(script, html.script(prediction, paths.name, about.get("file", paths.name)))
 
 
 def _finish_html(folder: Path, done: Sequence[ResultPaths]) -> Path:
     file = folder / "html" / "index.html"
-    with atomic_path(file) as path:
-        path.write_text(html.page([paths.name for paths in done]), "utf-8")
+    write_text(file, html.page([paths.name for paths in done]))
     return file
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ovseg.data.vocabulary import ClassNames, read_vocabulary, thing_names
+from ovseg.data.vocabulary import ClassNames, thing_names
 from ovseg.errors import UserError, check_share
 from ovseg.prediction import Prediction, ProposalScores
 from ovseg.runtime.classify import (
@@ -59,7 +59,7 @@ class EncodedImage:
 
     def segment(
         self,
-        class_names: ClassNames,
+        class_names: ClassNames | None = None,
         *,
         class_probs: bool = False,
         proposals: bool = False,
@@ -69,7 +69,8 @@ class EncodedImage:
     ) -> Prediction:
         """Segment the image by any class names.
 
-        Args and result are those of :meth:`ovseg.encoded_image.EncodedImage.segment`.
+        Args and result are those of :meth:`ovseg.encoded_image.EncodedImage.segment`, but for
+        ``class_names`` None: the class names of the export.
 
         Raises:
             UserError: class names that cannot be used, a number outside 0..1, or a weight for a
@@ -84,7 +85,7 @@ class EncodedImage:
                 f"ensemble_weight {ensemble_weight}: the exported model's CLIP_ENSEMBLE is False; "
                 "leave the weight out"
             )
-        vocabulary = read_vocabulary(class_names)
+        vocabulary = self._predictor.vocabulary(class_names)
         strength = settings.reject if reject is None else float(reject)
         regions, threshold = self.regions, settings.mask_threshold
         if mask_threshold is not None and mask_threshold != threshold:
@@ -108,7 +109,7 @@ class EncodedImage:
 
     def panoptic(
         self,
-        class_names: ClassNames,
+        class_names: ClassNames | None = None,
         thing_classes: Sequence[str] | None = None,
         *,
         object_mask_threshold: float | None = None,
@@ -116,7 +117,8 @@ class EncodedImage:
         reject: float | None = None,
     ) -> PanopticPrediction:
         """Cut the image into segments; args, result and errors are those of
-        :meth:`ovseg.encoded_image.EncodedImage.panoptic`."""
+        :meth:`ovseg.encoded_image.EncodedImage.panoptic`, but for ``class_names`` None: the class
+        names of the export."""
         check_share("object_mask_threshold", object_mask_threshold)
         check_share("overlap_threshold", overlap_threshold)
         settings = self._predictor.folder.settings
@@ -131,14 +133,15 @@ class EncodedImage:
 
     def instances(
         self,
-        class_names: ClassNames,
+        class_names: ClassNames | None = None,
         thing_classes: Sequence[str] | None = None,
         *,
         max_instances: int | None = None,
         reject: float | None = None,
     ) -> InstancePrediction:
         """Find things; args, result and errors are those of
-        :meth:`ovseg.encoded_image.EncodedImage.instances`."""
+        :meth:`ovseg.encoded_image.EncodedImage.instances`, but for ``class_names`` None: the class
+        names of the export."""
         most = self._predictor.folder.settings.max_instances
         most = most if max_instances is None else max_instances
         if most < 1:
@@ -148,14 +151,17 @@ class EncodedImage:
 
     def _competing(
         self,
-        class_names: ClassNames,
+        class_names: ClassNames | None,
         thing_classes: Sequence[str] | None,
         reject: float | None,
     ) -> tuple[Classified, Vocabulary, frozenset[int]]:
         """The classified proposals, what they compete for, and which classes are things."""
         check_share("reject", reject)
-        settings, vocabulary = self._predictor.folder.settings, read_vocabulary(class_names)
-        names = thing_names(class_names) if thing_classes is None else thing_classes
+        settings = self._predictor.folder.settings
+        vocabulary = self._predictor.vocabulary(class_names)
+        names = thing_classes
+        if names is None and class_names is not None:
+            names = thing_names(class_names)
         strength = settings.reject if reject is None else float(reject)
         competing = replace(vocabulary, reject=strength)
         things = competing.things(names)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import Any, cast
+from typing import Any, cast, overload
 
 import numpy as np
 
@@ -68,6 +68,26 @@ class Predictor:
         """The same by the name that :class:`ovseg.Predictor` has for it; ``name`` is the folder."""
         return cls(name, **options)
 
+    @overload
+    def __call__(
+        self,
+        images: ImageSource,
+        class_names: ClassNames | None = ...,
+        *,
+        bgr: bool = ...,
+        **wanted: Any,
+    ) -> Prediction: ...
+
+    @overload
+    def __call__(
+        self,
+        images: Iterable[ImageSource],
+        class_names: ClassNames | None = ...,
+        *,
+        bgr: bool = ...,
+        **wanted: Any,
+    ) -> list[Prediction]: ...
+
     def __call__(
         self,
         images: ImageSource | Iterable[ImageSource],
@@ -75,7 +95,7 @@ class Predictor:
         *,
         bgr: bool = False,
         **wanted: Any,
-    ) -> Any:
+    ) -> Prediction | list[Prediction]:
         """Segment one image, or several.
 
         Args:
@@ -119,10 +139,20 @@ class Predictor:
         Raises:
             UserError, ValueError: see :meth:`__call__`.
         """
-        return self.encode_batch([image_array(image, bgr)])[0]
+        return self.encode_batch([image], bgr=bgr)[0]
 
-    def encode_batch(self, images: Sequence[np.ndarray]) -> list[EncodedImage]:
-        """Encode images, uint8 (H, W, 3) each, RGB, that go through the model together."""
+    def encode_batch(
+        self, images: Sequence[ImageSource], *, bgr: bool = False
+    ) -> list[EncodedImage]:
+        """Encode images that go through the model together.
+
+        Raises:
+            UserError, ValueError: see :meth:`__call__`.
+        """
+        return self._encode([image_array(image, bgr) for image in images])
+
+    def _encode(self, images: Sequence[np.ndarray]) -> list[EncodedImage]:
+        """Encode arrays that nobody writes to any more."""
         proposed = self._propose([self._model_input(image) for image in images])
         return [
             EncodedImage(self, image, self.encode_crops(regions))
@@ -136,13 +166,13 @@ class Predictor:
         *,
         batch_size: int = 1,
         bgr: bool = False,
-        on_error: Callable[[ImageSource, UserError], None] | None = None,
+        on_error: Callable[[ImageSource, Exception], None] | None = None,
         **wanted: Any,
     ) -> Iterator[Prediction]:
         """Segment one image after the other; see :meth:`ovseg.Predictor.stream`."""
         vocabulary = self.vocabulary(class_names)
         for batch in batches(images, bgr, batch_size, on_error):
-            for encoded in self.encode_batch(batch):
+            for encoded in self._encode(batch):
                 yield encoded.segment(vocabulary, **wanted)
 
     def text(self, vocabulary: Vocabulary) -> Text:

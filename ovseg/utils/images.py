@@ -24,6 +24,7 @@ from ovseg.utils.deep_images import (
     tiff_top,
     to_8_bit,
 )
+from ovseg.utils.io import user_path
 
 _HEIC = frozenset({".heic", ".heif"})
 #: what a folder is searched for; a file given by name may have any suffix that Pillow reads
@@ -121,7 +122,7 @@ def read_image(path: str | os.PathLike[str]) -> np.ndarray:
     Raises:
         UserError: the file is missing, a folder, not readable, too large, or no image.
     """
-    path = Path(path)
+    path = user_path(path)
     if not path.exists():
         raise UserError(f"input {str(path)!r} does not exist; check the path")
     if path.is_dir():
@@ -199,6 +200,10 @@ def rgb_array(image: Image.Image, path: Path | None = None) -> np.ndarray:
     Args:
         image: whose file, if it has one, is open.
         path: of its file, if it has one; without it 16 bits in several channels become the upper 8.
+
+    Raises:
+        UserError: it is too large or of a kind that is not read.
+        OSError: its file is broken.
     """
     deep, form = is_deep(image, path), image.format
     check_planes(getattr(image, "tag_v2", {}))

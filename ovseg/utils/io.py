@@ -225,11 +225,23 @@ def make_folder(path: str | os.PathLike[str], argument: str) -> None:
         ) from error
 
 
-def write_json(path: str | os.PathLike[str], content: Any) -> None:
-    """Write ``content`` as JSON, whole or not at all."""
+def readable_name(path: str | os.PathLike[str]) -> str:
+    """A path as text that UTF-8 can hold: other bytes, which file names may have, as U+FFFD."""
+    return os.fsencode(path).decode("utf-8", "replace")
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write a text in UTF-8, whole or not at all.
+
+    The bytes of a file name that are no UTF-8 are written as ``\\udce9``, which JSON reads back.
+    """
     with atomic_path(path) as temporary:
-        text = json.dumps(content, indent=1, ensure_ascii=False)
-        temporary.write_text(f"{text}\n", encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
+def write_json(path: str | os.PathLike[str], content: Any, indent: int = 1) -> None:
+    """Write ``content`` as JSON, see :func:`write_text`."""
+    write_text(path, json.dumps(content, indent=indent, ensure_ascii=False) + "\n")
 
 
 def parse_json(text: str | bytes) -> Any:

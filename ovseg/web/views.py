@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ import cv2
 import numpy as np
 
 from ovseg.prediction import Prediction, ProposalScores
-from ovseg.utils.io import atomic_path
+from ovseg.utils.io import atomic_path, write_json
 from ovseg.web.tasks import reduced
 
 AREA_HEADERS = ["Class", "Share", "Pixels", "Mean score"]
@@ -184,6 +183,5 @@ def write_files(
         (summary, {**about, **prediction.describe()}),
         (coco, prediction.to_coco(file_name=str(about.get("file", stem)))),
     ):
-        with atomic_path(target) as path:
-            path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", "utf-8")
+        write_json(target, content, indent=2)
     return paths

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import importlib.util
 import json
+import os
+import sys
 from pathlib import Path
 
 import cv2
@@ -51,6 +53,28 @@ def run(config: str, *args: object) -> int:
 
 
 EVALUATION, DEMO = "ovseg_swinB_vitL_bs32_120k.yaml", "ovseg_swinB_vitL_demo.yaml"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names are Unicode")
+def test_file_names_that_are_no_utf_8(
+    photos: Path, model: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    odd = Path(os.fsdecode(bytes(photos) + b"/caf\xe9.png"))
+    (photos / "b.png").rename(odd)
+    (photos / "a.jpeg").unlink()
+    output = tmp_path / "out"
+    arguments = ["--input", photos, "--output", output, "--class-names", *WORDS]
+    arguments += ["--save", "overlay,coco,html,labelstudio,yolo", "--skip-existing"]
+    assert run(DEMO, *arguments, *model) == 0
+    document = json.loads((output / "caf\ufffd.json").read_text("utf-8"))
+    assert document["file"] == str(odd)
+    page = (output / "html" / "index.html").read_text("utf-8")
+    assert "caf\ufffd" in page or "caf\\ufffd" in page
+    images = json.loads((output / "coco.json").read_text("utf-8"))["images"]
+    assert sorted(image["file_name"] for image in images) == ["c.png", odd.name]
+    # and it is known again
+    assert run(DEMO, *arguments, *model) == 0
+    assert "2 of 2 images are there already" in capsys.readouterr().out
 
 
 def test_a_data_set_has_no_folders_to_search(capsys: pytest.CaptureFixture[str]) -> None:

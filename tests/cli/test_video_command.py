@@ -14,6 +14,7 @@ from tiny_world import SWIN, write_model
 
 from ovseg.cli import video
 from ovseg.config import setup_cfg
+from ovseg.errors import UserError
 from ovseg.predictor import Predictor
 from ovseg.video.files import VideoFile, VideoSource
 from ovseg.video.smoothing import Smoother
@@ -70,6 +71,8 @@ def test_a_video_in_and_out(
         with Image.open(labels / f"{index:06d}.png") as file:
             found = np.asarray(file).astype(int)
         np.testing.assert_array_equal(np.where(found == 255, -1, found), expected)
+    with pytest.raises(UserError, match="class_probs and smoother do not go together"):
+        predictor.encode(frame).segment(WORDS, smoother=smoother, class_probs=True)
 
 
 class Camera:

@@ -41,6 +41,20 @@ def test_synonyms_in_every_form(given: object, tmp_path: Path) -> None:
     assert read_vocabulary(str(file)) == SOFA
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [({"cat", "dog"}, "a set, which has no order"), (None, "None are no list"), (5, "5 are no")],
+)
+def test_what_has_no_order_is_no_list(given: object, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        read_vocabulary(given)  # type: ignore[arg-type]
+    assert read_vocabulary({"cat": 1, "dog": 2}.keys()).names == ("cat", "dog")  # type: ignore[arg-type]
+
+
+def test_things_are_read_as_class_names_are() -> None:
+    assert SOFA.things(["  cat "]) == {1}
+
+
 def test_a_text_file_has_a_class_a_line(tmp_path: Path) -> None:
     file = tmp_path / "words.txt"
     file.write_text("\ufeffsofa | couch\n\n cat \n", encoding="utf-8")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -52,6 +53,17 @@ def run(*args: str) -> int:
     except SystemExit as end:
         return int(end.code or 0)
     return 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names are Unicode")
+@pytest.mark.parametrize("kind", ["parquet", "webdataset"])
+def test_file_names_that_are_no_utf_8(kind: str, photos: Path, tmp_path: Path) -> None:
+    odd = Path(os.fsdecode(bytes(tmp_path) + b"/caf\xe9.png"))
+    odd.write_bytes((photos / "picture_000.png").read_bytes())
+    assert run(*arguments(tmp_path / "out", tmp_path, options=("--format", kind))) == 0
+    (row,) = rows_of(tmp_path / "out")
+    assert row["source"] == str(tmp_path / "caf\ufffd.png")
+    assert row["error"] is None
 
 
 def png(content: bytes) -> np.ndarray:

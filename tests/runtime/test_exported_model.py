@@ -170,6 +170,11 @@ def test_names_of_classes_that_are_none_of_their_words(runtime: Exported) -> Non
 def test_class_names_of_the_export(runtime: Exported, pictures: list[np.ndarray]) -> None:
     assert runtime(pictures[0]).class_names == list(EXPORTED_WORDS)
     assert runtime.vocabulary().names == EXPORTED_WORDS
+    encoded = runtime.encode(pictures[0])
+    np.testing.assert_array_equal(
+        encoded.segment().labels, encoded.segment(list(EXPORTED_WORDS)).labels
+    )
+    assert encoded.panoptic().class_names == encoded.instances().class_names == list(EXPORTED_WORDS)
 
 
 def test_exported_text_features(runtime: Exported, embedded: Predictor) -> None:
