@@ -5,6 +5,7 @@ import { Segmenter } from "./segmenter.js";
 const place = (id) => document.getElementById(`ovseg-${id}`);
 const folder = new URL("./", import.meta.url).href;
 const MOST_PIXELS = 800 * 800;
+const CONTROLS = ["run", "file", "sample"];
 let loading = null;
 place("still").remove(); // said where this script does not run
 
@@ -47,7 +48,7 @@ function draw(image, { labels }, names) {
     const item = document.createElement("li");
     const mark = document.createElement("span");
     mark.style.cssText = `display:inline-block;width:1em;height:1em;margin-right:.5em;background:rgb(${colours[index]})`;
-    item.append(mark, `${name} ${((100 * areas[index]) / labels.length).toFixed(1)} %`);
+    item.append(mark, `${name.split("|")[0].trim()} ${((100 * areas[index]) / labels.length).toFixed(1)} %`);
     legend.append(item);
   });
 }
@@ -60,14 +61,17 @@ async function pixels(source) {
   const [width, height] = [bitmap.width, bitmap.height].map((s) => Math.max(1, Math.round(s * factor)));
   Object.assign(place("canvas"), { width, height });
   const context = place("canvas").getContext("2d", { willReadFrequently: true });
+  context.fillStyle = "white"; // under transparency
+  context.fillRect(0, 0, width, height);
   context.drawImage(bitmap, 0, 0, width, height);
   return context.getImageData(0, 0, width, height);
 }
 
 async function run() {
+  if (place("run").disabled) return; // until the image before is done
   const names = place("names").value.split("\n").map((name) => name.trim()).filter(Boolean);
   const file = place("file").files[0];
-  place("run").disabled = true;
+  for (const id of CONTROLS) place(id).disabled = true;
   try {
     if (!names.length) throw new Error("no class names; type at least one, a class a line");
     const image = await pixels(file ?? place("sample").value);
@@ -80,7 +84,7 @@ async function run() {
   } catch (error) {
     await say(`error: ${error.message}`);
   }
-  place("run").disabled = false;
+  for (const id of CONTROLS) place(id).disabled = false;
 }
 
 place("run").addEventListener("click", run);

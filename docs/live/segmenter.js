@@ -10,32 +10,43 @@ const CROPS = 8;
 export class Segmenter {
   // ort: onnxruntime-web; folder: the address of the export, with a / at its end
   static async load(ort, folder, progress) {
-    const manifest = await (await fetch(`${folder}manifest.json`)).json();
-    if (manifest.version !== 1) throw new Error(`manifest of version ${manifest.version}`);
+    const manifest = await (await fetched(`${folder}manifest.json`)).json();
+    const reason = refusal(manifest);
+    if (reason) throw new Error(`this export cannot run in the browser: ${reason}`);
     const segmenter = new Segmenter();
     Object.assign(segmenter, { ort, manifest, known: new Map() });
     for (const name of ["proposals", "regions", "text"]) {
-      progress(`loading ${name}.onnx (${(manifest.files[`${name}.onnx`].bytes / 1e6).toFixed(0)} MB)`);
-      const bytes = await (await fetch(`${folder}${name}.onnx`)).arrayBuffer();
+      const file = manifest.files[`${name}.onnx`];
+      if (!file) continue; // a model without CLIP ensemble has no regions
+      progress(`loading ${name}.onnx (${(file.bytes / 1e6).toFixed(0)} MB)`);
+      const bytes = await (await fetched(`${folder}${name}.onnx`)).arrayBuffer();
       segmenter[name] = await ort.InferenceSession.create(bytes, { executionProviders: ["wasm"] });
     }
-    const merges = await fetch(`${folder}bpe_simple_vocab_16e6.txt.gz`);
+    const merges = await fetched(`${folder}bpe_simple_vocab_16e6.txt.gz`);
     segmenter.tokenizer = new Tokenizer(await unzipped(await merges.arrayBuffer()));
     return segmenter;
   }
 
-  // image: an ImageData; names: class names. Gives labels (Int32Array, -1: no class), row by row
+  // image: an ImageData; names: of the classes, synonyms as in "sofa | couch". Gives labels
+  // (Int32Array, -1: no class), row by row
   async segment(image, names, progress = () => {}) {
     progress("words");
-    const words = names.length === 1 ? [...names, "others"] : names; // classification is by contrast
+    const synonyms = names.map((name) => name.split("|").map((word) => word.trim()).filter(Boolean));
+    if (synonyms.some((group) => !group.length)) throw new Error("a class name is empty");
+    const words = synonyms.flat();
+    const classOf = synonyms.flatMap((group, label) => group.map(() => label));
+    if (names.length === 1) { // classification is by contrast
+      words.push("others");
+      classOf.push(-1);
+    }
     const text = await this.textFeatures(words);
     progress("proposals");
     const proposals = await this.propose(image);
     const probs = proposals.embeddings.map((row) => this.probabilities(row, text, true));
     if (this.manifest.classification.clip_ensemble) await this.ensemble(proposals, probs, text, progress);
     progress("segmentation");
-    const labels = labelMap(proposals, probs, words.length, [image.height, image.width]);
-    if (words.length > names.length) labels.forEach((label, i) => label === 1 && (labels[i] = -1));
+    const best = labelMap(proposals, probs, words.length, [image.height, image.width]);
+    const labels = best.map((word) => (word < 0 ? -1 : classOf[word]));
     return { labels, width: image.width, height: image.height };
   }
 
@@ -137,6 +148,24 @@ export class Segmenter {
   }
 }
 
+// why an export cannot run here, as far as it differs from what this file does; null: it can
+export function refusal({ version, shared, files, crops, classification }) {
+  if (version !== 1) return `its manifest has version ${version}, and 1 is read`;
+  if (!files["text.onnx"]) return "it has no text encoder, and knows its own words alone";
+  if (shared) return "its CLIP sees the whole image once (REGION_ENCODER shared)";
+  if (crops.matting) return "its crops are cut with soft masks (MATTING)";
+  if (crops.mask_prompts) return "its CLIP has mask prompts";
+  if (classification.reject) return "it leaves pixels without a class (TEST.REJECT)";
+  if (classification.best_proposals_only) return "it segments by its best proposals alone (OVSegDEMO)";
+  return null;
+}
+
+async function fetched(address) {
+  const answer = await fetch(address);
+  if (!answer.ok) throw new Error(`${address} is not there (${answer.status})`);
+  return answer;
+}
+
 // what a mask shows, its background filled, at CLIP's size; null without a pixel
 function cut(planes, mask, [height, width], { mask_threshold: threshold, fill, size, expand_ratio: ratio }) {
   let [left, top, right, bottom] = [width, height, 0, 0];
@@ -192,6 +221,7 @@ function labelMap({ masks, size }, probs, classes, [height, width]) {
 }
 
 function resizedSize({ height, width }, { short_side: short, longest_side: longest }) {
+  if (!short) return [height, width];
   const scale = short / Math.min(height, width);
   let sides = height < width ? [short, scale * width] : [scale * height, short];
   if (Math.max(...sides) > longest) sides = sides.map((side) => (side * longest) / Math.max(...sides));

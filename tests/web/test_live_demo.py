@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import json
 import re
 import shutil
 import threading
@@ -105,6 +106,68 @@ def test_the_page_has_the_labels_of_the_runtime(site: Path, address: str, tmp_pa
     assert {method for method, _ in asked} <= {"GET", "HEAD"}
     hosts = {urlsplit(url).netloc for _, url in asked if not url.startswith(("data:", "blob:"))}
     assert hosts == {urlsplit(address).netloc}
+
+
+def test_synonyms_and_transparency(site: Path, address: str, tmp_path: Path) -> None:
+    from playwright.sync_api import sync_playwright
+
+    photo = tmp_path / "photo.png"
+    image = Image.open(BALL).convert("RGBA").resize((130, 100))
+    image.putalpha(Image.linear_gradient("L").resize((130, 100)))
+    image.save(photo)
+    names = ["teapot | soccer ball", "grass|lawn"]
+    expected = Predictor(site / "live" / "model")(photo, names).labels
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=find_browser(), headless=True, args=FLAGS
+        )
+        page = browser.new_page()
+        page.set_default_timeout(PATIENCE)
+        page.goto(f"{address}/live.html")
+        page.fill("#ovseg-names", "\n".join(names))
+        page.set_input_files("#ovseg-file", photo)
+        page.wait_for_function("window.ovsegResult")
+        labels = page.evaluate("Array.from(window.ovsegResult.labels)")
+        legend = page.inner_text("#ovseg-legend")
+        browser.close()
+    assert {0, 1} <= set(np.unique(expected))
+    assert (np.array(labels).reshape(expected.shape) == expected).mean() >= 0.99
+    assert [line.split()[0] for line in legend.splitlines()] == ["teapot", "grass"]
+
+
+def test_exports_that_the_page_cannot_run_are_refused(site: Path, address: str) -> None:
+    from playwright.sync_api import sync_playwright
+
+    manifest = json.loads((site / "live" / "model" / "manifest.json").read_text("utf-8"))
+    changes: list[tuple[dict[str, Any], str | None]] = [
+        ({}, None),
+        ({"version": 2}, "version 2"),
+        ({"files": {}}, "no text encoder"),
+        ({"shared": {"short_side": 64, "patch": 16}}, "REGION_ENCODER shared"),
+        ({"crops": {**manifest["crops"], "matting": True}}, "MATTING"),
+        ({"crops": {**manifest["crops"], "mask_prompts": True}}, "mask prompts"),
+        ({"classification": {**manifest["classification"], "reject": 0.3}}, "TEST.REJECT"),
+        (
+            {"classification": {**manifest["classification"], "best_proposals_only": True}},
+            "OVSegDEMO",
+        ),
+    ]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=find_browser(), headless=True, args=FLAGS
+        )
+        page = browser.new_page()
+        page.goto(f"{address}/live.html")
+        answers = page.evaluate(
+            """async (manifests) => {
+                const { refusal } = await import("/live/segmenter.js");
+                return manifests.map(refusal);
+            }""",
+            [{**manifest, **change} for change, _ in changes],
+        )
+        browser.close()
+    for answer, (_, expected) in zip(answers, changes, strict=True):
+        assert answer is None if expected is None else expected in answer
 
 
 def test_tokenizer_of_the_page(site: Path, address: str) -> None:
