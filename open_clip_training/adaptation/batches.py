@@ -194,13 +194,16 @@ def noun_texts(
     return texts, torch.tensor([places[noun] for noun in nouns])
 
 
-def mirror_and_zoom(images: Tensor, masks: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
+def mirror_and_zoom(
+    images: Tensor, masks: Tensor, draws: Tensor, mirror: bool = True
+) -> tuple[Tensor, Tensor]:
     """Mirror and zoom in a little, mask and image alike.
 
     Args:
         images: RGB uint8 ``(B, 3, S, S)``.
         masks: uint8 ``(B, 1, S, S)``.
         draws: random numbers ``(B, 4)`` of 0..1.
+        mirror: half of them; False: zoom in alone.
 
     Returns:
         float images 0..255, and float masks, 1 on the region. Between 90 and 100 % of the area
@@ -208,6 +211,7 @@ def mirror_and_zoom(images: Tensor, masks: Tensor, draws: Tensor) -> tuple[Tenso
     """
     scale = (0.9 + 0.1 * draws[:, 0]).sqrt()
     shift = (2 * draws[:, 2:] - 1) * (1 - scale[:, None])
-    grid = zoom_grid(scale[:, None].expand(-1, 2), draws[:, 1] < 0.5, shift, images)
+    mirrored = (draws[:, 1] < 0.5) & mirror
+    grid = zoom_grid(scale[:, None].expand(-1, 2), mirrored, shift, images)
     zoomed = F.grid_sample(images.float(), grid, "bilinear", "border", align_corners=False)
     return zoomed, F.grid_sample(masks.float(), grid, "nearest", "border", align_corners=False)

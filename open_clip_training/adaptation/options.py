@@ -32,13 +32,13 @@ _SEVERAL: dict[str, object] = {"num_gpus": None, "num_processes": None, "num_mac
 #: options that what is learned with CLIP frozen does not have, and their defaults
 _NOT_FOR_FROZEN: dict[str, object] = {
     **_SEVERAL, "eval_data": None, "templates": None, "accumulate": 1, "plain_loss": False,
-    "precision": "fp32",
+    "precision": "fp32", "published": False,
 }  # fmt: skip
 #: options that a shared pass does not have, and their defaults
 _NOT_FOR_SHARED: dict[str, object] = {
     **_SEVERAL, "templates": None, "accumulate": 1, "plain_loss": False, "precision": "fp32",
     "crops": "masked", "mask_prompt_depth": None, "epochs": 5, "data_root": None, "captions": None,
-    "fill_tolerance": 0, "eval_classes": None,
+    "fill_tolerance": 0, "eval_classes": None, "published": False,
 }  # fmt: skip
 RANGES: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("epochs", "steps", "accumulate"), (1, math.inf)),
@@ -102,6 +102,8 @@ def parse_arguments(
         "drop: its patches are left out (MODEL.CLIP_ADAPTER.BACKGROUND drop)")  # fmt: skip
     add("--plain-loss", action="store_true", help="the published loss: crops of one noun "
         "are each other's negatives")  # fmt: skip
+    add("--published", action="store_true", help="where the published training differs: "
+        "--plain-loss, --templates 'a photo of a {}.', and crops are not mirrored")  # fmt: skip
     add("--templates", help="vild (default) or imagenet, a random one for each noun and step; or a "
         "text with {}")  # fmt: skip
     add("--no-augment", dest="augment", action="store_false", help="do not mirror or zoom crops")

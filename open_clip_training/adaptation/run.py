@@ -143,7 +143,7 @@ class AdaptationRun:
         if self.settings.augment:
             # drawn for the whole batch, so that the number of processes makes no difference
             draws = self.processes.own_part(torch.rand((total, 4), generator=generator))
-            images, masks = mirror_and_zoom(images, masks, draws)
+            images, masks = mirror_and_zoom(images, masks, draws, self.settings.mirror is not False)
         images = normalise(images, *pixels_of(self.model))
         parts = zip(images.chunk(self.parts), masks.chunk(self.parts), strict=True)
         return [(image, mask if self.uses_masks else None) for image, mask in parts]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import dataclass
 
-from open_clip_training.adaptation.released import AS_IS
+from open_clip_training.adaptation.released import AS_IS, TEMPLATE
 from ovseg.errors import UserError
 from ovseg.modeling.clip import text_templates
 
@@ -33,6 +33,8 @@ class AdaptationSettings:
     fill_tolerance: int | None = None
     #: "drop", where background patches are left out
     background: str | None = None
+    #: False, where crops are zoomed alone
+    mirror: bool | None = None
 
 
 def choose_settings(
@@ -74,22 +76,24 @@ def choose_settings(
         lr=options.lr,
         weight_decay=options.weight_decay,
         prompt_lr=options.prompt_lr,
-        plain_loss=options.plain_loss,
-        templates=_templates(options.templates, options.captions),
+        plain_loss=options.plain_loss or options.published,
+        templates=_templates(options.templates, options.captions, options.published),
         augment=options.augment,
         precision=options.precision,
         seed=options.seed,
         fill_tolerance=options.fill_tolerance or None,
         background=None if options.background == "fill" else options.background,
+        mirror=False if options.published and options.augment else None,
     )
 
 
-def _templates(kind: str | None, captions: str | None) -> tuple[str, ...]:
+def _templates(kind: str | None, captions: str | None, published: bool) -> tuple[str, ...]:
     if captions == AS_IS:
         if kind is not None:
             raise UserError(f"--templates {kind!r}: with --captions as-is titles have none")
         return ("{}",)
-    kind = "vild" if kind is None else kind
+    if kind is None:
+        kind = TEMPLATE if published else "vild"
     if "{}" in kind:
         return (kind,)
     if kind not in ("vild", "imagenet"):

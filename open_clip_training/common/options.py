@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ovseg.data.splits import check_dataset_names
-from ovseg.engine.place import restarts
+from ovseg.engine.place import is_restart
 from ovseg.errors import Parser, UserError
 from ovseg.utils.settings import option_name
 
@@ -47,7 +47,7 @@ def check_start(options: argparse.Namespace) -> None:
     state = resume_path(options.output)
     if options.resume or not state.is_file():
         return
-    if restarts():
+    if is_restart(state):
         options.resume, options.overwrite = True, False
     elif options.overwrite:
         state.unlink(missing_ok=True)  # each of several processes does

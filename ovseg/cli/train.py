@@ -17,6 +17,7 @@ import logging
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ovseg.cli.options import (
@@ -30,7 +31,7 @@ from ovseg.cli.options import (
 from ovseg.config.first_look import check_output_folder
 from ovseg.config.overrides import NAME_LISTS
 from ovseg.config.speed import speed_opts
-from ovseg.engine.place import is_first_process, restarts
+from ovseg.engine.place import is_first_process, is_restart
 from ovseg.engine.process_options import add_processes, several_processes
 from ovseg.errors import Parser, UserError, cli_errors
 from ovseg.utils.counting import counted
@@ -257,17 +258,17 @@ def train_or_evaluate(args: argparse.Namespace) -> None:
         UserError: a mistake in it.
     """
     _check_options(args)
-    if restarts() and not args.eval_only and not args.resume:
-        if is_first_process():
-            print("started again by torchrun or SLURM: going on, as with --resume", flush=True)
-        args.resume, args.overwrite = True, False
-
     from ovseg.engine.checks import check_checkpoint, check_evaluation, check_training
     from ovseg.engine.processes import plain_errors, start_with_config
+    from ovseg.engine.resuming import MARK
 
     with plain_errors():
         # here once, before processes start, so that a mistake is reported once
         cfg = setup(args)
+        if not args.eval_only and not args.resume and is_restart(Path(cfg.OUTPUT_DIR, MARK)):
+            if is_first_process():
+                print("started again by torchrun or SLURM: going on, as with --resume", flush=True)
+            args.resume, args.overwrite = True, False
         if args.eval_only:
             reports = check_evaluation(cfg, args.check_data)
             check_checkpoint(cfg, args.resume)

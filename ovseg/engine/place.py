@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from ovseg.errors import UserError
 
@@ -59,10 +60,38 @@ def is_first_process() -> bool:
     return place is None or place.rank == 0
 
 
-def restarts(environment: Mapping[str, str] = os.environ) -> int:
-    """How many times torchrun or SLURM has started this run again."""
-    names = ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT")
-    return max(int(environment.get(name) or 0) for name in names)
+def is_restart(state: Path, environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether torchrun or SLURM has started this run again, so that it goes on from ``state``.
+
+    torchrun also starts a command again that was refused because an earlier run had left its
+    state. That one is older than torchrun itself, and is not gone on from.
+
+    Args:
+        state: the file that tells what a run goes on from; it may not be there yet.
+        environment: the variables of torchrun and SLURM.
+    """
+    if int(environment.get("SLURM_RESTART_COUNT") or 0):
+        return True
+    count = environment.get("TORCHELASTIC_RESTART_COUNT")
+    if not count:
+        return False
+    began = _parent_began()
+    if began is None or not state.is_file():
+        return int(count) > 0
+    # also where torchrun does not count, as after the loss of a machine
+    return state.stat().st_mtime >= began
+
+
+def _parent_began() -> float | None:
+    """When the process that started this one began, in seconds of the epoch, rounded down to one;
+    None where the system does not tell."""
+    try:
+        fields = Path(f"/proc/{os.getppid()}/stat").read_text().rpartition(")")[2].split()
+        lines = Path("/proc/stat").read_text().splitlines()
+        booted = next(int(line.split()[1]) for line in lines if line.startswith("btime "))
+        return booted + int(fields[19]) // os.sysconf("SC_CLK_TCK")
+    except (OSError, StopIteration):
+        return None
 
 
 def _of_torchrun(environment: Mapping[str, str]) -> Place | None:

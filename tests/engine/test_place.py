@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+
 import pytest
 
-from ovseg.engine.place import Place, find_place, first_host, restarts
+from ovseg.engine import place
+from ovseg.engine.place import Place, find_place, first_host, is_restart
 from ovseg.errors import UserError
 
 TORCHRUN = {
@@ -84,7 +92,29 @@ def test_variables_that_are_wrong(environment: dict[str, str], message: str) -> 
         find_place(environment)
 
 
-def test_starts_again() -> None:
-    assert restarts({}) == 0
-    assert restarts({"TORCHELASTIC_RESTART_COUNT": "2"}) == 2
-    assert restarts({"TORCHELASTIC_RESTART_COUNT": "0", "SLURM_RESTART_COUNT": "1"}) == 1
+def test_starts_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    state = tmp_path / "last_checkpoint"
+    assert not is_restart(state, {})
+    assert is_restart(state, {"TORCHELASTIC_RESTART_COUNT": "2"})
+    assert is_restart(state, {"TORCHELASTIC_RESTART_COUNT": "0", "SLURM_RESTART_COUNT": "1"})
+    # a state that this torchrun's processes have written, whatever it counts, and an older one
+    state.write_text("model_0000009.pth")
+    for count in ("0", "1"):
+        assert is_restart(state, {"TORCHELASTIC_RESTART_COUNT": count})
+    os.utime(state, (0, 0))
+    for count in ("0", "1"):
+        assert not is_restart(state, {"TORCHELASTIC_RESTART_COUNT": count})
+    # where nobody knows when torchrun began, its count is what there is
+    monkeypatch.setattr(place, "_parent_began", lambda: None)
+    assert is_restart(state, {"TORCHELASTIC_RESTART_COUNT": "1"})
+
+
+def test_when_the_parent_began() -> None:
+    before = time.time()
+    began = place._parent_began()
+    assert began is None or 0 < began <= before
+    child = "import time; from ovseg.engine import place; print(place._parent_began())"
+    shell = f"{sys.executable} -c {shlex.quote(child)}; true"
+    said = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, check=True).stdout
+    if began is not None:
+        assert before - 2 <= float(said) <= time.time()

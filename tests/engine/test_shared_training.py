@@ -101,6 +101,11 @@ def test_torchrun_restarts_a_training_that_lost_a_process(tmp_path: Path) -> Non
     assert [row["iteration"] for row in rows] == sorted({row["iteration"] for row in rows})
     final = torch.load(killed / "model_final.pth", weights_only=True)
     assert final["iteration"] == 9
+    # a new training that is refused there does not go on from it when it is started again
+    refused = by_torchrun(killed, "train_net.py", restarts=1)
+    assert refused.returncode != 0
+    assert refused.stderr.count("give --resume to go on") == 2
+    assert "going on" not in refused.stdout
     if "OVSEG_ALL_WAYS" in os.environ:
         assert by_torchrun(tmp_path / "whole", "train_net.py", restarts=0).returncode == 0
         whole = torch.load(tmp_path / "whole" / "model_final.pth", weights_only=True)

@@ -129,3 +129,8 @@ def test_picture_and_mask_are_changed_alike():
     # shifted to opposite corners, and both zoomed in
     assert not torch.equal(masks[2], masks[3])
     assert masks.unique().tolist() == [0, 1]
+    # without mirroring the second is as the first, and the others stay
+    plain, plain_masks = mirror_and_zoom(images, mask, draws, mirror=False)
+    torch.testing.assert_close(plain[1], images[1].float(), atol=0.01, rtol=0)
+    assert torch.equal(plain[[0, 2, 3]], changed[[0, 2, 3]])
+    assert torch.equal(plain_masks[[0, 2, 3]], masks[[0, 2, 3]])

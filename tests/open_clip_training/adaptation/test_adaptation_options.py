@@ -92,3 +92,15 @@ def test_defaults_are_the_papers():
     assert (large.lr, large.weight_decay, large.warmup) == (5e-6, 0.2, 100)
     assert 0.02 <= large.prompt_lr <= 0.05
     assert len(large.templates) == 14
+
+
+def test_what_differs_from_the_published_training_can_be_as_published():
+    command_line = ["--clip", "ViT-L/14", "--train-data", "x", "--output", "y", "--published"]
+    settings = choose_settings(parse_arguments(command_line), 440_000, 1024, world=1)
+    assert settings.plain_loss
+    assert settings.templates == ("a photo of a {}.",)
+    assert (settings.augment, settings.mirror) == (True, False)
+    options = parse_arguments([*command_line, "--captions", "as-is"])
+    assert choose_settings(options, 440_000, 1024, world=1).templates == ("{}",)
+    with pytest.raises(UserError, match="--published is not for --train text-prompts"):
+        parse_arguments([*command_line, "--train", "text-prompts"])

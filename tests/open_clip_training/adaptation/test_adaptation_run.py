@@ -14,6 +14,7 @@ from adaptation_world import command, history, settled, weights, write_world
 from clip_pairs import NOUNS, write_pairs
 from conftest import ROOT
 
+from open_clip_training.adaptation.batches import Batch
 from open_clip_training.adaptation.model import load_clip
 from open_clip_training.adaptation.options import parse_arguments
 from open_clip_training.adaptation.run import AdaptationRun
@@ -157,3 +158,20 @@ def test_every_noun_gets_one_template_a_step(world):
         assert (distance[noun, noun] < 1e-4).sum() == 1
     others, _ = run._texts(torch.arange(9), torch.Generator().manual_seed(1))
     assert not torch.allclose(features, others, atol=1e-3)
+
+
+def test_published_crops_are_not_mirrored(world):
+    model, cfg = load_clip(str(world / "clip.pt"), "", None, prompts_train=False)
+    images = torch.zeros(64, 3, 16, 16, dtype=torch.uint8)
+    images[..., :8] = 255
+    batch = Batch(images, torch.ones(64, 1, 16, 16, dtype=torch.uint8), torch.ones(64, dtype=bool))
+    lighter_left = {}
+    for given in ((), ("--published",)):
+        settings = choose_settings(
+            parse_arguments([*command(world, world / "x.pt"), *given]), 64, 16, world=1
+        )
+        run = AdaptationRun(model, cfg, [*NOUNS] * 3, settings, Processes(torch.device("cpu")))
+        ((shown, _),) = run._inputs(batch, 64, torch.Generator().manual_seed(0))
+        lighter_left[given] = (shown[:, 0, 8, 1] > shown[:, 0, 8, 14]).sum().item()
+    assert 16 < lighter_left[()] < 48
+    assert lighter_left["--published",] == 64
