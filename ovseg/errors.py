@@ -24,8 +24,8 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, NoReturn
 
-#: what the system says when there is no room: none left, none for this user, none for this file
-NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+# what the system says when there is no room: none left, none for this user, none for this file
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 #: said where detectron2 is missing, by commands and by ``import ovseg``'s names
 NO_DETECTRON2 = "OVSeg needs detectron2: run ovseg install-detectron2"
 
@@ -85,7 +85,7 @@ def cli_errors(debug: bool = False) -> Iterator[None]:
         line = user_line(error)
         if line is None:
             raise
-        if isinstance(error, OSError) and error.errno in NO_ROOM:
+        if is_full_disk(error):
             _close_logs()
         say_error(line)
         raise SystemExit(2) from None
@@ -106,12 +106,17 @@ def _reader_has_gone() -> bool:
     return False
 
 
+def is_full_disk(error: BaseException | None) -> bool:
+    """Whether an error tells that there is no room for a file."""
+    return isinstance(error, OSError) and error.errno in _NO_ROOM
+
+
 def user_line(error: BaseException) -> str | None:
     """What a user is told of an error, see :func:`cli_errors`; None of the program's own errors."""
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, OSError):
-        full = error.errno in NO_ROOM
+        full = is_full_disk(error)
         if error.filename is None and not full:
             return None
         name = error.filename
@@ -126,8 +131,7 @@ def user_line(error: BaseException) -> str | None:
 def line_of_one_image(error: BaseException) -> str | None:
     """What is said of an image that failed; None of a fault that every image has."""
     if isinstance(error, UserError):
-        cause = error.__cause__  # a full disk
-        return None if isinstance(cause, OSError) and cause.errno in NO_ROOM else str(error)
+        return None if is_full_disk(error.__cause__) else str(error)
     # PyTorch's error by its name: exported models run without PyTorch
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return " ".join(str(error).split()) or "out of memory"

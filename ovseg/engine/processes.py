@@ -29,8 +29,8 @@ from ovseg.engine.launcher import Launch, launch
 from ovseg.engine.meeting import Meeting
 from ovseg.engine.place import Place, find_place
 from ovseg.engine.process_counts import refuse_options, wanted_processes
-from ovseg.errors import UserError, cli_errors, is_debugging
-from ovseg.utils.io import folder_stays, is_full_disk, make_folder, naming_file
+from ovseg.errors import UserError, cli_errors, is_debugging, is_full_disk
+from ovseg.utils.io import folder_stays, make_folder, naming_file
 
 #: one process's work; a function of a module, or a ``partial`` of one, that processes can be given
 Work = Callable[[], Any]
@@ -229,6 +229,6 @@ def _own_line(error: BaseException) -> str:
 
 def _without_traceback(record: logging.LogRecord) -> bool:
     error = record.exc_info[1] if record.exc_info else None
-    if isinstance(error, UserError) or (error is not None and is_full_disk(error)):
+    if error is not None and (isinstance(error, UserError) or is_full_disk(error)):
         record.msg, record.args, record.exc_info = _own_line(error), None, None
     return True

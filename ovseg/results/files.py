@@ -98,8 +98,7 @@ def plan_outputs(inputs: Sequence[Path], output: str) -> list[ResultPaths]:
         if any(_folded(path.resolve()) in taken for path in paths[0].possible()):
             raise UserError(f"--output {output!r} would overwrite the input; give another name")
     else:
-        # files of all images, which finish_results writes
-        joint = ("coco.json", "labelstudio.json", "labelstudio.xml")
+        joint = [name for format in FORMATS.values() for name in format.joint]
         taken.update(_folded(place / name) for name in joint)
         paths, numbers = [], Counter[tuple[str, str]]()
         for path in inputs:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 #: entries of the JSON that belong to an image: its file, the model
 About = dict[str, Any]
 _FILE_NAME = 40
+_COCO, _LABELSTUDIO, _LABELSTUDIO_XML = "coco.json", "labelstudio.json", "labelstudio.xml"
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class Format:
         paths: the files, or the folder, of an image; the first is named in its JSON.
         write: writes them, each whole or not at all.
         finish: writes the file of all images into the folder and returns it, where there is one.
+        joint: files of all images that lie in the folder itself.
         needs: the module that it takes besides NumPy and Pillow, and what installs it.
     """
 
@@ -46,6 +48,7 @@ class Format:
     paths: Callable[[ResultPaths], list[Path]]
     write: Callable[[Prediction, ResultPaths, About], None]
     finish: Callable[[Path, Sequence[ResultPaths]], Path] | None = None
+    joint: tuple[str, ...] = ()
     needs: tuple[str, str] | None = None
 
 
@@ -94,8 +97,8 @@ def _finish_coco(folder: Path, done: Sequence[ResultPaths]) -> Path:
         document["images"], _short_names([i["file_name"] for i in document["images"]]), strict=True
     ):
         image["file_name"] = name
-    write_json(folder / "coco.json", document)
-    return folder / "coco.json"
+    write_json(folder / _COCO, document)
+    return folder / _COCO
 
 
 def _save_labelstudio(prediction: Prediction, paths: ResultPaths, about: About) -> None:
@@ -103,7 +106,7 @@ def _save_labelstudio(prediction: Prediction, paths: ResultPaths, about: About) 
     task = prediction.to_labelstudio(about.get("file", paths.name))
     colours = [entry["color"] for entry in prediction.describe()["classes"]]
     write_text(
-        paths.folder / "labelstudio.xml",
+        paths.folder / _LABELSTUDIO_XML,
         labelstudio.labeling_config(prediction.class_names, colours),
     )
     write_json(file, task)
@@ -114,8 +117,8 @@ def _finish_labelstudio(folder: Path, done: Sequence[ResultPaths]) -> Path:
     names = _short_names([task["data"][labelstudio.IMAGE] for task in tasks])
     for task, name in zip(tasks, names, strict=True):
         task["data"][labelstudio.IMAGE] = name
-    write_json(folder / "labelstudio.json", tasks)
-    return folder / "labelstudio.json"
+    write_json(folder / _LABELSTUDIO, tasks)
+    return folder / _LABELSTUDIO
 
 
 def _save_yolo(prediction: Prediction, paths: ResultPaths, about: About) -> None:
@@ -165,6 +168,7 @@ FORMATS: dict[str, Format] = {
         lambda paths: [paths.part("coco", ".json")],
         _save_coco,
         _finish_coco,
+        joint=(_COCO,),
         needs=("pycocotools", "pycocotools"),
     ),
     "labelstudio": Format(
@@ -172,6 +176,7 @@ FORMATS: dict[str, Format] = {
         lambda paths: [paths.part("labelstudio", ".json")],
         _save_labelstudio,
         _finish_labelstudio,
+        joint=(_LABELSTUDIO, _LABELSTUDIO_XML),
     ),
     "yolo": Format(
         "YOLO segmentation text with the images",

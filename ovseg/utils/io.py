@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from ovseg.errors import NO_ROOM, UserError
+from ovseg.errors import UserError, is_full_disk
 
 _ROOM = 1 << 20  # bytes that a disk which is not full can take
 
@@ -140,11 +140,6 @@ def _is_abandoned(entry: os.DirEntry[str], host: str, process: int) -> bool:
         else:
             return False
     return time.time() - entry.stat().st_mtime > _IDLE
-
-
-def is_full_disk(error: BaseException) -> bool:
-    """Whether an error tells that there is no room for a file."""
-    return isinstance(error, OSError) and error.errno in NO_ROOM
 
 
 @contextmanager
