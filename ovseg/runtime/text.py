@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from threading import Lock
 
 import numpy as np
 
@@ -11,6 +13,8 @@ from ovseg.runtime.classify import normalise
 from ovseg.runtime.folder import GRAPHS, MERGES, ExportFolder
 from ovseg.runtime.tokenizer import Tokenizer
 
+#: words kept besides the export's own and those of the latest request
+MAX_WORDS = 32768
 # texts that go through the encoder together
 _BATCH = 64
 # of a long word, the characters that a message shows
@@ -21,7 +25,7 @@ EncodeTokens = Callable[[np.ndarray], np.ndarray]
 
 
 class TextEncoder:
-    """Features of words, each encoded once."""
+    """Features of words, which are kept as long as there is room."""
 
     def __init__(self, folder: ExportFolder, encode: EncodeTokens) -> None:
         """
@@ -32,7 +36,9 @@ class TextEncoder:
         self._folder = folder
         self._encode = encode
         self._tokenizer: Tokenizer | None = None
-        self._known = dict(zip(folder.settings.words, folder.features(), strict=True))
+        self._own = dict(zip(folder.settings.words, folder.features(), strict=True))
+        self._known: OrderedDict[str, np.ndarray] = OrderedDict()
+        self._lock = Lock()
 
     def features(self, words: Sequence[str]) -> np.ndarray:
         """Unit features float32 (W, D) of W words.
@@ -40,12 +46,21 @@ class TextEncoder:
         Raises:
             UserError: a word is longer than the context, or the folder has no text graph for it.
         """
-        new = [word for word in dict.fromkeys(words) if word not in self._known]
-        if new:
-            self._known.update(zip(new, self._word_features(new), strict=True))
         if not words:
             return np.zeros((0, len(self._folder.settings.no_object)), np.float32)
-        return np.stack([self._known[word] for word in words])
+        wanted = [word for word in dict.fromkeys(words) if word not in self._own]
+        with self._lock:
+            new = [word for word in wanted if word not in self._known]
+            if new:
+                # rows of one array would keep all of it as long as one of them is kept
+                rows = (row.copy() for row in self._word_features(new))
+                self._known.update(zip(new, rows, strict=True))
+            for word in wanted:
+                self._known.move_to_end(word)
+            known = {**self._own, **{word: self._known[word] for word in wanted}}
+            while len(self._known) > max(MAX_WORDS, len(wanted)):
+                self._known.popitem(last=False)
+        return np.stack([known[word] for word in words])
 
     def _word_features(self, words: Sequence[str]) -> np.ndarray:
         settings = self._folder.settings

@@ -18,7 +18,8 @@ from PIL import Image
 from ovseg import Predictor, UserError
 from ovseg.cli import segment
 from ovseg.runtime import Predictor as Exported
-from ovseg.runtime.folder import MANIFEST
+from ovseg.runtime import text
+from ovseg.runtime.folder import MANIFEST, ExportFolder
 from ovseg.utils.package_files import package_folder
 
 BALL = package_folder("resources") / "samples" / "ball.jpg"
@@ -182,6 +183,31 @@ def test_exported_text_features(runtime: Exported, embedded: Predictor) -> None:
     known, encoded = runtime.text(runtime.vocabulary(["teapot", "peacock"])).features[:2]
     np.testing.assert_allclose(known, expected[0], atol=1e-6)
     np.testing.assert_allclose(encoded, expected[1], atol=1e-5)
+
+
+def test_words_are_kept_as_long_as_there_is_room(
+    exported: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    folder = ExportFolder.read(exported)
+
+    def encode(tokens: np.ndarray) -> np.ndarray:
+        asked.append(len(tokens) // len(folder.settings.templates))
+        return np.random.default_rng(int(tokens.sum())).random((len(tokens), 192), np.float32)
+
+    monkeypatch.setattr(text, "MAX_WORDS", 3)
+    monkeypatch.setattr(text, "_BATCH", 1000)
+    encoder = text.TextEncoder(folder, encode)
+    words = ["a", "b", "c", *EXPORTED_WORDS]
+    first = encoder.features(words)
+    np.testing.assert_array_equal(encoder.features(words), first)
+    assert asked == [3]  # the export's own are known
+    encoder.features(["b", "d"])  # "a" was asked for longest ago
+    encoder.features(["b", "c", "d"])
+    assert asked == [3, 1]
+    encoder.features(["a"])
+    assert asked == [3, 1, 1]
+    assert encoder.features([f"word {number}" for number in range(5)]).shape == (5, 192)
 
 
 def test_command(exported: Path, embedded: Predictor, tmp_path: Path) -> None:
