@@ -15,13 +15,20 @@ from ovseg.engine.test_time import MultiViewSegmenter, plain_model
 from ovseg.errors import UserError, check_share
 from ovseg.methods import PixelSegmenter
 from ovseg.modeling import OVSeg
-from ovseg.prediction import Prediction, ProposalScores
+from ovseg.prediction import ImageOptions, Prediction, ProposalScores
 from ovseg.segments import InstancePrediction, PanopticPrediction
 from ovseg.structures import Regions
 from ovseg.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from ovseg.video.smoothing import Smoother
+
+
+class SegmentOptions(ImageOptions, total=False):
+    """The options of :meth:`EncodedImage.segment`."""
+
+    smoother: Smoother | None
+
 
 # of an image: the features of its crops at so many mask thresholds besides the model's own
 _THRESHOLDS_KEPT = 8

@@ -7,7 +7,7 @@ import json
 import os
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 from PIL import Image
@@ -25,6 +25,17 @@ if TYPE_CHECKING:
 
 #: label maps with more classes than this have 16 bits
 _MOST_CLASSES_IN_8_BITS = 254
+
+
+class ImageOptions(TypedDict, total=False):
+    """The options of a segmentation that every ``Predictor`` has; see
+    :meth:`ovseg.encoded_image.EncodedImage.segment`."""
+
+    class_probs: bool
+    proposals: bool
+    reject: float | None
+    ensemble_weight: float | None
+    mask_threshold: float | None
 
 
 @dataclass

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, cast, overload
+from typing import TYPE_CHECKING, Any, cast, overload
 
 import numpy as np
 import torch
@@ -32,7 +32,7 @@ from ovseg.config.speed import speed_opts
 from ovseg.data.mapper import resize_short_side, test_size
 from ovseg.data.own.registration import register_custom
 from ovseg.data.vocabulary import ClassNames, read_vocabulary
-from ovseg.encoded_image import EncodedImage
+from ovseg.encoded_image import EncodedImage, SegmentOptions
 from ovseg.engine.checkpoint import OVSegCheckpointer
 from ovseg.engine.test_time import as_ovseg, for_inference, plain_model
 from ovseg.errors import UserError
@@ -41,6 +41,9 @@ from ovseg.methods import PixelSegmenter
 from ovseg.prediction import Prediction
 from ovseg.structures import GivenProposals
 from ovseg.utils.images import allow_megapixels
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 class Predictor:
@@ -130,8 +133,13 @@ class Predictor:
         save_pretrained(self.cfg, state, folder, half=half)
 
     @overload
-    def __call__(
-        self, images: ImageSource, class_names: ClassNames, *, bgr: bool = ..., **wanted: Any
+    def __call__(  # type: ignore[overload-overlap]  # a path and an array are iterable, too
+        self,
+        images: ImageSource,
+        class_names: ClassNames,
+        *,
+        bgr: bool = ...,
+        **wanted: Unpack[SegmentOptions],
     ) -> Prediction: ...
 
     @overload
@@ -141,7 +149,7 @@ class Predictor:
         class_names: ClassNames,
         *,
         bgr: bool = ...,
-        **wanted: Any,
+        **wanted: Unpack[SegmentOptions],
     ) -> list[Prediction]: ...
 
     def __call__(
@@ -150,7 +158,7 @@ class Predictor:
         class_names: ClassNames,
         *,
         bgr: bool = False,
-        **wanted: Any,
+        **wanted: Unpack[SegmentOptions],
     ) -> Prediction | list[Prediction]:
         """Segment one image, or several.
 
@@ -232,7 +240,7 @@ class Predictor:
         batch_size: int = 1,
         bgr: bool = False,
         on_error: Callable[[ImageSource, Exception], None] | None = None,
-        **wanted: Any,
+        **wanted: Unpack[SegmentOptions],
     ) -> Iterator[Prediction]:
         """Segment images one after the other, reading ahead.
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import Any, cast, overload
+from typing import TYPE_CHECKING, Any, cast, overload
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from ovseg.background_words import background_words
 from ovseg.data.vocabulary import ClassNames, read_vocabulary
 from ovseg.errors import UserError
 from ovseg.image_input import ImageSource, batches, image_array, is_one_image
-from ovseg.prediction import Prediction
+from ovseg.prediction import ImageOptions, Prediction
 from ovseg.runtime.classify import Regions, Text
 from ovseg.runtime.crops import cut_crops
 from ovseg.runtime.encoded_image import EncodedImage
@@ -24,6 +24,9 @@ from ovseg.runtime.segmentation import image_masks
 from ovseg.runtime.shared_pass import shared_inputs
 from ovseg.runtime.text import TextEncoder
 from ovseg.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 # crops that go through CLIP together
 _CROPS = 32
@@ -69,13 +72,13 @@ class Predictor:
         return cls(name, **options)
 
     @overload
-    def __call__(
+    def __call__(  # type: ignore[overload-overlap]  # a path and an array are iterable, too
         self,
         images: ImageSource,
         class_names: ClassNames | None = ...,
         *,
         bgr: bool = ...,
-        **wanted: Any,
+        **wanted: Unpack[ImageOptions],
     ) -> Prediction: ...
 
     @overload
@@ -85,7 +88,7 @@ class Predictor:
         class_names: ClassNames | None = ...,
         *,
         bgr: bool = ...,
-        **wanted: Any,
+        **wanted: Unpack[ImageOptions],
     ) -> list[Prediction]: ...
 
     def __call__(
@@ -94,7 +97,7 @@ class Predictor:
         class_names: ClassNames | None = None,
         *,
         bgr: bool = False,
-        **wanted: Any,
+        **wanted: Unpack[ImageOptions],
     ) -> Prediction | list[Prediction]:
         """Segment one image, or several.
 
@@ -167,7 +170,7 @@ class Predictor:
         batch_size: int = 1,
         bgr: bool = False,
         on_error: Callable[[ImageSource, Exception], None] | None = None,
-        **wanted: Any,
+        **wanted: Unpack[ImageOptions],
     ) -> Iterator[Prediction]:
         """Segment one image after the other; see :meth:`ovseg.Predictor.stream`."""
         vocabulary = self.vocabulary(class_names)
