@@ -43,7 +43,8 @@ def add_model(
     add = parser.add_argument
     add("--model", metavar="NAME",
         help="tiny (the default, which comes with OVSeg), swinB-vitL14, R101c-vitB16, "
-        "hf://owner/name, or the folder of a saved model; see: ovseg weights list")  # fmt: skip
+        "hf://owner/name, the folder of a saved model, or a checkpoint with config.yaml beside it; "
+        "see: ovseg weights list")  # fmt: skip
     add("--config-file", metavar="FILE", type=_not_empty,
         help="config of the model; give its MODEL.WEIGHTS after --opts")  # fmt: skip
     group = parser.add_mutually_exclusive_group()
