@@ -100,8 +100,8 @@ class Predictor:
             precision: ``MODEL.PRECISION``.
             speed: "exact", "fast" or "fastest", see ``docs/speed.md``; default: what the config
                 says, which is exact.
-            config: a yaml file in place of the one that belongs to the name; needed for the path of a
-                checkpoint, unless it is a released file or ``config.yaml`` lies beside it.
+            config: a yaml file in place of the one that belongs to the name; needed for the path of
+                a checkpoint, unless it is a released file or ``config.yaml`` lies beside it.
             opts: config keys and their values: a mapping, or ``[key, value, ...]``.
 
         Raises:

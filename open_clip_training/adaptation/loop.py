@@ -162,7 +162,8 @@ def train(
         if not run.step:  # the curves of an earlier run would be mixed with those of this one
             for file in folder.glob("events.out.tfevents.*"):
                 file.unlink()
-        writer = SummaryWriter(folder, purge_step=run.step or None)
+        # what was written of steps after the last that is saved
+        writer = SummaryWriter(folder, purge_step=run.step + 1 if run.step else None)
     started, first = time.monotonic(), run.step
     if is_checked():
         # of a resumed run, it may be the check during which the run was stopped

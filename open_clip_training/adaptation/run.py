@@ -229,7 +229,9 @@ class AdaptationRun:
                 "left_out": sorted(self.left_out),
             },
         )
-        write_json(history_path(output), history)
+        # JSON has no NaN, which a step that the scaler has skipped may leave
+        losses = [loss if math.isfinite(loss) else None for loss in self.losses]
+        write_json(history_path(output), {**history, "losses": losses})
 
     def resume(self, output: Path) -> None:
         """Continue from what :meth:`save` left beside ``output``.

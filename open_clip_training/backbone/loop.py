@@ -98,19 +98,28 @@ def train(
     order = batches(len(images), settings.batch, settings.steps, settings.seed, run.step)
     loader = DataLoader(images, sampler=list(order), batch_size=None, num_workers=options.workers,
                         worker_init_fn=loading_init())  # fmt: skip
+
+    def is_checked() -> bool:
+        due = options.eval_every and run.step % options.eval_every == 0
+        return held_out is not None and (run.step == settings.steps or due)
+
+    def check() -> None:
+        assert held_out is not None
+        with stopping.at_once():  # the run is saved already
+            _check(run, held_out, options)
+
     started = time.monotonic()
     smooth = None
+    if run.step and is_checked() and all(done["step"] != run.step for done in run.checks):
+        check()  # during which the run was stopped
+        run.save(output)
     for bar, batch in stepped(run, loader, output):
         loss = run.advance(batch)
         smooth = loss if smooth is None else 0.95 * smooth + 0.05 * loss
         bar.set_postfix(loss=f"{smooth:.3f}")
-        last = run.step == settings.steps
-        if held_out is not None and (
-            last or (options.eval_every and run.step % options.eval_every == 0)
-        ):
+        if is_checked():
             run.save(output)
-            with stopping.at_once():
-                _check(run, held_out, options)
+            check()
     logger.info("%s: %.0f s; losses and accuracies in %s", output, time.monotonic() - started,
                 history_path(output))  # fmt: skip
 

@@ -61,18 +61,26 @@ def pretrain(options: argparse.Namespace) -> None:
     parameters = sum(parameter.numel() for parameter in run.model.parameters())
     logger.info("%d images, %d tokens, %.2f M parameters, %s", len(data.images),
                 len(data.token_ids), parameters / 1e6, settings)  # fmt: skip
+
+    def is_checked() -> bool:
+        due = options.eval_every and run.step % options.eval_every == 0
+        return regions is not None and (run.step == settings.steps or due)
+
+    def check() -> None:
+        assert regions is not None
+        with stopping.at_once():  # the run is saved already
+            logger.info("step %d zero-shot %s", run.step, zero_shot(run.model, regions))
+
     started, smooth = time.monotonic(), None
+    if run.step and is_checked():
+        check()  # it may be the one during which the run was stopped
     for bar, _ in stepped(run, range(run.step, settings.steps), options.output, options.save_every):
         loss = run.advance()
         smooth = loss if smooth is None else 0.95 * smooth + 0.05 * loss
         bar.set_postfix(loss=f"{smooth:.3f}", scale=f"{run.model.logit_scale.exp().item():.1f}")
-        last = run.step == settings.steps
-        if regions is not None and (
-            last or (options.eval_every and run.step % options.eval_every == 0)
-        ):
+        if is_checked():
             run.save(options.output)
-            with stopping.at_once():
-                logger.info("step %d zero-shot %s", run.step, zero_shot(run.model, regions))
+            check()
     logger.info("done in %.0f s: %s", time.monotonic() - started, options.output)
 
 

@@ -88,4 +88,9 @@ def main(argv: Sequence[str] | None = None) -> None:
                 raise UserError(
                     "MODEL.CLIP_ADAPTER.BEST_TEMPLATES is set; leave it empty to find new ones"
                 )
+            if cfg.MODEL.CLIP_ADAPTER.TEXT_TEMPLATES == "learned":
+                raise UserError(
+                    "MODEL.CLIP_ADAPTER.TEXT_TEMPLATES learned has no templates to choose from; "
+                    "give vild or imagenet"
+                )
             start_with_config(run, cfg, args, output=args.output)

@@ -48,20 +48,20 @@ class SeededStream(Dataset[Example]):
         """
         self._dataset = DatasetFromList(list(dataset), copy=False)
         self._mapper = mapper
-        self._seed = seed
+        self.seed = seed
         self._allowed = allowed
-        self._order: tuple[int, np.ndarray] = (-1, np.empty(0, dtype=np.int64))
+        self._order: tuple[tuple[int, int], np.ndarray] = ((-1, -1), np.empty(0, dtype=np.int64))
 
     def __getitem__(self, position: int) -> Example:
         epoch, place = divmod(position, len(self._dataset))
-        if self._order[0] != epoch:
-            generator = np.random.default_rng((self._seed, 0, epoch))
-            self._order = (epoch, generator.permutation(len(self._dataset)))
+        if self._order[0] != (self.seed, epoch):
+            generator = np.random.default_rng((self.seed, 0, epoch))
+            self._order = ((self.seed, epoch), generator.permutation(len(self._dataset)))
         lost = LostImages(self._allowed, silent=True)
         for index in self._candidates(position, int(self._order[1][place])):
             example = self._dataset[index]
             try:
-                with _seeded(self._seed, 1, position):
+                with _seeded(self.seed, 1, position):
                     mapped = self._mapper(example)
             except UserError as error:
                 lost.add(example["file_name"], str(error))
@@ -72,7 +72,7 @@ class SeededStream(Dataset[Example]):
     def _candidates(self, position: int, first: int) -> Iterator[int]:
         """The image of a position, then those that take its place in turn."""
         yield first
-        generator = np.random.default_rng((self._seed, 3, position))
+        generator = np.random.default_rng((self.seed, 3, position))
         while True:
             yield int(generator.integers(len(self._dataset)))
 
@@ -109,6 +109,7 @@ class TrainLoader:
 
     Attributes:
         start_iter: the iteration whose batch comes first; set it before iterating, to resume.
+        stream: the examples; its seed is one that may be set before iterating, too.
         lost: the images that this process's batches had to do without.
     """
 
@@ -129,7 +130,7 @@ class TrainLoader:
                 f"config key SOLVER.IMS_PER_BATCH: {batch_size} images cannot be shared among "
                 f"{world} processes; make it a multiple of {world}"
             )
-        self._stream = stream
+        self.stream = stream
         self._batch_size = batch_size
         self._num_workers = num_workers
         self.start_iter = 0
@@ -139,7 +140,7 @@ class TrainLoader:
         world = comm.get_world_size()
         start = self.start_iter * self._batch_size + comm.get_rank()
         loader = DataLoader(
-            self._stream,
+            self.stream,
             batch_size=self._batch_size // world,
             sampler=_Positions(start, step=world),
             num_workers=self._num_workers,

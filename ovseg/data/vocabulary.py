@@ -89,7 +89,7 @@ def thing_names(class_names: ClassNames) -> tuple[str, ...] | None:
 
 def _from_name(name: str | os.PathLike[str]) -> Vocabulary:
     path = user_path(name)
-    if path.is_file():
+    if os.path.isfile(path):  # pathlib raises where the name is too long for one
         return _from_file(path)
     if name in _BUILT_IN:
         return built_in_vocabulary(str(name))

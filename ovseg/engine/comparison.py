@@ -269,9 +269,10 @@ def measure(cfg: Any, dataset: str) -> dict[str, Any]:
     for number, batch in enumerate(loader):
         if number == _WARM_UP:
             started = time.perf_counter()
-        for labels in model(batch):
+        readable = [example for example in batch if "error" not in example]
+        for labels in model(readable) if readable else ():
             labels["labels"].cpu()  # waits for a GPU
-        timed += len(batch) if number >= _WARM_UP else 0
+        timed += len(readable) if number >= _WARM_UP else 0
     seconds = time.perf_counter() - started
     return {
         "parameters": sum(p.numel() for p in model.parameters()),

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from detectron2.engine import HookBase
-from detectron2.engine.hooks import PeriodicCheckpointer
+from detectron2.engine.hooks import EvalHook, PeriodicCheckpointer
 from detectron2.utils import comm
 
 from ovseg.data.lost_images import LostImages
@@ -79,6 +79,23 @@ class CheckpointHook(PeriodicCheckpointer):
             self.checkpointer.save("model_final", iteration=self.trainer.iter)
 
 
+class EvaluationHook(EvalHook):
+    """detectron2's, but a training that is asked to end while it is evaluated is saved.
+
+    An evaluation may be left anywhere, and so comes before the end of an iteration, after which
+    :class:`StopHook` saves.
+    """
+
+    def _do_eval(self) -> None:
+        try:
+            super()._do_eval()
+        except BaseException:
+            # after the last iteration it has been saved
+            if stopping.stop_wanted() and self.trainer.iter + 1 < self.trainer.max_iter:
+                self.trainer.save_where_it_is()
+            raise
+
+
 class StopHook(HookBase):
     """Ends a training that has been asked to end, in all processes after the same iteration."""
 
@@ -90,4 +107,5 @@ class StopHook(HookBase):
         """
         if stop_agreed(self.trainer.iter) and self.trainer.iter + 1 < self.trainer.max_iter:
             self.trainer.save_where_it_is()
+            comm.synchronize()  # a process that ends takes the others with it
             raise stopping.stopped()

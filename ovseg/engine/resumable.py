@@ -7,12 +7,11 @@ shared among processes exactly as an evaluation by ``train_net.py`` does it.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,8 +25,9 @@ from detectron2.utils.file_io import PathManager
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from ovseg.data.datasets import load_dataset
+from ovseg.data.datasets import ignore_label, load_dataset
 from ovseg.data.loader import Example
+from ovseg.data.own.registration import dataset_vocabulary
 from ovseg.data.proposal_files import evaluation_mapper
 from ovseg.engine import stopping
 from ovseg.engine.unreadable import MarkUnreadable
@@ -36,7 +36,8 @@ from ovseg.modeling import OVSeg
 from ovseg.pretrained import COMPANIONS
 from ovseg.released import local_weights
 from ovseg.structures import Regions
-from ovseg.utils.io import atomic_path
+from ovseg.utils.digests import digest, file_digest
+from ovseg.utils.io import atomic_path, user_path
 from ovseg.utils.loading_process import loading_init
 from ovseg.utils.settings import differing_settings
 from ovseg.utils.shares import own_share
@@ -102,6 +103,20 @@ def model_settings(cfg: CfgNode) -> dict[str, Any]:
     return {"config": relevant.dump(), "weights": files}
 
 
+def _dataset_settings(
+    cfg: CfgNode, dataset_name: str, examples: Sequence[Example]
+) -> dict[str, Any]:
+    """What counts depend on besides the model: images, classes, and what own data sets say."""
+    files = [(example["file_name"], example.get("sem_seg_file_name", "")) for example in examples]
+    described = [user_path(file) for file in cfg.DATASETS.CUSTOM]
+    return {
+        "images": digest(str(pair) for pair in files),
+        "classes": dataset_vocabulary(dataset_name).words_of_class,
+        "ignored value": ignore_label(dataset_name),
+        "DATASETS.CUSTOM": [file_digest(file) for file in described if file.is_file()],
+    }
+
+
 def resumable_pass(
     cfg: CfgNode,
     dataset_name: str,
@@ -132,8 +147,7 @@ def resumable_pass(
         {**example, "position": position}
         for position, example in enumerate(load_dataset(dataset_name, unpaired=True)[:limit])
     ]
-    names = "\n".join(example["file_name"] for example in examples)
-    settings = {**settings, "images": hashlib.sha256(names.encode()).hexdigest()}
+    settings = {**settings, **_dataset_settings(cfg, dataset_name, examples)}
     rank, world = comm.get_rank(), comm.get_world_size()
     share = own_share(len(examples), cfg.SOLVER.TEST_IMS_PER_BATCH, rank, world)
     keep = _SavedCounts(folder / f"{dataset_name}-{rank}-of-{world}.npz", settings)

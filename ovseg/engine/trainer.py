@@ -18,7 +18,7 @@ from detectron2.engine import (
     SimpleTrainer,
     TrainerBase,
 )
-from detectron2.engine.hooks import PeriodicCheckpointer
+from detectron2.engine.hooks import EvalHook, PeriodicCheckpointer
 from detectron2.projects.deeplab import build_lr_scheduler
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter
@@ -33,7 +33,7 @@ from ovseg.data.proposal_files import evaluation_mapper
 from ovseg.engine import stopping
 from ovseg.engine.checkpoint import OVSegCheckpointer
 from ovseg.engine.dense_crf import DenseCrfSegmenter
-from ovseg.engine.hooks import CheckpointHook, LostHook, SeedHook, StopHook
+from ovseg.engine.hooks import CheckpointHook, EvaluationHook, LostHook, SeedHook, StopHook
 from ovseg.engine.optimizer import build_optimizer
 from ovseg.engine.proposals import SaveProposals
 from ovseg.engine.resuming import last_checkpoint, training_settings
@@ -85,12 +85,7 @@ class Trainer(DefaultTrainer):
 
     def build_hooks(self) -> list[HookBase]:
         """detectron2's hooks, one to stop when asked and, given a seed, one for the seed."""
-        hooks = [
-            CheckpointHook(self.checkpointer, self.cfg.SOLVER.CHECKPOINT_PERIOD)
-            if isinstance(hook, PeriodicCheckpointer)
-            else hook
-            for hook in super().build_hooks()
-        ]
+        hooks = [self._own_hook(hook) for hook in super().build_hooks()]
         self._settings = training_settings(self.cfg)
         self._losses: dict[str, Tensor] = {}
         self.model.register_forward_hook(self._remember_losses)
@@ -98,6 +93,14 @@ class Trainer(DefaultTrainer):
         if self.cfg.SEED >= 0:
             hooks.insert(0, SeedHook(self.cfg.SEED))
         return [*hooks, StopHook()]
+
+    def _own_hook(self, hook: HookBase) -> HookBase:
+        """What takes the place of one of detectron2's hooks; most stay."""
+        if isinstance(hook, PeriodicCheckpointer):
+            return CheckpointHook(self.checkpointer, self.cfg.SOLVER.CHECKPOINT_PERIOD)
+        if isinstance(hook, EvalHook):
+            return EvaluationHook(self.cfg.TEST.EVAL_PERIOD, hook._func)
+        return hook
 
     def build_writers(self) -> list[EventWriter]:
         """Log, ``metrics.json``, TensorBoard and, if asked for, Weights & Biases."""
@@ -124,7 +127,6 @@ class Trainer(DefaultTrainer):
         saved = last_checkpoint(self.cfg.OUTPUT_DIR)
         if saved is None or saved.stem != name:
             self.checkpointer.save(name, iteration=self.iter)
-        comm.synchronize()  # a process that ends takes the others with it
 
     def _remember_losses(self, model: nn.Module, inputs: Any, output: Any) -> None:
         if model.training:
@@ -145,11 +147,13 @@ class Trainer(DefaultTrainer):
             raise loss_error(losses, self.iter, rate, _way_out(self.cfg)) from error
 
     def state_dict(self) -> dict[str, Any]:
-        """Iteration, hooks, settings and, which detectron2 0.6 forgets, the optimizer."""
+        """Iteration, hooks, settings, the seed of the batches, which may be a random one, and the
+        optimizer, which detectron2 0.6 forgets."""
         return {
             **super().state_dict(),
             "_trainer": self._trainer.state_dict(),
             "settings": self._settings,
+            "stream_seed": self.data_loader.stream.seed,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -162,6 +166,8 @@ class Trainer(DefaultTrainer):
         curve = {name: value for name, value in vars(self.scheduler).items() if name in _CURVE}
         super().load_state_dict(state_dict)
         self.scheduler.__dict__.update(curve)
+        if "stream_seed" in state_dict:
+            self.data_loader.stream.seed = state_dict["stream_seed"]
         if "_trainer" in state_dict:
             fused = [group.get("fused") for group in self.optimizer.param_groups]
             # of a run without mixed precision the scale of the gradients is missing

@@ -35,6 +35,7 @@ def training_classes(names: Sequence[str], key: str = "DATASETS.TRAIN") -> list[
             )
         for entry in entries:
             words = (entry,) if isinstance(entry, str) else tuple(entry)
+            words = tuple(word.strip() for word in words)  # detectron2 has "window "
             classes.setdefault(words[0], {}).update(dict.fromkeys(words))
     return [tuple(words) for words in classes.values()]
 

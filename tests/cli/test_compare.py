@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from conftest import said
+from detectron2.config import CfgNode
 from held_locks import held
 from labelling_world import rows_of
 from PIL import Image
 from tiny_world import as_pairs, tiny_world
+from torch import nn
 
 from ovseg.cli import compare
 from ovseg.data.datasets import load_dataset
@@ -45,6 +48,30 @@ def own_data(folder: Path) -> Path:
     file = folder / "odd.yaml"
     file.write_text("name: odd\nimages: photos\nlabels: maps\nimage_ext: png\nclasses: [a, b]\n")
     return file
+
+
+def test_an_image_that_cannot_be_read_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[int] = []
+
+    class Model(nn.Linear):
+        def forward(self, batch: Any) -> Any:
+            shown.extend(example["image"] for example in batch)
+            return [{"labels": torch.zeros(1)} for _ in batch]
+
+    class Checkpointer:
+        def __init__(self, *_: object, **__: object) -> None: ...
+
+        def load(self, _: str) -> None: ...
+
+    batches = [[{"error": "broken"}], [{"image": 1}, {"error": "broken"}], [{"image": 2}]]
+    monkeypatch.setattr(comparison, "_WARM_UP", 1)
+    monkeypatch.setattr(comparison, "OVSegCheckpointer", Checkpointer)
+    monkeypatch.setattr(comparison.Trainer, "build_model", lambda cfg: Model(3, 2))
+    monkeypatch.setattr(comparison.Trainer, "build_test_loader", lambda cfg, name: batches)
+    found = comparison.measure(CfgNode({"MODEL": {"WEIGHTS": ""}}), "any")
+    assert shown == [1, 2]
+    assert found["parameters"] == 8
+    assert found["images a second"] > 0
 
 
 @pytest.mark.usefixtures("forget_data_sets")

@@ -83,6 +83,9 @@ def test_the_file_holds_the_templates_of_lowest_entropy(
         with pytest.raises(SystemExit):
             templates.main([*command, *opts, BEST, str(file)])
         assert "leave it empty to find new ones" in said(capsys)[0]
+        with pytest.raises(SystemExit):
+            templates.main([*command, *opts, "MODEL.CLIP_ADAPTER.TEXT_TEMPLATES", "learned"])
+        assert "learned has no templates to choose from" in said(capsys)[0]
 
 
 def test_no_templates_are_refused(capsys: pytest.CaptureFixture[str]) -> None:

@@ -51,6 +51,11 @@ def test_what_has_no_order_is_no_list(given: object, message: str) -> None:
     assert read_vocabulary({"cat": 1, "dog": 2}.keys()).names == ("cat", "dog")  # type: ignore[arg-type]
 
 
+def test_a_long_text_is_no_file():
+    with pytest.raises(UserError, match="Several class names are given as a list"):
+        read_vocabulary(", ".join(["dog", "cat"] * 60))
+
+
 def test_things_are_read_as_class_names_are() -> None:
     assert SOFA.things(["  cat "]) == {1}
 

@@ -8,10 +8,14 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
+from PIL import Image
 from tiny_world import SWIN
 
 from ovseg.config import setup_cfg
-from ovseg.engine.resumable import model_settings
+from ovseg.data.datasets import load_dataset
+from ovseg.data.own.registration import register_custom
+from ovseg.engine.resumable import _dataset_settings, model_settings
 from ovseg.labelling.work import checkpoint_digest
 from ovseg.released import RELEASED, Released
 from ovseg.utils.digests import file_digest
@@ -30,6 +34,31 @@ def test_a_file_that_changed_is_another_model(key: str, tmp_path: Path) -> None:
     changed = other if key else weights
     os.utime(changed, ns=(0, changed.stat().st_mtime_ns + 1000))
     assert model_settings(cfg) != before
+
+
+@pytest.mark.usefixtures("forget_data_sets")
+@pytest.mark.parametrize(
+    "change", [("classes", ["sofa | couch", "grass"]), ("ignore_value", 7)], ids=str
+)
+def test_other_class_names_or_ignored_values_are_another_pass(
+    change: tuple[str, object], tmp_path: Path
+) -> None:
+    for kind in ("photos", "maps"):
+        (tmp_path / kind).mkdir()
+        Image.new("L", (48, 40)).save(tmp_path / kind / "0.png")
+    key, value = change
+    plain = {"images": "photos", "labels": "maps", "classes": ["sofa", "grass"]}
+    told = []
+    for name, content in (("one", plain), ("two", {**plain, key: value})):
+        file = tmp_path / "own.yaml"
+        file.write_text(yaml.safe_dump({"name": name, **content}))
+        cfg = setup_cfg(SWIN, ["DATASETS.CUSTOM", f"{file},"])
+        register_custom(cfg.DATASETS.CUSTOM)
+        told.append(_dataset_settings(cfg, name, load_dataset(name)))
+    assert told[0]["images"] == told[1]["images"]
+    keys = {key for key in told[0] if told[0][key] != told[1][key]}
+    expected = "classes" if key == "classes" else "ignored value"
+    assert keys == {expected, "DATASETS.CUSTOM"}
 
 
 def test_weights_of_a_name_are_told_apart_by_their_file(

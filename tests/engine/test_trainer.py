@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
+import signal
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,6 +28,7 @@ import ovseg  # noqa: F401  registers the architectures
 from ovseg.config import setup_cfg
 from ovseg.data import loader
 from ovseg.data.loader import SeededStream, TrainLoader
+from ovseg.engine import stopping
 from ovseg.engine.optimizer import build_optimizer, parameter_groups
 from ovseg.engine.resuming import remove_training
 from ovseg.engine.trainer import Trainer
@@ -222,6 +226,52 @@ def test_resumed_run_equals_the_uninterrupted_one(clip: Path, start: Path, tmp_p
     assert same(weights(straight), weights(resumed))
     rates = [group["lr"] for group in straight.optimizer.param_groups]
     assert [group["lr"] for group in resumed.optimizer.param_groups] == rates
+
+
+@pytest.mark.parametrize("when", ["before", "during"])
+def test_a_training_that_ends_around_an_evaluation_is_saved(
+    when: str, clip: Path, start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reached = []
+
+    def evaluate(cls: type, cfg: CfgNode, model: nn.Module) -> dict[str, Any]:
+        with stopping.at_once():
+            reached.append("evaluation")
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(5)
+            return {}
+
+    run_step = Trainer.run_step
+
+    def run_or_end(trainer: Trainer) -> None:
+        if when == "before" and trainer.iter == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        run_step(trainer)
+
+    monkeypatch.setattr(Trainer, "test", classmethod(evaluate))
+    monkeypatch.setattr(Trainer, "run_step", run_or_end)
+    cfg = config(
+        clip, tmp_path, MODEL__WEIGHTS=start, SOLVER__MAX_ITER=6, SOLVER__CHECKPOINT_PERIOD=5,
+        TEST__EVAL_PERIOD=4,
+    )  # fmt: skip
+    with stopping.handled(), pytest.raises(SystemExit) as ended:
+        train(cfg)
+    assert ended.value.code == 128 + signal.SIGTERM
+    assert reached == ([] if when == "before" else ["evaluation"])
+    assert (tmp_path / "last_checkpoint").read_text() == "model_0000003.pth"
+    assert torch.load(tmp_path / "model_0000003.pth", weights_only=True)["iteration"] == 3
+
+
+def test_a_random_seed_is_kept_with_the_run(clip: Path, start: Path, tmp_path: Path) -> None:
+    common = {"MODEL__WEIGHTS": start, "SEED": -1, "SOLVER__CHECKPOINT_PERIOD": 2}
+    begun = train(config(clip, tmp_path, **common, SOLVER__MAX_ITER=2))
+    other = Trainer(config(clip, tmp_path, **common, SOLVER__MAX_ITER=3))
+    assert other.data_loader.stream.seed != begun.data_loader.stream.seed
+    other.resume_or_load(resume=True)
+    assert other.data_loader.stream.seed == begun.data_loader.stream.seed
+    for position in range(8):
+        found, expected = (each.data_loader.stream[position]["image"] for each in (other, begun))
+        assert torch.equal(found, expected)
 
 
 def test_resume_without_checkpoint_says_so(

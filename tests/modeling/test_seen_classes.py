@@ -7,6 +7,7 @@ import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from ovseg import UserError
+from ovseg.data.own.registration import dataset_vocabulary
 from ovseg.modeling.ensemble import ensemble, most_without_clip
 from ovseg.modeling.seen_classes import SeenClasses, training_classes
 from ovseg.vocabulary import Vocabulary
@@ -30,6 +31,20 @@ def test_data_sets_of_one_list_have_its_classes_once():
     finally:
         MetadataCatalog.remove("list_plain")
         MetadataCatalog.remove("list_own")
+
+
+def test_names_are_those_of_the_vocabulary():
+    # detectron2's ADE20K-150 has "window "
+    MetadataCatalog.get("list_blanks").set(stuff_classes=["dog", "window "])
+    try:
+        assert training_classes(["list_blanks"]) == [("dog",), ("window",)]
+        metadata = MetadataCatalog.get("ade20k_sem_seg_train")
+        assert "window " in metadata.stuff_classes
+        classes = training_classes(["ade20k_sem_seg_train"])
+        words = dataset_vocabulary("ade20k_sem_seg_train").words
+        assert [words_of[0] for words_of in classes] == list(words)
+    finally:
+        MetadataCatalog.remove("list_blanks")
 
 
 def test_what_is_no_class_counts_as_seen():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,8 @@ def read_class_file(file: Path, value: str) -> list[Any] | dict[str, list[str]]:
     if path.suffix.lower() in {".yaml", ".yml"}:
         return _yolo_names(path)
     try:
-        vocabulary = read_vocabulary(path if path.is_file() else as_text(file, "classes", value))
+        text = as_text(file, "classes", value)
+        vocabulary = read_vocabulary(path if os.path.isfile(path) else text)
     except UserError as error:
         raise UserError(f"{file}: classes, {error}") from error
     words_of_class = map(list, vocabulary.words_of_class)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from adaptation_world import command, history, write_world
 from clip_pairs import write_clip, write_pairs
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from open_clip_training.adaptation.run import AdaptationRun
 from open_clip_training.train import main
@@ -79,6 +80,27 @@ def test_a_check_that_was_broken_off_is_made_up_for(world, tmp_path, monkeypatch
     main(command(world, tmp_path / "new.pt", *extra, "--resume", None))
     checks = [{"step": step, "accuracy": value} for step, value in ((0, 51), (2, 52), (3, 54))]
     assert history(tmp_path / "new.pt")["checks"] == checks
+    # the curves have each step once
+    curves = EventAccumulator(str(tmp_path / "new_tensorboard")).Reload()
+    assert [event.step for event in curves.Scalars("loss")] == [1, 2, 3]
+    assert [event.step for event in curves.Scalars("regions/accuracy")] == [0, 2, 3]
+
+
+def test_a_loss_that_was_skipped_is_none_in_the_history(world, tmp_path, monkeypatch):
+    advance = AdaptationRun.advance
+
+    def skipped_at_2(run, *args):
+        loss = advance(run, *args)
+        if run.step == 2:
+            run.losses[-1] = float("nan")
+        return loss
+
+    monkeypatch.setattr(AdaptationRun, "advance", skipped_at_2)
+    main(command(world, tmp_path / "new.pt"))
+    losses = history(tmp_path / "new.pt")["losses"]
+    assert [loss is None for loss in losses] == [False, True, False]
+    saved = torch.load(tmp_path / "new_resume.pt", weights_only=True)["history"]["losses"]
+    assert saved[1] != saved[1]
 
 
 def test_a_damaged_state_is_named(world, tmp_path):

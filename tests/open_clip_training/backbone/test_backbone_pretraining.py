@@ -6,6 +6,7 @@ import json
 import math
 import os
 import signal
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -173,6 +174,28 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(clip, tmp_path: Path, monke
         train(clip, parts, "--resume", "--feature", "res4")
     with pytest.raises(UserError, match=r"begun with other settings \(the backbone "):
         train(clip, parts, "--resume", MODEL__SWIN__EMBED_DIM=32)
+
+
+def test_a_check_that_was_broken_off_is_made_up_for(clip, tmp_path: Path, monkeypatch) -> None:
+    output = tmp_path / "new.pth"
+    right = BackboneRun.right
+
+    def terminated(run: BackboneRun, batch: RegionBatch) -> Any:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(5)
+        return right(run, batch)
+
+    monkeypatch.setattr(BackboneRun, "right", terminated)
+    with pytest.raises(SystemExit) as caught:
+        train(clip, output)
+    assert caught.value.code == 143
+    monkeypatch.undo()
+    saved = json.loads(output.with_name("new_history.json").read_text())
+    assert (saved["step"], saved["checks"]) == (6, [])
+    found = train(clip, output, "--resume")
+    expected = train(clip, tmp_path / "whole.pth")
+    assert found["checks"] == expected["checks"]
+    assert found["checks"][-1]["step"] == found["step"]
 
 
 @pytest.mark.parametrize(

@@ -133,6 +133,25 @@ def test_two_steps_give_a_checkpoint_of_the_usual_form(root, tokenizer, caplog):
     assert "zero-shot" in caplog.text
 
 
+def test_a_check_that_was_broken_off_is_made_up_for(root, caplog, monkeypatch):
+    caplog.set_level(logging.INFO)
+    seen = []
+
+    def check(*_):
+        seen.append(len(seen))
+        if len(seen) == 1:
+            raise KeyboardInterrupt
+        return {"accuracy": 50.0}
+
+    monkeypatch.setattr("open_clip_training.pretraining.loop.zero_shot", check)
+    with pytest.raises(KeyboardInterrupt):
+        main(command(root, "--steps", 2, "--overwrite"))
+    assert "zero-shot" not in caplog.text
+    main(command(root, "--steps", 2, "--resume"))
+    assert len(seen) == 2
+    assert "step 2 zero-shot {'accuracy': 50.0}" in caplog.text
+
+
 def test_a_resumed_run_equals_an_unbroken_one(root, tokenizer):
     data = load(root, tokenizer)
     settings = PretrainingSettings(steps=4, batch=4, warmup=1)
