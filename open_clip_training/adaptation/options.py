@@ -29,16 +29,19 @@ TRAINED = {
 FROZEN = ("text-prompts", "template-map")
 #: options of trainings in several processes, and their defaults
 _SEVERAL: dict[str, object] = {"num_gpus": None, "num_processes": None, "num_machines": 1}
+#: options that crops do not have, and their defaults
+_NOT_FOR_CROPS: dict[str, object] = {"resolution": None, "first_block": 0, "region_lr": 1e-3}
 #: options that what is learned with CLIP frozen does not have, and their defaults
 _NOT_FOR_FROZEN: dict[str, object] = {
-    **_SEVERAL, "eval_data": None, "templates": None, "accumulate": 1, "plain_loss": False,
-    "precision": "fp32", "published": False,
+    **_SEVERAL, "augment": True, "eval_data": None, "templates": None, "accumulate": 1,
+    "plain_loss": False, "precision": "fp32", "published": False,
 }  # fmt: skip
 #: options that a shared pass does not have, and their defaults
 _NOT_FOR_SHARED: dict[str, object] = {
     **_SEVERAL, "templates": None, "accumulate": 1, "plain_loss": False, "precision": "fp32",
     "crops": "masked", "mask_prompt_depth": None, "epochs": 5, "data_root": None, "captions": None,
     "fill_tolerance": 0, "eval_classes": None, "published": False,
+    "prompts": 16,
 }  # fmt: skip
 RANGES: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("epochs", "steps", "accumulate"), (1, math.inf)),
@@ -145,10 +148,16 @@ def parse_arguments(
             "--background drop is for --regions crops --train visual; with --train "
             f"{options.train} leave it out"
         )
+    if options.regions == "crops":
+        _refuse(options, _NOT_FOR_CROPS, "--regions crops")
+        if options.train != "text-prompts":
+            _refuse(options, {"prompts": 16}, f"--train {options.train}")
     if options.train in FROZEN:
+        refuse_several_processes()
         why = f"--train {options.train}, which sees every crop once, in one process"
         _refuse(options, _NOT_FOR_FROZEN, why)
     if options.regions == "shared":
+        refuse_several_processes()
         why = "--regions shared, which sees whole images, in one process"
         _refuse(options, _NOT_FOR_SHARED, why)
         if len(options.train_data) > 1:
@@ -161,10 +170,10 @@ def parse_arguments(
 
 def _refuse(options: argparse.Namespace, others: Mapping[str, object], why: str) -> None:
     """Refuse options that would be ignored."""
-    refuse_several_processes()
     for name, usual in others.items():
         if getattr(options, name) != usual:
-            raise UserError(f"--{name.replace('_', '-')} is not for {why}; leave it out")
+            option = "no-augment" if name == "augment" else name.replace("_", "-")
+            raise UserError(f"--{option} is not for {why}; leave it out")
 
 
 def check_inputs(options: argparse.Namespace) -> None:

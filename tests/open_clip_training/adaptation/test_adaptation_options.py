@@ -84,6 +84,28 @@ def test_what_cannot_be_used_is_named(world, tmp_path, extra, message):
     assert not list(Path(tmp_path).glob("new.pt"))
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--resolution", "64"], "--resolution is not for --regions crops; leave it out"),
+        (["--region-lr", "0.1"], "--region-lr is not for --regions crops"),
+        (["--prompts", "4"], "--prompts is not for --train visual"),
+        (
+            ["--train", "text-prompts", "--no-augment"],
+            "--no-augment is not for --train text-prompts",
+        ),
+        (
+            ["--train", "template-map", "--prompts", "4"],
+            "--prompts is not for --train template-map",
+        ),
+        (["--regions", "shared", "--prompts", "4"], "--prompts is not for --regions shared"),
+    ],
+)
+def test_options_that_would_be_ignored_are_refused(words, message):
+    with pytest.raises(UserError, match=message):
+        parse_arguments(["--clip", "ViT-L/14", "--train-data", "x", "--output", "y", *words])
+
+
 def test_defaults_are_the_papers():
     options = parse_arguments(["--clip", "ViT-L/14", "--train-data", "x", "--output", "y"])
     large, base = (choose_settings(options, 440_000, width, world=1) for width in (1024, 768))
