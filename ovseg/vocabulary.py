@@ -99,6 +99,17 @@ class Vocabulary:
 
         return torch.stack([words.amax(dim) for words in of_classes], dim)
 
+    def competing_scores(self, scores: Tensor) -> Tensor:
+        """Scores (C, ...) of classes, of those of words (W, ...).
+
+        "Others" or background stays beside the classes, (C + 1, ...), so that the argmax means
+        something.
+        """
+        best = self.best_of_words(scores)
+        import torch
+
+        return torch.cat([best, scores[-1:]]) if self.class_of_word[-1] < 0 else best
+
     def class_labels(self, labels: Tensor) -> Tensor:
         """Labels of words, integers, -1 for none, as labels of classes of the same dtype."""
         import torch

@@ -18,6 +18,7 @@ from ovseg.config import setup_cfg
 from ovseg.data.datasets import class_groups, dataset_classes, ignore_label, load_dataset
 from ovseg.data.label_maps import read_truth
 from ovseg.data.mapper import EvaluationMapper
+from ovseg.engine.test_time import as_ovseg
 from ovseg.evaluation import group_miou, new_confusion, scores, update_confusion
 from ovseg.modeling import OVSeg
 from ovseg.modeling.clip import read_clip_file
@@ -41,7 +42,7 @@ def record_proposals(cfg: CfgNode, dataset: str, limit: int, path: Path) -> None
     uint8 (N, Q, H, W), probability x 255; ``class_probs`` float32 (N, Q, C), MaskFormer's; and
     ``truth`` (N, h, w), the label maps.
     """
-    model = _model(Predictor(cfg).model)
+    model = as_ovseg(Predictor(cfg).model)
     mapper = EvaluationMapper(cfg, dataset)
     saved: dict[str, list[np.ndarray]] = {"images": [], "masks": [], "class_probs": [], "truth": []}
     for example in tqdm(load_dataset(dataset)[:limit], desc=f"proposals, {dataset}", disable=None):
@@ -86,7 +87,7 @@ def score_clip(cfg: CfgNode, choosing: Path, reported: Path, datasets: tuple[str
         ``weight``, ``sweep`` (mIoU on ``choosing`` by weight), and of ``reported`` the scores of
         ``maskformer`` alone, ``clip`` alone and the ``ensemble``, in percent.
     """
-    model = _model(build_model(cfg).eval())
+    model = as_ovseg(build_model(cfg).eval())
     sweep = _scores_by_weight(model, choosing, datasets[0], WEIGHTS, step=2)
     weight = max(WEIGHTS, key=lambda value: sweep[value]["all"])
     final = _scores_by_weight(model, reported, datasets[1], (None, 0.0, weight), step=1)
@@ -141,8 +142,3 @@ def _percents(confusion: np.ndarray, groups: Mapping[str, Sequence[int]]) -> Per
     result = scores(confusion)
     means = {"all": result.miou, **group_miou(result, groups)}
     return {name: percent(value, 3) for name, value in means.items()}
-
-
-def _model(model: torch.nn.Module) -> OVSeg:
-    assert isinstance(model, OVSeg)
-    return model

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import open_clip
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
@@ -36,8 +35,7 @@ def start_prompts(model: open_clip.CLIP, pairs: PairImages, seed: int) -> None:
     masks = batch.masks[batch.valid].to(device).float()
     if not len(images):
         return
-    kernel = visual.patch_size
-    background = F.max_pool2d(masks, kernel, stride=kernel).flatten(1)[..., None] == 0
+    background = visual.background_patches(masks)
 
     def set_row(depth: int) -> RemovableHandle:
         def hook(_block: torch.nn.Module, _inputs: object, output: Tensor) -> None:

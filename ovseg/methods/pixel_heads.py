@@ -9,13 +9,12 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from detectron2.config import CfgNode
-from detectron2.layers import Conv2d, ShapeSpec, get_norm
+from detectron2.layers import ShapeSpec
 from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
 from detectron2.projects.deeplab import DeepLabV3PlusHead
-from fvcore.nn import weight_init
 from torch import Tensor, nn
 
-from ovseg.modeling.proposals.pixel_decoder import BasePixelDecoder
+from ovseg.modeling.proposals.pixel_decoder import BasePixelDecoder, conv_layer
 
 
 @SEM_SEG_HEADS_REGISTRY.register()
@@ -55,7 +54,7 @@ class FcnPixelHead(nn.Module):
             *(
                 layer
                 for kernel, channels in ((3, coarsest), (1, width))
-                for layer in (_conv(channels, width, kernel, norm), nn.Dropout2d(0.5))
+                for layer in (conv_layer(channels, width, kernel, norm), nn.Dropout2d(0.5))
             )
         )
         self.channels = width + sum(input_shape[name].channels for name in self.in_features[:-1])
@@ -79,17 +78,3 @@ class DeepLabPixelHead(DeepLabV3PlusHead):
         settings = DeepLabV3PlusHead.from_config(cfg, input_shape)
         super().__init__(**{**settings, "num_classes": None, "train_size": None})
         self.channels = cfg.MODEL.SEM_SEG_HEAD.CONVS_DIM
-
-
-def _conv(in_dim: int, out_dim: int, kernel: int, norm: str) -> Conv2d:
-    conv = Conv2d(
-        in_dim,
-        out_dim,
-        kernel_size=kernel,
-        padding=kernel // 2,
-        bias=norm == "",
-        norm=get_norm(norm, out_dim),
-        activation=F.relu,
-    )
-    weight_init.c2_xavier_fill(conv)
-    return conv

@@ -179,9 +179,7 @@ class PixelSegmenter(nn.Module):
         size = inputs.get("height", shown[0]), inputs.get("width", shown[1])
         if inputs.get("output", "scores") == "scores":
             scores = torch.cat(list(_resized(probs, padded, shown, size)))
-            best = vocabulary.best_of_words(scores)
-            contested = vocabulary.class_of_word[-1] < 0
-            return {"sem_seg": torch.cat([best, scores[-1:]]) if contested else best}
+            return {"sem_seg": vocabulary.competing_scores(scores)}
         return _best(_resized(probs, padded, shown, size), vocabulary)
 
 

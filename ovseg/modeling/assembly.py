@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ovseg.structures import Classified, PartialScores, Regions
@@ -84,11 +83,7 @@ class Assembly:
         size = _output_size(inputs, image_size)
         vocabulary = self.vocabulary(inputs)
         if inputs.get("output", "scores") == "scores":
-            scores = word_scores(parts, size)
-            best = vocabulary.best_of_words(scores)
-            # "others" or background stays beside the classes, so that the argmax means something
-            contested = vocabulary.class_of_word[-1] < 0
-            return {"sem_seg": torch.cat([best, scores[-1:]]) if contested else best}
+            return {"sem_seg": vocabulary.competing_scores(word_scores(parts, size))}
         labels, scores = label_map(parts, size)
         labels = vocabulary.class_labels(labels)
         return {"labels": labels, "scores": scores.masked_fill_(labels < 0, 0)}

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .attention import finish_block, split_heads
+from .attention import finish_block, join_heads, split_heads
 from .visual import MaskPromptedViT
 
 #: crops of about the same length go through together; more of them need more padding
@@ -65,5 +65,5 @@ def _encode(visual: MaskPromptedViT, x: Tensor, foreground: Tensor, lengths: Ten
         attended = F.scaled_dot_product_attention(
             split(queries), split(keys), split(values), attn_mask=seen
         )
-        x = finish_block(block, x, attended)
+        x = finish_block(block, x, join_heads(attended))
     return visual.ln_post(x[:, 0]) @ visual.proj

@@ -23,7 +23,7 @@ from torch import Tensor
 from ovseg.errors import UserError
 
 from .adapter import ClipAdapter
-from .attention import finish_block, split_heads
+from .attention import finish_block, join_heads, split_heads
 from .region_tokens import RegionTokens, read_region_tokens
 from .visual import MaskPromptedViT
 
@@ -130,10 +130,10 @@ def _block(
         split(torch.cat([values, own_values], dim=1)),
         attn_mask=_attention_mask(seen, tokens, place, x.dtype),
     )
-    copies = finish_block(block, copies, attended)
+    copies = finish_block(block, copies, join_heads(attended))
     if not last:
         attended = F.scaled_dot_product_attention(split(queries), split(keys), split(values))
-        x = finish_block(block, x, attended)
+        x = finish_block(block, x, join_heads(attended))
     return x, copies
 
 

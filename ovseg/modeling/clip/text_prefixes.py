@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .attention import finish_block
+
 
 @dataclass(frozen=True)
 class PrefixTree:
@@ -78,17 +80,12 @@ def encode_tree(model: open_clip.CLIP, tree: PrefixTree) -> Tensor:
     x = model.token_embedding(tree.tokens) + model.positional_embedding[tree.places]
     blocks = model.transformer.resblocks
     for block in blocks[:-1]:
-        x = _rest_of_block(block, x, _attention(block.attn, block.ln_1(x), tree))
+        x = finish_block(block, x, _attention(block.attn, block.ln_1(x), tree))
     # of the last block only the end tokens are read
     block = blocks[-1]
     attended = _attention_of_ends(block.attn, block.ln_1(x), tree)
-    x = _rest_of_block(block, x[tree.ends], attended)
+    x = finish_block(block, x[tree.ends], attended)
     return model.ln_final(x) @ model.text_projection
-
-
-def _rest_of_block(block: Any, x: Tensor, attended: Tensor) -> Tensor:
-    x = x + block.ls_1(block.attn.out_proj(attended))
-    return x + block.ls_2(block.mlp(block.ln_2(x)))
 
 
 def _attention(attn: Any, x: Tensor, tree: PrefixTree) -> Tensor:

@@ -43,9 +43,11 @@ class BasePixelDecoder(nn.Module):
         for level, name in enumerate(self.in_features, start=1):
             width = input_shape[name].channels
             if level < self.top:
-                self.add_module(f"adapter_{level}", _conv(width, conv_dim, 1, norm, relu=False))
+                self.add_module(
+                    f"adapter_{level}", conv_layer(width, conv_dim, 1, norm, relu=False)
+                )
                 width = conv_dim
-            self.add_module(f"layer_{level}", _conv(width, conv_dim, 3, norm, relu=True))
+            self.add_module(f"layer_{level}", conv_layer(width, conv_dim, 3, norm))
         self.mask_features = Conv2d(conv_dim, mask_dim, kernel_size=3, padding=1)
         weight_init.c2_xavier_fill(self.mask_features)
 
@@ -100,7 +102,7 @@ class TransformerEncoderPixelDecoder(BasePixelDecoder):
         self.input_proj = Conv2d(width, conv_dim, kernel_size=1)
         weight_init.c2_xavier_fill(self.input_proj)
         self.transformer = EncoderOnly(conv_dim, heads, hidden, layers, dropout, pre_norm)
-        self.add_module(f"layer_{self.top}", _conv(conv_dim, conv_dim, 3, norm, relu=True))
+        self.add_module(f"layer_{self.top}", conv_layer(conv_dim, conv_dim, 3, norm))
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, object]:
@@ -122,7 +124,8 @@ class TransformerEncoderPixelDecoder(BasePixelDecoder):
         return encoded
 
 
-def _conv(in_dim: int, out_dim: int, kernel: int, norm: str, relu: bool) -> Conv2d:
+def conv_layer(in_dim: int, out_dim: int, kernel: int, norm: str, relu: bool = True) -> Conv2d:
+    """A convolution of stride 1 that keeps the size, with its norm and, if asked for, a ReLU."""
     conv = Conv2d(
         in_dim,
         out_dim,
