@@ -130,6 +130,7 @@ class EncodedImage:
         if smoother is not None:
             plain_model(model)
             _single_view(encoded)
+            smoother.start(vocabulary.words)
             adjust = {"adjust": smoother}
         result = model.segment({**inputs, "output": "labels"}, encoded, **settings, **adjust)
         probs = None

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import errno
 import logging
+import numbers
 import os
 import signal
 import sys
@@ -192,7 +193,11 @@ def check_share(name: str, value: float | None) -> None:
     Raises:
         UserError: it is not.
     """
-    if value is not None and not 0 <= value <= 1:
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise UserError(f"{name} {value!r} is no number; give one in 0..1")
+    if not 0 <= value <= 1:
         raise UserError(f"{name} {value} must be in 0..1")
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ovseg.errors import UserError
-from ovseg.results.files import is_result
+from ovseg.results.files import folders_of_results, is_result
 from ovseg.utils.images import IMAGE_SUFFIXES
 from ovseg.utils.io import user_path
 
@@ -44,13 +44,15 @@ def find_images(patterns: Sequence[str], recursive: bool = False) -> FoundImages
         recursive: take the images in the folders of a folder too.
 
     Raises:
-        UserError: there is nothing to expand.
+        UserError: there is nothing to expand, or something is empty.
     """
     if not patterns:
         raise UserError("no input; give images, folders or patterns such as 'photos/*.jpg'")
     found: dict[Path, Path] = {}
     result = FoundImages([], [])
     for pattern in patterns:
+        if not pattern.strip():  # of a shell's variable that is not set
+            raise UserError(f"input {pattern!r} is empty; give images, folders or patterns")
         path = user_path(pattern)
         if path.is_dir():
             paths, others = _images_in(path, recursive)
@@ -76,7 +78,9 @@ def _images_in(folder: Path, recursive: bool) -> tuple[list[Path], Counter[str]]
     images: list[Path] = []
     others: Counter[str] = Counter()
     for root, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith(".") and recursive)
+        inside = [name for name in folders if not name.startswith(".") and recursive]
+        ours = folders_of_results(Path(root), names) if inside else set()
+        folders[:] = sorted(set(inside) - ours)
         for file in (Path(root, name) for name in sorted(names) if not name.startswith(".")):
             # results of an earlier run with the same folder as --output are no inputs
             if is_result(file) or not file.is_file():

@@ -34,6 +34,20 @@ def is_one_image(images: Any) -> bool:
     return isinstance(images, str | os.PathLike | Image.Image)
 
 
+def check_several(images: Any) -> None:
+    """Check that something may be several images.
+
+    Raises:
+        UserError: it is one image.
+        ValueError: it is neither.
+    """
+    if is_one_image(images):  # the letters of a path, or the rows of an array, are no images
+        raise UserError("images is a single image; give a list: [image]")
+    is_file = isinstance(images, bytes | bytearray) or hasattr(images, "read")
+    if is_file or not (hasattr(images, "__iter__") or hasattr(images, "__getitem__")):
+        _as_array(images, bgr=False)  # says what an image must be
+
+
 def image_array(image: ImageSource, bgr: bool) -> np.ndarray:
     """An image as uint8 (H, W, 3), RGB."""
     array = _as_array(image, bgr)
@@ -51,7 +65,7 @@ def _as_array(image: ImageSource, bgr: bool) -> np.ndarray:
     if not isinstance(image, np.ndarray):
         raise ValueError(
             "image must be a path, a Pillow image, an array or a tensor, "
-            f"not a {type(image).__name__}"
+            f"not {'None; was the file read?' if image is None else type(image).__name__}"
         )
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
         raise ValueError(f"image must be uint8 (H, W, 3), not {image.dtype} {image.shape}")
@@ -113,13 +127,12 @@ def batches(
     """Images as arrays, ``batch_size`` at a time, read ahead; see :func:`read_ahead`.
 
     Raises:
-        UserError: ``images`` is one image.
-        ValueError: ``batch_size`` is below 1.
+        UserError, ValueError: see :func:`check_several`.
+        ValueError: ``batch_size`` is no number, or below 1.
     """
-    if is_one_image(images):  # the letters of a path, or the rows of an array, are no images
-        raise UserError("images is a single image; give a list: [image]")
-    if batch_size < 1:
-        raise ValueError(f"batch_size {batch_size} must be at least 1")
+    check_several(images)
+    if not isinstance(batch_size, int) or batch_size < 1:
+        raise ValueError(f"batch_size {batch_size!r} must be a whole number of at least 1")
     arrays = read_ahead(images, bgr, on_error, 2 * batch_size)
     while batch := list(islice(arrays, batch_size)):
         yield batch

@@ -142,8 +142,8 @@ class Prediction:
             UserError: the name is empty or holds a separator of folders, or a file cannot be
                 written.
         """
-        if not name or set(name) & {"/", "\\"}:
-            raise UserError(f"name {name!r} is no file's name; give one without / and \\")
+        if not isinstance(name, str) or not name or set(name) & {"/", "\\", "\0"}:
+            raise UserError(f"name {name!r} is no file's name; give a text without / and \\")
         paths = ResultPaths.beside(user_path(folder) / f"{name}_overlay.png", name)
         save_result(self, paths, {})
         return paths
@@ -190,7 +190,7 @@ class Prediction:
         }
 
     def to_coco(
-        self, file_name: str = "", image_id: int = 1, polygons: bool = False
+        self, file_name: str | os.PathLike[str] = "", image_id: int = 1, polygons: bool = False
     ) -> dict[str, Any]:
         """The segmentation as a COCO instances file: ``images``, ``categories``, ``annotations``.
 
@@ -207,12 +207,12 @@ class Prediction:
             ((label, mask, self._score(mask)) for label, mask in found),
             self.class_names,
             self.labels.shape,
-            file_name,
+            os.fspath(file_name),
             image_id,
             polygons,
         )
 
-    def to_labelstudio(self, image: str = "") -> dict[str, Any]:
+    def to_labelstudio(self, image: str | os.PathLike[str] = "") -> dict[str, Any]:
         """A task of Label Studio with a brush mask for each class that was found.
 
         Args:
@@ -220,7 +220,7 @@ class Prediction:
         """
         from ovseg.results.labelstudio import task
 
-        return task(self, image)
+        return task(self, os.fspath(image))
 
     def to_yolo(self) -> str:
         """YOLO's segmentation text: a line for each part of each class.

@@ -36,7 +36,7 @@ from ovseg.encoded_image import EncodedImage, SegmentOptions
 from ovseg.engine.checkpoint import OVSegCheckpointer
 from ovseg.engine.test_time import as_ovseg, for_inference, plain_model
 from ovseg.errors import UserError
-from ovseg.image_input import ImageSource, batches, image_array, is_one_image
+from ovseg.image_input import ImageSource, batches, check_several, image_array, is_one_image
 from ovseg.methods import PixelSegmenter
 from ovseg.prediction import Prediction
 from ovseg.structures import GivenProposals
@@ -215,6 +215,7 @@ class Predictor:
         Raises:
             UserError, ValueError: see :meth:`encode`.
         """
+        check_several(images)
         return self._encode([image_array(image, bgr) for image in images], proposals)
 
     @torch.inference_mode()

@@ -100,7 +100,9 @@ def resolve(
     Raises:
         UserError: there is no such thing, it cannot be had, or a config is missing.
     """
-    path, text = Path(name), str(name)
+    path, text = Path(name), os.fspath(name)
+    if not text:
+        raise UserError(f"model {text!r} is empty; give {', '.join(RELEASED)}, or a path")
     given = Path(config) if config else None
     if text.startswith(HUB_SCHEME):
         config_file = given or file_of_hub(text, CONFIG_FILE)

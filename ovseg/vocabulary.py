@@ -72,7 +72,10 @@ class Vocabulary:
         if names is None:
             return frozenset(range(len(self)))
         label_of = {name: label for label, name in enumerate(self.names)}
-        wanted = tuple(" ".join(name.split()) for name in names)  # as class names are read
+        given = tuple(names) if isinstance(names, Iterable) else (names,)
+        if isinstance(names, str) or not all(isinstance(name, str) for name in given):
+            raise UserError(f"thing_classes {names!r}: give a list of class names")
+        wanted = tuple(" ".join(name.split()) for name in given)  # as class names are read
         for name in wanted:
             if name not in label_of:
                 raise UserError(

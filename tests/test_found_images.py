@@ -41,6 +41,25 @@ def test_earlier_results_are_no_inputs(folder: Path) -> None:
     assert names([str(folder)]) == ["a.jpg", "b.PNG", "c[1].png", "z_labels.png"]
 
 
+def test_folders_of_earlier_results_are_no_inputs(folder: Path) -> None:
+    # of --save masks,html into the folder itself, and of --save yolo into one inside
+    for name in ("b.json", "masks/b/000_dog.png", "html/b.js", "html/b.jpg", "pred/a.json",
+                 "pred/yolo/labels/a.txt", "pred/yolo/images/a.jpg"):  # fmt: skip
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    found = find_images([str(folder)], recursive=True).images
+    assert [path.name for path in found] == ["a.jpg", "b.PNG", "c[1].png", "d.png"]
+    # folders of such names without results beside them are as any others
+    (folder / "sub" / "masks").mkdir()
+    (folder / "sub" / "masks" / "e.png").touch()
+    assert "e.png" in [path.name for path in find_images([str(folder)], recursive=True).images]
+
+
+def test_an_empty_text_is_not_the_present_folder() -> None:
+    with pytest.raises(UserError, match="input '' is empty; give images"):
+        find_images([""])
+
+
 def test_a_name_may_begin_like_a_home_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
+import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -123,6 +126,44 @@ def test_several_pictures_are_batched_in_order(picture: np.ndarray, tmp_path: Pa
     assert [p.image.shape[0] for p in predictor(pictures, ["cat"])] == [10, 20, 30, 40, 50]
     encoded = predictor.encode_batch([picture[:10], Image.fromarray(picture[:20])])
     assert [one.image.shape[0] for one in encoded] == [10, 20]
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (None, "not None; was the file read?"),
+        (5, "not int"),
+        (b"\xff\xd8", "not bytes"),
+        (io.BytesIO(), "not BytesIO"),
+    ],
+)
+def test_what_is_no_image_is_named(image: Any, message: str) -> None:
+    predictor, _ = recorder_predictor(torch.zeros(60, 90, dtype=torch.int64))
+    with pytest.raises(ValueError, match=f"image must be a path, .*{re.escape(message)}"):
+        predictor(image, ["cat"])
+    with pytest.raises(ValueError, match=re.escape(message)):
+        predictor.encode_batch(image)
+
+
+def test_paths_that_are_none() -> None:
+    predictor, _ = recorder_predictor(torch.zeros(60, 90, dtype=torch.int64))
+    with pytest.raises(UserError, match="input '' is empty"):
+        predictor("", ["cat"])
+    with pytest.raises(UserError, match=r"input 'https://x/y.jpg' is a URL, and files are read"):
+        predictor("https://x/y.jpg", ["cat"])
+    with pytest.raises(UserError, match="images is a single image"):
+        predictor.encode_batch("photo.jpg")
+    with pytest.raises(UserError, match="model '' is empty"):
+        Predictor.from_pretrained("")
+
+
+@pytest.mark.parametrize("value", ["0.1", True, [0.5]])
+def test_a_share_is_a_number(value: Any, picture: np.ndarray) -> None:
+    predictor, _ = recorder_predictor(torch.zeros(60, 90, dtype=torch.int64))
+    with pytest.raises(UserError, match=r"reject .* is no number; give one in 0..1"):
+        predictor.encode(picture).segment(["cat"], reject=value)
+    with pytest.raises(ValueError, match=r"batch_size .* must be a whole number"):
+        list(predictor.stream([picture], ["cat"], batch_size="2"))  # type: ignore[arg-type]
 
 
 def test_whatever_cannot_be_used_is_passed_over(picture: np.ndarray, tmp_path: Path) -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from ovseg.colours import as_seen, color_map, palette
+from ovseg.errors import UserError
+from ovseg.fonts import font_size, text_font
 from ovseg.legend import draw_legend
 from ovseg.lettering import place_words
 from ovseg.visualizer import MIN_OVERLAY_SIDE, draw_overlay, draw_regions
@@ -216,6 +220,26 @@ def test_nothing_found_and_long_words() -> None:
     assert nothing.shape[1] > MIN_OVERLAY_SIDE
     full = draw_overlay(image, np.zeros((100, 100), int), ["word " * 200])
     assert full.shape[1] < 2 * MIN_OVERLAY_SIDE
+
+
+def test_letters_fit_wide_images() -> None:
+    sizes = [font_size(np.zeros((*shape, 3))) for shape in ((630, 840), (240, 2400), (3, 9000))]
+    assert sizes == [20, 20, 13]
+
+
+def test_another_font_may_be_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    usual = text_font(20)
+    text_font.cache_clear()
+    try:
+        monkeypatch.setenv("OVSEG_FONT", str(usual.path).replace("Sans.", "Serif."))
+        assert text_font(20).getname()[0] == "DejaVu Serif"
+        text_font.cache_clear()
+        (tmp_path / "a.ttf").write_bytes(b"none")
+        monkeypatch.setenv("OVSEG_FONT", str(tmp_path / "a.ttf"))
+        with pytest.raises(UserError, match=r"OVSEG_FONT '.*a.ttf' cannot be read as a font"):
+            text_font(20)
+    finally:
+        text_font.cache_clear()
 
 
 def test_sizes_must_agree() -> None:

@@ -94,4 +94,5 @@ def run(args: argparse.Namespace) -> None:
     folder = export_model(cfg, model, args.output, options, progress=print)
     size = sum(path.stat().st_size for path in folder.iterdir())
     print(f"{folder}: {size / 1e6:.0f} MB in {time.perf_counter() - began:.0f} s")
-    print(f"next: ovseg segment --runtime {folder} --input PICTURE --output FOLDER")
+    names = "" if vocabulary else " --class-names dog grass"
+    print(f"next: ovseg segment --runtime {folder}{names} --input IMAGE --output FOLDER")

@@ -37,6 +37,7 @@ from ovseg.errors import Parser, UserError, check_share, cli_errors
 from ovseg.labelling.output import Output
 from ovseg.labelling.plan import make_plan
 from ovseg.labelling.sources import find_sources, is_url
+from ovseg.utils.counting import counted
 from ovseg.utils.io import user_path
 from ovseg.vocabulary import Vocabulary
 
@@ -50,7 +51,7 @@ def build_parser() -> Parser:
     parser = Parser(usage, epilog="\n\n".join(details))
     add = parser.add_argument
     add_model(parser)
-    add("--input", nargs="*", default=[], metavar="PATH|URL",
+    add("--input", nargs="*", action="extend", default=[], metavar="PATH|URL",
         help="images, folders, quoted patterns, .txt files with an image a line, WebDataset "
         "shards (.tar), Parquet files; on this machine or any URL that fsspec opens")  # fmt: skip
     add("--dataset", metavar="NAME|FILE",
@@ -96,8 +97,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         manifest, output = label(build_parser().parse_args(argv))
         images, errors = manifest["images"], manifest["errors"]
         shards = len(manifest["shards"])
-        counted = f"{images} image{'s' * (images != 1)} in {shards} shard{'s' * (shards != 1)}"
-        print(f"{counted} in {output}")
+        print(f"{counted(images, 'image')} in {counted(shards, 'shard')} in {output}")
         if errors:
             print(
                 f"error: {errors} of {images} images could not be labelled; their rows say why",

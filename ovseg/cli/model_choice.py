@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,8 @@ from ovseg.data.vocabulary import BUILT_IN_NAMES, read_vocabulary, thing_names
 from ovseg.errors import Parser, UserError
 from ovseg.pretrained import is_fetched, resolve
 from ovseg.utils.package_files import config_path
+
+logger = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
@@ -48,7 +51,7 @@ def add_model(
     add("--config-file", metavar="FILE", type=_not_empty,
         help="config of the model; give its MODEL.WEIGHTS after --opts")  # fmt: skip
     group = parser.add_mutually_exclusive_group()
-    group.add_argument("--class-names", nargs="*", metavar="CLASS",
+    group.add_argument("--class-names", nargs="*", action="extend", metavar="CLASS",
         help=f"{words}. Quote a name that has blanks; commas belong to the name; 'sofa|couch' is "
         "one class with two names")  # fmt: skip
     group.add_argument("--vocabulary", metavar="FILE|NAME",
@@ -141,6 +144,11 @@ def chosen_words(args: argparse.Namespace) -> Vocabulary:
         UserError: two models, no such config file, or words that cannot be used.
     """
     default = "stickerscenes" if is_embedded(args) else None
+    if len(args.class_names or ()) == 1 and "," in args.class_names[0]:
+        logger.warning(
+            "class name %r is one class: commas belong to a name, blanks separate classes",
+            args.class_names[0],
+        )
     words = given_words(args, default) or read_vocabulary([])
     check_model(args)
     return words

@@ -31,7 +31,7 @@ from ovseg.engine.place import find_place
 from ovseg.engine.process_options import add_processes, several_processes
 from ovseg.errors import Parser, UserError, cli_errors
 from ovseg.found_images import FoundImages, find_images
-from ovseg.results.files import ResultPaths, is_done, plan_outputs
+from ovseg.results.files import ResultPaths, is_done, names_overlay, plan_outputs
 from ovseg.results.formats import DEFAULT_FORMATS, FORMATS, SUMMARY, read_formats
 from ovseg.utils.io import user_path
 
@@ -45,7 +45,7 @@ def build_parser() -> Parser:
     add("--runtime", metavar="FOLDER",
         help="a model that ovseg export wrote, in place of --model: runs on onnxruntime, without "
         "PyTorch")  # fmt: skip
-    add("--input", nargs="*", default=[], metavar="PATH",
+    add("--input", nargs="*", action="extend", default=[], metavar="PATH",
         help="images: files, folders (the images directly in them) and quoted patterns"
         )  # fmt: skip
     add("--recursive", action="store_true", help="search the folders in a folder, too")
@@ -55,7 +55,7 @@ def build_parser() -> Parser:
     add("--output", metavar="PATH",
         help="folder for the results, made if missing; for a single image also the overlay's "
         "file name. Without it the overlays are shown in a window")  # fmt: skip
-    add("--thing-classes", nargs="*", metavar="CLASS",
+    add("--thing-classes", nargs="*", action="extend", metavar="CLASS",
         help="which class names are things, each object of which is a segment of its own; used "
         "with MODEL.MASK_FORMER.TEST.PANOPTIC_ON or INSTANCE_ON True; default: all")  # fmt: skip
     known = "; ".join(f"{name}: {format.about}" for name, format in FORMATS.items())
@@ -135,6 +135,11 @@ def _segment(args: argparse.Namespace, found: FoundImages) -> None:
     segmenter: Segmenter = model or ExportedSegmenter(args)
     plan: dict[Path, ResultPaths | None] = dict.fromkeys(inputs)
     if args.output:
+        if names_overlay(args.output) and "overlay" not in formats:
+            raise UserError(
+                f"--output {args.output!r} names the overlay, which --save {args.save} leaves out; "
+                "add overlay, or give a folder"
+            )
         plan.update(zip(inputs, plan_outputs(inputs, args.output), strict=True))
     else:
         check_display()

@@ -15,6 +15,7 @@ from ovseg.cli.windows import show
 from ovseg.errors import UserError, line_of_one_image, say_error
 from ovseg.found_images import FoundImages
 from ovseg.results.files import ResultPaths, finish_results, save_result
+from ovseg.utils.counting import counted
 from ovseg.utils.images import read_image
 from ovseg.utils.shares import own_share
 
@@ -64,13 +65,13 @@ class SegmentJob:
             SystemExit: of several images, some failed.
         """
         if self.there:
-            print(f"{len(self.there)} of {len(self.plan)} images are there already")
+            total = counted(len(self.plan), "image", "is/are")
+            print(f"{len(self.there)} of {total} there already")
         files = self.finish(done)
         if done:
             place = self.plan[done[0]]
             where = f"; results in {place.folder}" if place else ""
-            count, each = len(done), seconds / len(done)
-            print(f"{count} image{'s' * (count > 1)}, {each:.2f} s an image{where}")
+            print(f"{counted(len(done), 'image')}, {seconds / len(done):.2f} s an image{where}")
         for file in files:
             print(f"all images: {file}")
         conclude(self.found, [*self.found.errors, *errors])

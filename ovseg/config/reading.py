@@ -163,10 +163,11 @@ def merge_opts(cfg: CfgNode, opts: Sequence[str], known: dict[str, Any]) -> None
             ) from error
 
 
-def _readable(key: str, text: str, current: Any) -> Any:
+def _readable(key: str, text: Any, current: Any) -> Any:
     """``text`` in the type of ``current`` where there is no doubt what is meant."""
     if not isinstance(text, str):
-        return text
+        # of Python's callers; yacs takes no 0 for 0.0
+        return float(text) if isinstance(current, float) and type(text) is int else text
     if isinstance(current, bool) and text.lower() in {"true", "false"}:
         return text.lower() == "true"
     if isinstance(current, float) and re.fullmatch(r"[+-]?\d+(e[+-]?\d+)?", text.lower()):

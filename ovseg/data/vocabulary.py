@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -154,7 +155,10 @@ def _clean(word: Any) -> str:
         raise UserError(f"class name {word!r} is no text; write it in quotes")
     if any("\ud800" <= letter <= "\udfff" for letter in word):  # bytes that were no UTF-8
         raise UserError(f"class name {word!r} is no Unicode; write it in UTF-8")
-    return " ".join(word.split())
+    word = " ".join(word.split())
+    if any(unicodedata.category(letter) == "Cc" for letter in word):
+        raise UserError(f"class name {word!r} has a control character; leave it out")
+    return word
 
 
 def _check_words(names: Sequence[str], words: Sequence[Sequence[str]]) -> None:

@@ -115,6 +115,15 @@ class Output:
                 "this one"
             ) from error
 
+    def refuse_file(self) -> None:
+        """Find out whether a file has its path.
+
+        Raises:
+            UserError: one has.
+        """
+        if self._remote is None and Path(self.place).is_file():
+            raise UserError(f"--output {self.place!r} is a file; give a folder")
+
     def check(self) -> None:
         """Make the folder.
 

@@ -33,12 +33,16 @@ def planned_shards(
     Raises:
         UserError: the folder holds labels of other settings, or there are no images.
     """
+    output.refuse_file()
     recorded = output.read_json(SETTINGS)
     if recorded is not None:
         check_settings(
             recorded, settings, what=f"--output {output.place!r}",
             way_out="give another folder, or delete this one",
-            names={"words": "the class names", "weights": "MODEL.WEIGHTS", "config": "the config"},
+            names={
+                "words": "the class names", "names": "what the classes are called",
+                "weights": "MODEL.WEIGHTS", "config": "the config",
+            },
         )  # fmt: skip
         plan = output.read_text(PLAN)
         if plan is not None:

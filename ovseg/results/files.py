@@ -75,6 +75,29 @@ def is_result(file: Path) -> bool:
     return ours and file.with_name(f"{name}.json").exists()
 
 
+def folders_of_results(folder: Path, names: Sequence[str]) -> set[str]:
+    """The subfolders that an earlier run wrote into, as results beside them tell.
+
+    Args:
+        folder: where there may be results.
+        names: of its files.
+    """
+    found: set[str] = set()
+    for name in (Path(name).stem for name in names if name.endswith(".json")):
+        paths = ResultPaths.beside(folder / f"{name}{_OVERLAY}.png", name)
+        for path in paths.possible():
+            subfolder, *rest = path.relative_to(folder).parts
+            if rest and subfolder not in found and path.exists():
+                found.add(subfolder)
+    return found
+
+
+def names_overlay(output: str) -> bool:
+    """Whether ``--output`` is the file of an overlay, and not a folder."""
+    target = user_path(output)
+    return not target.is_dir() and target.suffix.lower() in IMAGE_SUFFIXES
+
+
 def plan_outputs(inputs: Sequence[Path], output: str) -> list[ResultPaths]:
     """Where the results of every input go; no two share a file and no input is overwritten.
 
@@ -84,7 +107,7 @@ def plan_outputs(inputs: Sequence[Path], output: str) -> list[ResultPaths]:
     target = user_path(output)
     taken = {_folded(path.resolve()) for path in inputs}
     place = target.resolve()
-    if not target.is_dir() and target.suffix.lower() in IMAGE_SUFFIXES:
+    if names_overlay(output):
         if not is_writable(target.suffix):
             raise UserError(
                 f"--output {output!r}: {target.suffix} files cannot be written here; give .png or "
@@ -204,7 +227,8 @@ def is_done(
     file: str,
     model: Mapping[str, object],
 ) -> bool:
-    """Whether an earlier run saved an image in all these formats, for the same words and model.
+    """Whether an earlier run saved an image in all these formats, for the same words and model, and
+    after the image was last written.
 
     Args:
         paths: of the image.
@@ -217,7 +241,11 @@ def is_done(
     if not all(path.exists() for path in (*wanted, paths.summary)):
         return False
     try:
+        if Path(file).stat().st_mtime > paths.summary.stat().st_mtime:
+            return False
         summary = json.loads(paths.summary.read_text("utf-8"))
+        if "panoptic" in summary and not paths.panoptic.exists():
+            return False
         names = [entry["name"] for entry in summary["classes"]]
         same_model = {**summary["model"], "device": ""} == {**model, "device": ""}
         return names == list(class_names) and summary["file"] == file and same_model

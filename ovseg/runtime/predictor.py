@@ -13,7 +13,7 @@ import numpy as np
 from ovseg.background_words import background_words
 from ovseg.data.vocabulary import ClassNames, read_vocabulary
 from ovseg.errors import UserError
-from ovseg.image_input import ImageSource, batches, image_array, is_one_image
+from ovseg.image_input import ImageSource, batches, check_several, image_array, is_one_image
 from ovseg.prediction import ImageOptions, Prediction
 from ovseg.runtime.classify import Regions, Text
 from ovseg.runtime.crops import cut_crops
@@ -56,12 +56,14 @@ class Predictor:
             check: compare all files with the SHA-256 of the manifest.
 
         Raises:
-            UserError: onnxruntime is not installed, or see :meth:`ExportFolder.read`.
+            UserError: onnxruntime is not installed or lacks a provider, or see
+                :meth:`ExportFolder.read`.
         """
         self.folder = ExportFolder.read(folder, check)
         self._providers = list(providers)
         self._threads = threads
         _onnxruntime()
+        _check_providers(self._providers)
         self._text = TextEncoder(
             self.folder, lambda tokens: self._text_graph({"tokens": tokens})[0]
         )
@@ -152,6 +154,7 @@ class Predictor:
         Raises:
             UserError, ValueError: see :meth:`__call__`.
         """
+        check_several(images)
         return self._encode([image_array(image, bgr) for image in images])
 
     def _encode(self, images: Sequence[np.ndarray]) -> list[EncodedImage]:
@@ -310,3 +313,14 @@ def _onnxruntime() -> Any:
             "exported models need onnxruntime; install it with: pip install 'ovseg[runtime]'"
         ) from error
     return onnxruntime
+
+
+def _check_providers(wanted: Sequence[Any]) -> None:
+    there = _onnxruntime().get_available_providers()
+    for provider in wanted:
+        name = provider if isinstance(provider, str) else provider[0]  # with options
+        if name not in there:
+            raise UserError(
+                f"providers: {name!r} is not part of this onnxruntime; choose from "
+                f"{', '.join(there)}"
+            )

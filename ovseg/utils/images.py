@@ -122,6 +122,9 @@ def read_image(path: str | os.PathLike[str]) -> np.ndarray:
     Raises:
         UserError: the file is missing, a folder, not readable, too large, or no image.
     """
+    if not os.fspath(path) or "://" in os.fspath(path):
+        what = "is a URL, and files are read" if os.fspath(path) else "is empty"
+        raise UserError(f"input {os.fspath(path)!r} {what}; give the path of an image")
     path = user_path(path)
     if not path.exists():
         raise UserError(f"input {str(path)!r} does not exist; check the path")

@@ -41,6 +41,9 @@ class VideoSource:
         self.is_camera = source.isascii() and source.isdigit() and not Path(source).exists()
         self.name = source
         path = user_path(source)
+        if not source or path.suffix.lower() == ".gif":  # OpenCV reads one frame of them
+            what = "is a GIF, which is not read as a video" if source else "is empty"
+            raise UserError(f"input {source!r} {what}; give an MP4, AVI or MKV file")
         if not self.is_camera and not path.is_file():
             what = "is a folder, a video file is needed" if path.is_dir() else "does not exist"
             raise UserError(f"input {source!r} {what}; give a video, or the number of a camera")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -36,8 +37,14 @@ class Smoother:
         if not 0 <= alpha < 1:
             raise UserError(f"smooth {alpha} must be at least 0 and less than 1")
         self.alpha = alpha
+        self._words: Sequence[str] = ()
         self._masks: Tensor | None = None
         self._probs: Tensor | None = None
+
+    def start(self, words: Sequence[str]) -> None:
+        """Say by which words the next frame is classified; others than before start anew."""
+        if tuple(words) != self._words:
+            self._words, self._masks, self._probs = tuple(words), None, None
 
     def __call__(self, regions: Regions, classified: Classified) -> Classified:
         """The next frame's classification, smoothed.
@@ -48,7 +55,9 @@ class Smoother:
         """
         masks = _small(regions.masks[classified.queries])
         probs = classified.class_probs.clone()
-        if self._masks is not None and self._probs is not None and len(masks):
+        # with reject, there is one more that competes
+        same_words = self._probs is not None and self._probs.shape[1] == probs.shape[1]
+        if self._masks is not None and self._probs is not None and same_words and len(masks):
             overlaps = overlap(self._masks, masks)
             before, now = linear_sum_assignment(-overlaps.cpu().numpy())
             before, now = torch.as_tensor(before), torch.as_tensor(now)

@@ -77,6 +77,48 @@ def test_file_names_that_are_no_utf_8(
     assert "2 of 2 images are there already" in capsys.readouterr().out
 
 
+def test_an_option_given_twice_counts_twice(photos: Path, model: list[str], tmp_path: Path) -> None:
+    words = ["--class-names", "cat", "--class-names", "dog", "grass"]
+    files = ["--input", photos / "a.jpeg", "--input", photos / "b.png"]
+    assert run(DEMO, *files, *words, "--output", tmp_path, *model) == 0
+    for name in ("a", "b"):
+        classes = json.loads((tmp_path / f"{name}.json").read_text())["classes"]
+        assert [entry["name"] for entry in classes] == ["cat", "dog", "grass"]
+
+
+def test_an_overlay_that_is_named_has_to_be_saved(
+    photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--class-names", "cat", "--input", photos / "b.png", "--output", "x.jpg"]
+    assert run(DEMO, *arguments, "--save", "masks") == 2
+    assert "--output 'x.jpg' names the overlay, which --save masks leaves out" in errors_of(capsys)
+
+
+def test_a_changed_image_and_missing_segments_are_done_again(
+    photos: Path, model: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    segments = ["MODEL.MASK_FORMER.TEST.PANOPTIC_ON", "True"]
+    arguments = ["--class-names", *WORDS, "--input", photos / "b.png", photos / "c.png"]
+    arguments += ["--output", tmp_path, "--skip-existing", *model, *segments]
+    assert run(EVALUATION, *arguments) == 0
+    (tmp_path / "b_panoptic.png").unlink()
+    assert run(EVALUATION, *arguments) == 0
+    assert "1 of 2 images are there already" in capsys.readouterr().out
+    assert (tmp_path / "b_panoptic.png").is_file()
+    later = (tmp_path / "c.json").stat().st_mtime + 5
+    os.utime(photos / "c.png", (later, later))
+    assert run(EVALUATION, *arguments) == 0
+    assert "1 of 2 images are there already" in capsys.readouterr().out
+
+
+def test_commas_do_not_separate_classes(
+    photos: Path, model: list[str], caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    arguments = ["--input", photos / "b.png", "--output", tmp_path, *model]
+    assert run(DEMO, "--class-names", "cat,dog", *arguments) == 0
+    assert "class name 'cat,dog' is one class" in caplog.text
+
+
 def test_a_data_set_has_no_folders_to_search(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(DEMO, "--dataset", "d.yaml", "--recursive") == 2
     message = "error: --recursive is for folders of --input; leave it out with --dataset\n"

@@ -38,6 +38,12 @@ def test_lists_of_data_sets(text: str, expected: tuple[str, ...]) -> None:
     assert expected == cfg.DATASETS.TEST
 
 
+def test_a_whole_number_is_a_number() -> None:
+    cfg = setup_cfg(R101, ["MODEL.CLIP_ADAPTER.CLIP_ENSEMBLE_WEIGHT", 0, "TEST.REJECT", 0])  # type: ignore[list-item]
+    assert cfg.MODEL.CLIP_ADAPTER.CLIP_ENSEMBLE_WEIGHT == 0.0
+    assert isinstance(cfg.TEST.REJECT, float)
+
+
 def test_overrides_take_the_type_of_their_key() -> None:
     cfg = setup_cfg(
         R101,

@@ -58,6 +58,14 @@ def test_a_long_text_is_no_file():
 
 def test_things_are_read_as_class_names_are() -> None:
     assert SOFA.things(["  cat "]) == {1}
+    for wrong in ("cat", [0], 5):
+        with pytest.raises(UserError, match="give a list of class names"):
+            SOFA.things(wrong)  # type: ignore[arg-type]
+
+
+def test_control_characters_are_refused() -> None:
+    with pytest.raises(UserError, match="has a control character"):
+        read_vocabulary(["cat", "a\x01b"])
 
 
 def test_a_text_file_has_a_class_a_line(tmp_path: Path) -> None:

@@ -185,6 +185,11 @@ def test_exported_text_features(runtime: Exported, embedded: Predictor) -> None:
     np.testing.assert_allclose(encoded, expected[1], atol=1e-5)
 
 
+def test_providers_that_are_not_there_are_named(exported: Path) -> None:
+    with pytest.raises(UserError, match="providers: 'Foo' is not part of this onnxruntime"):
+        Exported(exported, providers=["Foo"])
+
+
 def test_words_are_kept_as_long_as_there_is_room(
     exported: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

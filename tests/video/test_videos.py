@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import permutations
 from pathlib import Path
 
@@ -160,6 +161,17 @@ def test_a_cut_and_frames_without_proposals_start_anew() -> None:
     assert smoother(regions, nothing).class_probs.shape == (0, 4)
     regions, classified = random_frame(100)
     torch.testing.assert_close(smoother(regions, classified).class_probs, classified.class_probs)
+
+
+def test_other_words_start_anew() -> None:
+    smoother = Smoother(0.9)
+    smoother.start(["cat", "dog", "grass", "sky"])
+    smoother(*random_frame(100))
+    smoother.start(["cat", "dog", "grass", "sand"])
+    regions, classified = random_frame(101)
+    torch.testing.assert_close(smoother(regions, classified).class_probs, classified.class_probs)
+    fewer = replace(classified, class_probs=classified.class_probs[:, :2])
+    torch.testing.assert_close(smoother(regions, fewer).class_probs, fewer.class_probs)
 
 
 def test_without_the_past_nothing_changes() -> None:
