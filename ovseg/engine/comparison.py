@@ -9,6 +9,7 @@ is left to it, so that several can share a comparison's runs.
 from __future__ import annotations
 
 import functools
+import importlib.util
 import logging
 import statistics
 import subprocess
@@ -124,7 +125,7 @@ class Comparison:
         return only_process(lock, lambda: said, wait)
 
     def check(self) -> None:
-        """Find out whether the data sets of all methods are there.
+        """Find out whether the data sets of all methods are there, and the packages they need.
 
         Raises:
             UserError: names the method, and what is missing.
@@ -137,6 +138,12 @@ class Comparison:
                     load_dataset(name) if name else None
                 except UserError as error:
                     raise UserError(f"{method}: {error} (or leave it out of --methods)") from error
+            module, install = _need(method).package or ("", "")
+            if module and self._is_made(method) and importlib.util.find_spec(module) is None:
+                raise UserError(
+                    f"{method} needs {module}; install it: {install} (or leave {method} out of "
+                    "--methods)"
+                )
 
     def _time_left(self, runs: Sequence[tuple[str, int]]) -> str:
         """How long the runs that are left will take, by those that are finished."""
@@ -157,17 +164,22 @@ class Comparison:
     def _cfg(self, method: str) -> Any:
         return setup_cfg(known_methods()[method], list(self.opts))
 
-    def _prepare(self, method: str, seed: int) -> list[str]:
-        """KEY VALUE pairs of what a method needs, after it was made where it is not there."""
+    def _is_made(self, method: str) -> bool:
+        """Whether what a method needs is made here, and not given."""
         need = _need(method)
         # data sets of one's own are added to what is made, all else takes its place
         if not need.gives or need.gives[0] in {*self.opts[::2]} - {"DATASETS.CUSTOM"}:
+            return False
+        named = functools.reduce(getattr, need.gives[0].split("."), self._cfg(method))
+        return not (need.shared and Path(named).is_file())
+
+    def _prepare(self, method: str, seed: int) -> list[str]:
+        """KEY VALUE pairs of what a method needs, after it was made where it is not there."""
+        need = _need(method)
+        if not self._is_made(method):
             return [*need.always]
         folder, own = self.folder(method, seed), self._cfg(method)
         if need.shared:
-            named = functools.reduce(getattr, need.gives[0].split("."), own)
-            if Path(named).is_file():
-                return [*need.always]
             seed, folder = self.seeds[0], self.output / "prepared"
         plain = self._cfg(need.network or method)
         if need.network:

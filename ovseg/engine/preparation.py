@@ -39,6 +39,7 @@ class Preparation:
         shared: it is the same for all seeds, and not made where the file that the method's config
             names for the first key is there.
         always: KEY VALUE pairs that it has whether anything is prepared or not.
+        package: what the stages need besides OVSeg: a module, and the command that installs it.
     """
 
     stages: tuple[tuple[str, str], ...]
@@ -47,6 +48,7 @@ class Preparation:
     is_network: bool = False
     shared: bool = True
     always: tuple[str, ...] = ()
+    package: tuple[str, str] | None = None
 
     def run(
         self, names: Mapping[str, str], opts: Sequence[str], call: Callable[[list[str]], None]
@@ -100,6 +102,8 @@ def whole_command(command: str, names: Mapping[str, str], opts: Sequence[str]) -
 _PAIRS = f"{SCRIPTS}collect_pairs.py --config-file {{configs}}/ovseg_tiny.yaml"
 _CAPTIONS = "--captions {scenes}/captions_train.json --images {scenes}/images/train --adjectives"
 
+_MINING = ("spacy", "pip install -e '.[mining]'")
+
 #: by method
 PREPARATIONS = {
     "selftrain": Preparation(
@@ -118,6 +122,7 @@ PREPARATIONS = {
         ),
         network="deeplabv3plus",
         shared=False,
+        package=("pyarrow", "pip install pyarrow"),
     ),
     "openseg": Preparation(
         stages=(
@@ -127,6 +132,7 @@ PREPARATIONS = {
             ),
         ),
         gives=("INPUT.CAPTION_WORDS", "{folder}/caption_words.json"),
+        package=_MINING,
     ),
     "simbaseline": Preparation(
         stages=(
@@ -159,6 +165,7 @@ PREPARATIONS = {
         gives=("MODEL.CLIP_ADAPTER.CLIP_PRETRAINED", "{folder}/adapted.pt"),
         network="zegformer",
         is_network=True,
+        package=_MINING,
     ),
 }
 # it is trained, and what the comparison's ResNets start from is not for its backbone

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from ovseg.cli import compare
 from ovseg.data.datasets import load_dataset
 from ovseg.engine import comparison
 from ovseg.engine.comparison import Comparison
+from ovseg.engine.preparation import PREPARATIONS
+from ovseg.errors import UserError
 
 #: makes the configs of configs/methods small
 SMALL = {
@@ -174,6 +177,18 @@ def test_it_trains_evaluates_and_goes_on(
         with pytest.raises(SystemExit):
             compare.main([*command, "--steps", "3", "--methods", "spnet", *opts])
         assert "was begun with other settings (--steps 2, now 3)" in said(capsys)[0]
+
+
+def test_a_package_that_is_missing_is_named_before_any_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needed = replace(PREPARATIONS["openseg"], package=("no_such_module", "pip install it"))
+    monkeypatch.setitem(PREPARATIONS, "openseg", needed)
+    monkeypatch.setattr(comparison, "load_dataset", lambda name: [])
+    plan = Comparison(("openseg",), (0,), 1, "stickerscenes_test", tmp_path, ())
+    with pytest.raises(UserError, match="openseg needs no_such_module; install it: pip install it"):
+        plan.check()
+    replace(plan, opts=("INPUT.CAPTION_WORDS", "words.json")).check()
 
 
 @pytest.mark.parametrize(
