@@ -84,7 +84,7 @@ def test_the_home_folder_is_a_tilde(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize("name", ["", "na/me", "/name", "na\\me"])
 def test_a_name_without_a_folder_is_wanted(name: str, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"^name .* is no file's name; give one without /"):
+    with pytest.raises(UserError, match=r"^name .* is no file's name; give a text without /"):
         prediction().save(tmp_path, name)
     assert not list(tmp_path.iterdir())
 

@@ -241,7 +241,8 @@ def is_done(
     if not all(path.exists() for path in (*wanted, paths.summary)):
         return False
     try:
-        if Path(file).stat().st_mtime > paths.summary.stat().st_mtime:
+        image = Path(file)
+        if image.exists() and image.stat().st_mtime > paths.summary.stat().st_mtime:
             return False
         summary = json.loads(paths.summary.read_text("utf-8"))
         if "panoptic" in summary and not paths.panoptic.exists():

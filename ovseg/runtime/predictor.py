@@ -51,19 +51,18 @@ class Predictor:
 
         Args:
             folder: its path.
-            providers: onnxruntime's execution providers, the preferred ones first.
+            providers: onnxruntime's execution providers, the preferred ones first; those that it
+                lacks are passed over.
             threads: of each operation on the CPU; 0: as many as onnxruntime likes.
             check: compare all files with the SHA-256 of the manifest.
 
         Raises:
-            UserError: onnxruntime is not installed or lacks a provider, or see
+            UserError: onnxruntime is not installed or has none of the providers, or see
                 :meth:`ExportFolder.read`.
         """
         self.folder = ExportFolder.read(folder, check)
-        self._providers = list(providers)
+        self._providers = _usable_providers(providers)
         self._threads = threads
-        _onnxruntime()
-        _check_providers(self._providers)
         self._text = TextEncoder(
             self.folder, lambda tokens: self._text_graph({"tokens": tokens})[0]
         )
@@ -315,12 +314,21 @@ def _onnxruntime() -> Any:
     return onnxruntime
 
 
-def _check_providers(wanted: Sequence[Any]) -> None:
-    there = _onnxruntime().get_available_providers()
-    for provider in wanted:
-        name = provider if isinstance(provider, str) else provider[0]  # with options
-        if name not in there:
-            raise UserError(
-                f"providers: {name!r} is not part of this onnxruntime; choose from "
-                f"{', '.join(there)}"
-            )
+def _usable_providers(wanted: Sequence[Any]) -> list[Any]:
+    """Those that this onnxruntime has, in their order; onnxruntime would name the others at length.
+
+    Raises:
+        UserError: one is none of onnxruntime's, or it has none of them.
+    """
+    known, there = _onnxruntime().get_all_providers(), _onnxruntime().get_available_providers()
+    names = [provider if isinstance(provider, str) else provider[0] for provider in wanted]
+    for name in names:
+        if name not in known:
+            raise UserError(f"providers: {name!r} is none of onnxruntime's: {', '.join(known)}")
+    found = [each for each, name in zip(wanted, names, strict=True) if name in there]
+    if not found:
+        raise UserError(
+            f"providers: this onnxruntime has none of {', '.join(names)}; choose from "
+            f"{', '.join(there)}"
+        )
+    return found

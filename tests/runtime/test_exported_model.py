@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 from conftest import EXPORTED_WORDS, said
 from PIL import Image
@@ -185,9 +186,17 @@ def test_exported_text_features(runtime: Exported, embedded: Predictor) -> None:
     np.testing.assert_allclose(encoded, expected[1], atol=1e-5)
 
 
-def test_providers_that_are_not_there_are_named(exported: Path) -> None:
-    with pytest.raises(UserError, match="providers: 'Foo' is not part of this onnxruntime"):
+def test_providers_that_are_not_there(exported: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(UserError, match="providers: 'Foo' is none of onnxruntime's: "):
         Exported(exported, providers=["Foo"])
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        return
+    with pytest.raises(UserError, match="has none of CUDAExecutionProvider; choose from"):
+        Exported(exported, providers=["CUDAExecutionProvider"])
+    preferred = ["CUDAExecutionProvider", ("CPUExecutionProvider", {})]
+    found = Exported(exported, providers=preferred)(np.zeros((8, 8, 3), np.uint8), WORDS)
+    assert found.labels.shape == (8, 8)
+    assert "CUDA" not in capfd.readouterr().err
 
 
 def test_words_are_kept_as_long_as_there_is_room(
