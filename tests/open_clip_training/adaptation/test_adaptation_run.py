@@ -108,8 +108,8 @@ def test_half_precision_skips_a_step_that_overflows(world, tmp_path, monkeypatch
         lambda run, *parts: features(run, *parts) * (float("inf") if run.step == 1 else 1),
     )
     main(command(world, tmp_path / "new.pt", "--precision", "amp"))
-    losses = torch.tensor(history(tmp_path / "new.pt")["losses"])
-    assert losses.isfinite().tolist() == [True, False, True]
+    losses = history(tmp_path / "new.pt")["losses"]
+    assert [loss is None for loss in losses] == [False, True, False]  # JSON has no infinity
     assert all(value.isfinite().all() for value in weights(tmp_path / "new.pt").values())
 
 
