@@ -207,7 +207,7 @@ class Prediction:
             ((label, mask, self._score(mask)) for label, mask in found),
             self.class_names,
             self.labels.shape,
-            os.fspath(file_name),
+            file_name,
             image_id,
             polygons,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -210,7 +211,7 @@ class InstancePrediction:
         ]
 
     def to_coco(
-        self, file_name: str = "", image_id: int = 1, polygons: bool = False
+        self, file_name: str | os.PathLike[str] = "", image_id: int = 1, polygons: bool = False
     ) -> dict[str, Any]:
         """The instances as a COCO file: ``images``, ``categories``, ``annotations``.
 

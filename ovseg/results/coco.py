@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ def coco_content(
     found: Iterable[tuple[int, np.ndarray, float]],
     class_names: Sequence[str],
     size: Sequence[int],
-    file_name: str,
+    file_name: str | os.PathLike[str],
     image_id: int,
     polygons: bool,
 ) -> dict[str, Any]:
@@ -49,7 +50,9 @@ def coco_content(
             }
         )
     return {
-        "images": [{"id": image_id, "file_name": file_name, "width": width, "height": height}],
+        "images": [
+            {"id": image_id, "file_name": os.fspath(file_name), "width": width, "height": height}
+        ],
         "categories": [{"id": label + 1, "name": name} for label, name in enumerate(class_names)],
         "annotations": annotations,
     }

@@ -57,10 +57,10 @@ class TextEncoder:
                 self._known.update(zip(new, rows, strict=True))
             for word in wanted:
                 self._known.move_to_end(word)
-            known = {**self._own, **{word: self._known[word] for word in wanted}}
+            known = {word: self._known[word] for word in wanted}
             while len(self._known) > max(MAX_WORDS, len(wanted)):
                 self._known.popitem(last=False)
-        return np.stack([known[word] for word in words])
+        return np.stack([self._own[word] if word in self._own else known[word] for word in words])
 
     def _word_features(self, words: Sequence[str]) -> np.ndarray:
         settings = self._folder.settings
