@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ovseg.errors import UserError
-from ovseg.results.files import folders_of_results, is_result
+from ovseg.results.files import folders_of_results, holds_labels, is_result
 from ovseg.utils.images import IMAGE_SUFFIXES
 from ovseg.utils.io import user_path
 
@@ -74,10 +74,16 @@ def find_images(patterns: Sequence[str], recursive: bool = False) -> FoundImages
 
 
 def _images_in(folder: Path, recursive: bool) -> tuple[list[Path], Counter[str]]:
-    """Its images, and its other files by suffix; hidden files and folders are left out."""
+    """Its images, and its other files by suffix.
+
+    Hidden files and folders, and what earlier runs wrote, are left out.
+    """
     images: list[Path] = []
     others: Counter[str] = Counter()
     for root, folders, names in os.walk(folder):
+        if holds_labels(names):
+            folders.clear()
+            continue
         inside = [name for name in folders if not name.startswith(".") and recursive]
         ours = folders_of_results(Path(root), names) if inside else set()
         folders[:] = sorted(set(inside) - ours)

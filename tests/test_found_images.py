@@ -55,6 +55,16 @@ def test_folders_of_earlier_results_are_no_inputs(folder: Path) -> None:
     assert "e.png" in [path.name for path in find_images([str(folder)], recursive=True).images]
 
 
+def test_labels_of_ovseg_label_are_no_inputs(folder: Path) -> None:
+    for name in ("plan.jsonl", "settings.json", "images/000/000000-000000.png"):
+        (folder / "sub" / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "sub" / name).touch()
+    found = find_images([str(folder)], recursive=True).images
+    assert [path.name for path in found] == ["a.jpg", "b.PNG", "c[1].png"]
+    # unless they are asked for
+    assert names([f"{folder}/sub/images/000"]) == ["000000-000000.png"]
+
+
 def test_an_empty_text_is_not_the_present_folder() -> None:
     with pytest.raises(UserError, match="input '' is empty; give images"):
         find_images([""])

@@ -15,8 +15,6 @@ from ovseg.labelling.plan import Shard
 from ovseg.labelling.sources import is_url
 from ovseg.utils.io import atomic_path, check_is_there, make_folder, remove_abandoned
 
-PLAN = "plan.jsonl"
-SETTINGS = "settings.json"
 MANIFEST = "manifest.json"
 _DONE = "done"
 

@@ -10,6 +10,7 @@ from typing import TextIO
 from tqdm import tqdm
 
 from ovseg.labelling.plan import Shard
+from ovseg.utils.counting import counted
 
 _EVERY = 60.0  # seconds between lines
 
@@ -30,6 +31,9 @@ class LabelProgress:
         self._sizes = {shard.number: done.get(shard.number, shard.images) for shard in shards}
         self._before = self._counted = sum(done.values())
         self._began = self._said = time.monotonic()
+        if done:
+            shards_there = f"{len(done)} of {counted(len(self._sizes), 'shard')}"
+            self._stream.write(f"{shards_there} there already\n")
         self._bar = tqdm(
             total=self.total(), initial=self._before, unit="image", file=self._stream,
             disable=not self._stream.isatty(),

@@ -9,10 +9,11 @@ from typing import Any
 import yaml
 
 from ovseg.errors import UserError
-from ovseg.labelling.output import MANIFEST, PLAN, SETTINGS, Output
+from ovseg.labelling.output import MANIFEST, Output
 from ovseg.labelling.plan import Shard
 from ovseg.labelling.progress import LabelProgress
 from ovseg.labelling.work import LabelJob, Labeller
+from ovseg.results.files import LABEL_PLAN, LABEL_SETTINGS
 from ovseg.utils.settings import check_settings
 
 DESCRIPTION = "dataset.yaml"
@@ -34,7 +35,7 @@ def planned_shards(
         UserError: the folder holds labels of other settings, or there are no images.
     """
     output.refuse_file()
-    recorded = output.read_json(SETTINGS)
+    recorded = output.read_json(LABEL_SETTINGS)
     if recorded is not None:
         check_settings(
             recorded, settings, what=f"--output {output.place!r}",
@@ -44,13 +45,13 @@ def planned_shards(
                 "weights": "MODEL.WEIGHTS", "config": "the config",
             },
         )  # fmt: skip
-        plan = output.read_text(PLAN)
+        plan = output.read_text(LABEL_PLAN)
         if plan is not None:
             return [Shard.of_json(line) for line in plan.rstrip("\n").split("\n")]
     shards = make()
     output.check()
-    output.write_json(SETTINGS, dict(settings))
-    output.write_text(PLAN, "".join(f"{shard.to_json()}\n" for shard in shards))
+    output.write_json(LABEL_SETTINGS, dict(settings))
+    output.write_text(LABEL_PLAN, "".join(f"{shard.to_json()}\n" for shard in shards))
     return shards
 
 
@@ -87,11 +88,11 @@ def label_collection(
                 finished(shard, labeller.label(shard, progress.seen))
         elif left and distribute is not None:
 
-            def counted(shard: Shard, record: dict[str, Any]) -> None:
+            def finished_elsewhere(shard: Shard, record: dict[str, Any]) -> None:
                 finished(shard, record)
                 progress.seen(record["rows"])
 
-            distribute(job, left, counted)
+            distribute(job, left, finished_elsewhere)
     finally:
         progress.close()
     job.output.remove_abandoned()

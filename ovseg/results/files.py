@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from ovseg.segments import InstancePrediction, PanopticPrediction
 
 
+#: of ``ovseg label``: what a run was begun with
+LABEL_PLAN, LABEL_SETTINGS = "plan.jsonl", "settings.json"
 _OVERLAY, _LABELS, _PANOPTIC = "_overlay", "_labels", "_panoptic"
 
 
@@ -90,6 +92,11 @@ def folders_of_results(folder: Path, names: Sequence[str]) -> set[str]:
             if rest and subfolder not in found and path.exists():
                 found.add(subfolder)
     return found
+
+
+def holds_labels(names: Sequence[str]) -> bool:
+    """Whether ``ovseg label`` wrote a folder of these files, which may hold copies of images."""
+    return {LABEL_PLAN, LABEL_SETTINGS} <= set(names)
 
 
 def names_overlay(output: str) -> bool:

@@ -142,10 +142,12 @@ def test_what_is_done_is_not_done_again(
         "labels-000000.parquet", "labels-000001.parquet",
     ]  # fmt: skip
     assert not (output / "manifest.json").exists()
+    capsys.readouterr()
     # pictures that come later have no place in a plan that was begun
     (output / "labels-000001.parquet").unlink()
     assert run(*arguments(output, photos, options=options)) == 1
     assert seen == [0, 1, 2, 1, 2]
+    assert capsys.readouterr().err.startswith("1 of 3 shards there already\n")
     assert rows_of(output) == rows_of(tmp_path / "whole")
     assert manifest_of(output) == manifest_of(tmp_path / "whole")
     assert run(*arguments(output, photos, options=options)) == 1
