@@ -106,7 +106,9 @@ class PixelText(nn.Module):
         width = clip_adapter.non_object_embedding.shape[1]
         self.projection = nn.Conv2d(channels, width, kernel_size=1)
         self.log_temperature = nn.Parameter(torch.tensor(1 / 0.07).log())
-        self.blocks = nn.ModuleList(SpatialBlock() for _ in range(blocks))
+        # as in LSeg's code the last block has no activation, and the largest map, which would be
+        # the same for all classes there, decides nothing
+        self.blocks = nn.ModuleList(SpatialBlock(last=i == blocks - 1) for i in range(blocks))
         self._text = [clip_adapter]
 
     def forward(self, features: Tensor, words: Sequence[str]) -> Tensor:
@@ -122,13 +124,14 @@ class PixelText(nn.Module):
 class SpatialBlock(nn.Module):
     """LSeg's bottleneck block: every class's map is seen with the largest of all classes.
 
-    It starts as the identity.
+    Its convolutions start at zero, so that at first there is the activation alone.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, last: bool = False) -> None:
+        """``last``: of several; neither the largest map nor an activation."""
         super().__init__()
         self.own = nn.Conv2d(1, 1, kernel_size=3, padding=1)
-        self.largest = nn.Conv2d(1, 1, kernel_size=3, padding=1)
+        self.largest = None if last else nn.Conv2d(1, 1, kernel_size=3, padding=1)
         for parameter in self.parameters():
             nn.init.zeros_(parameter)
 
@@ -138,5 +141,7 @@ class SpatialBlock(nn.Module):
         # each word's map by itself, as a batch of them would be: this is faster on CPUs
         weight, bias = self.own.weight.expand(words, -1, -1, -1), self.own.bias
         assert bias is not None
-        own = F.conv2d(logits, weight, bias.expand(words), padding=1, groups=words)
-        return logits + own + self.largest(logits.amax(dim=1, keepdim=True))
+        own = logits + F.conv2d(logits, weight, bias.expand(words), padding=1, groups=words)
+        if self.largest is None:
+            return own
+        return F.leaky_relu(own + self.largest(logits.amax(dim=1, keepdim=True)))

@@ -115,9 +115,10 @@ def test_pixels_are_compared_with_texts(one_word_features):
     classifier = PixelText(4, clip, blocks=2)  # type: ignore[arg-type]
     features = torch.randn(1, 4, 3, 3)
     pixels = classifier.projection(features)[0].flatten(1).T
-    expected = 1 / 0.07 * F.cosine_similarity(pixels[:, None], clip.vectors[None, :3], dim=-1)
+    cosines = F.cosine_similarity(pixels[:, None], clip.vectors[None, :3], dim=-1)
+    expected = cosines.clamp(min=0.01 * cosines) / 0.07  # its blocks begin as their activation
     found = classifier(features, WORDS)[0].flatten(1).T
-    torch.testing.assert_close(found, expected)  # its blocks begin as the identity
+    torch.testing.assert_close(found, expected)
     features, labels = one_word_features(classifier.projection, clip, "owl")
     assert (classifier(features, [*WORDS, "owl"]).argmax(dim=1) == labels).all()
 
@@ -142,10 +143,34 @@ def test_spatial_blocks_know_neither_order_nor_names():
         nn.init.normal_(parameter)
     logits, order = torch.randn(2, 5, 6, 6), torch.tensor([3, 0, 4, 1, 2])
     torch.testing.assert_close(block(logits[:, order]), block(logits)[:, order])
+    assert block.largest is not None
     largest = block.largest(logits.amax(dim=1, keepdim=True))
     alone = [each[:, None] + block.own(each[:, None]) + largest for each in logits.unbind(1)]
-    torch.testing.assert_close(block(logits), torch.cat(alone, dim=1))
-    assert not torch.allclose(block(logits), logits)
+    expected = torch.cat(alone, dim=1)
+    torch.testing.assert_close(block(logits), torch.where(expected < 0, 0.01 * expected, expected))
+
+
+def test_all_of_a_spatial_block_decides_classes():
+    classifier = PixelText(4, Texts(), blocks=2)  # type: ignore[arg-type]
+    features, labels = torch.randn(2, 4, 6, 6), torch.randint(0, 3, (2, 6, 6))
+
+    def probs() -> Tensor:
+        return classifier(features, WORDS).softmax(dim=1)
+
+    # a constant for all classes makes no difference after the softmax: the last bias
+    *others, last_bias = classifier.blocks.named_parameters()
+    pixel_loss(classifier(features, WORDS), labels).backward()
+    for name, parameter in others:
+        assert parameter.grad is not None
+        assert parameter.grad.abs().max() > 1e-4, name
+    assert last_bias[0] == "1.own.bias"
+    before = probs()
+    for _, parameter in others:
+        nn.init.normal_(parameter)
+    after = probs()
+    nn.init.normal_(classifier.blocks[0].largest.weight)
+    assert not torch.allclose(before, after, atol=1e-2)
+    assert not torch.allclose(probs(), after, atol=1e-2)
 
 
 def test_masks_of_classes_become_label_maps():
