@@ -1,6 +1,6 @@
 """Make StickerScenes: fetch the artwork with npm, render it, and compose every split.
 
-    python datasets/prepare_stickerscenes.py             # all but "more": 12 minutes, 2 cores
+    python datasets/prepare_stickerscenes.py             # all that OVSeg needs: 12 minutes, 2 cores
     python datasets/prepare_stickerscenes.py --only seg --scale 0.02   # a quick look
 
 Needs npm (once, for the artwork) and ``pip install resvg_py``. The result is the same on every
@@ -19,6 +19,7 @@ from ovseg.data.stickerscenes import object_concepts
 from ovseg.errors import Parser, UserError, cli_errors
 from stickerscenes.generate import (
     CLIP_SPLIT,
+    FURTHER_SPLITS,
     SEGMENTATION_SPLITS,
     write_clip_split,
     write_segmentation_split,
@@ -28,8 +29,7 @@ from stickerscenes.sprites import build_sprites
 logger = logging.getLogger("prepare_stickerscenes")
 PARTS = {
     "clip": ["clip_train"],
-    # further training scenes, which only methods with a larger training set need
-    "seg": [name for name in SEGMENTATION_SPLITS if name != "more"],
+    "seg": [name for name in SEGMENTATION_SPLITS if name not in FURTHER_SPLITS],
     **{name: [name] for name in SEGMENTATION_SPLITS},
 }
 
@@ -51,7 +51,8 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         "--only",
         nargs="+",
         choices=list(PARTS),
-        help="make these parts only (default: all but more)",
+        help="make these parts only (default: all but more and train_all, which only some of the "
+        "methods of docs/methods.md need)",
     )
     parser.add_argument(
         "--num-workers", type=int, default=os.cpu_count() or 1, help="processes (default: cores)"

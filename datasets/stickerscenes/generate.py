@@ -32,7 +32,7 @@ _CROWD = ((0.35, 0.75), (0.32, 0.6), (0.28, 0.52), (0.26, 0.46))
 
 @dataclass(frozen=True)
 class SceneSplit:
-    """``number`` seeds the split and is never reused; ``count`` scenes of ``size`` pixels."""
+    """``number`` seeds the split: another for other scenes; ``count`` scenes of ``size`` pixels."""
 
     name: str
     number: int
@@ -64,8 +64,12 @@ SEGMENTATION_SPLITS = {
         SceneSplit("test", 4, 500, 192, _scenes(TRAIN_STYLES, True)),
         SceneSplit("test_style", 5, 300, 192, _scenes(HELD_OUT_STYLES, True)),
         SceneSplit("more", 6, 5000, 192, _scenes(TRAIN_STYLES, False), hide_unseen=True),
+        # the scenes of "train" with the labels of unseen objects too
+        SceneSplit("train_all", 2, 5000, 192, _scenes(TRAIN_STYLES, False)),
     )
 }
+#: what only some of the compared methods are trained on
+FURTHER_SPLITS = ("more", "train_all")
 
 
 def sample_split(split: SceneSplit, book: SpriteBook, count: int) -> Iterator[Scene]:

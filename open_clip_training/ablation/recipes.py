@@ -72,8 +72,8 @@ class AdaptationRecipe:
 
 #: shorter side of the image in a shared pass, in pixels
 RESOLUTION = 128
-#: learning rate of what is learned with a frozen CLIP
-TEXT_LR = 0.02
+#: learning rates of what is learned with a frozen CLIP
+FROZEN_LR = {"text-prompts": 0.02, "template-map": 0.0002}
 BASELINE = "baseline"
 #: the original CLIP, which one run is enough for
 ORIGINAL = AdaptationRecipe(BASELINE, "baseline: original CLIP", train="")
@@ -171,7 +171,7 @@ def train_arguments(
             "--batch-size": schedule.batch // 4,
         }
     elif recipe.is_frozen:
-        arguments |= {"--batch-size": schedule.batch, "--prompt-lr": TEXT_LR}
+        arguments |= {"--batch-size": schedule.batch, "--prompt-lr": FROZEN_LR[recipe.train]}
     else:
         arguments |= {
             "--crops": recipe.crops,

@@ -147,6 +147,7 @@ SPLITS: tuple[Split, ...] = (
     # labels 0..143 are what training sees (objects, then stuff); 144.. are the unseen objects
     _stickerscenes("train", num_classes=144),
     _stickerscenes("more", num_classes=144, only=" --only more"),
+    _stickerscenes("train_all", only=" --only train_all"),
     _stickerscenes("dev"),
     _stickerscenes("test"),
     _stickerscenes("test_style"),

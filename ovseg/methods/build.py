@@ -41,8 +41,7 @@ def build_classifier(
     if method.CLASSIFIER == "word_vectors":
         return WordVectors(channels, clip_adapter, seen, method.SEEN_PENALTY)
     named = training_classes(method.NAMED_CLASSES, "MODEL.METHOD.NAMED_CLASSES")
-    known = {word for words in classes for word in words}
-    unseen = [words for words in named if not known & set(words)]
+    unseen = [words for words in named if not seen.has(words)]
     hidden = cfg.MODEL.SEM_SEG_HEAD.EMBED_HIDDEN_DIM
     start = round(method.GENERATED_FROM * cfg.SOLVER.MAX_ITER)
     return GeneratedFeatures(channels, classes, unseen, clip_adapter, hidden, start)

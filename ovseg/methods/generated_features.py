@@ -2,12 +2,13 @@
 
 Kept: features are learned with a classifier of the seen classes alone; a generator turns word
 vectors and noise into pixel features, and learns from real features of seen classes, by maximum
-mean discrepancy as GMMN does; in the end features stay as they are (in several processes weight
-decay still shrinks them a little), and the classifier learns from real features of seen classes and
-generated ones of unseen classes. Simplified: it is one training in place of three, in which the
-generator learns beside the features from the start; the word vectors are CLIP's text features in
-place of word2vec; and a crop's layout of classes (its graph context) is not looked at. As in the
-paper the names of the unseen classes must be known when it is trained.
+mean discrepancy as GMMN does; in the end features stay as they are, and the classifier learns from
+real features of seen classes and generated ones of unseen classes. Simplified: it is one training
+in place of three, in which the generator learns beside the features from the start; in the end
+batch normalisation still counts its running means, and in several processes weight decay still
+shrinks the features' weights a little; the word vectors are CLIP's text features in place of
+word2vec; and a crop's layout of classes (its graph context) is not looked at. As in the paper the
+names of the unseen classes must be known when it is trained.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from detectron2.utils import comm
+from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 
 from ovseg.modeling.clip import ClipAdapter
@@ -77,7 +79,8 @@ class GeneratedFeatures(FixedList):
             clip_adapter: its text tower makes the word vectors.
             hidden: width of the generator.
             generated_from: the step that the last stage begins with, in which features stay as they
-                are and the classifier learns of generated ones too.
+                are and the classifier learns of generated ones too. detectron2's ``EventStorage``
+                knows the step.
         """
         super().__init__(channels, [*seen, *unseen])
         width = clip_adapter.non_object_embedding.shape[1]
@@ -85,8 +88,6 @@ class GeneratedFeatures(FixedList):
         self._names = [words[0] for words in (*seen, *unseen)]
         self._seen = len(seen)
         self._generated_from = generated_from
-        self.steps: Tensor
-        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
         self.pixel_counts: Tensor
         self.register_buffer("pixel_counts", torch.zeros(len(seen), dtype=torch.int64))
         self._text = [clip_adapter]  # in a list: the model holds it already
@@ -104,7 +105,8 @@ class GeneratedFeatures(FixedList):
 
     @property
     def _generates(self) -> bool:
-        return int(self.steps) >= self._generated_from
+        # of the training, which may start from the weights of another
+        return not self._generated_from or get_event_storage().iter >= self._generated_from
 
     def losses(self, features: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """What the generator and, by its features, the classifier learn; once a step.
@@ -126,9 +128,8 @@ class GeneratedFeatures(FixedList):
                          for c in present]  # fmt: skip
         generator = torch.stack(discrepancies).mean() if len(present) else made.sum()
         unseen = torch.arange(self._seen, len(self._names), device=labels.device)
-        share, generates = self._share_of_unseen(labels), self._generates
-        self.steps += 1
-        if not len(unseen) or not generates:
+        share = self._share_of_unseen(labels)
+        if not len(unseen) or not self._generates:
             return {"loss_generator": generator}
         wanted = unseen[torch.arange(_PIXELS, device=labels.device) % len(unseen)]
         with torch.no_grad():

@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ovseg.modeling.clip import ClipAdapter
-from ovseg.modeling.seen_classes import SeenClasses
-from ovseg.vocabulary import Vocabulary
+from ovseg.modeling.seen_classes import SeenClasses, compared_words
+from ovseg.vocabulary import OTHERS, Vocabulary
 
 #: logit of a word that the classifier cannot find
 NEVER = -1e4
@@ -23,7 +23,9 @@ NEVER = -1e4
 class FixedList(nn.Module):
     """One 1 x 1 convolution over a fixed list of classes: FCN and DeepLab, the specialists.
 
-    Words of other classes are never found.
+    A word is one of theirs, or else compared as :class:`SeenClasses` does, so that "wall" of one
+    data set is "wall-other" of another. Words of other classes are never found. "others", which a
+    single class competes with, are all further classes of the list.
     """
 
     def __init__(self, channels: int, classes: Sequence[tuple[str, ...]]) -> None:
@@ -35,15 +37,33 @@ class FixedList(nn.Module):
         super().__init__()
         self.predictor = nn.Conv2d(channels, len(classes), kernel_size=1)
         self._label_of = {word: label for label, words in enumerate(classes) for word in words}
+        self._label_of_compared: dict[str, int] = {}
+        for word, label in self._label_of.items():
+            for compared in compared_words(word):
+                self._label_of_compared.setdefault(compared, label)
 
     def forward(self, features: Tensor, words: Sequence[str]) -> Tensor:
         scores = self.predictor(features)
-        labels = [self._label_of.get(word, scores.shape[1]) for word in words]
-        if labels == list(range(scores.shape[1])):
+        labels = [self._label(word) for word in words]
+        count = scores.shape[1]
+        if labels == list(range(count)):
             return scores
         batch, _, height, width = scores.shape
-        never = scores.new_full((batch, 1, height, width), NEVER)
-        return torch.cat([scores, never], dim=1)[:, labels]
+        never = others = scores.new_full((batch, 1, height, width), NEVER)
+        further = [label for label in range(count) if label not in labels]
+        if OTHERS in words and further:
+            others = scores[:, further].amax(dim=1, keepdim=True)
+        places = [
+            (count + (word == OTHERS) if label is None else label)
+            for word, label in zip(words, labels, strict=True)
+        ]
+        return torch.cat([scores, never, others], dim=1)[:, places]
+
+    def _label(self, word: str) -> int | None:
+        if word in self._label_of:
+            return self._label_of[word]
+        found = {self._label_of_compared.get(compared) for compared in compared_words(word)}
+        return min((label for label in found if label is not None), default=None)
 
 
 class WordVectors(nn.Module):

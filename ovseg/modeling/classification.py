@@ -12,7 +12,7 @@ from ovseg.vocabulary import Vocabulary
 from .clip import ClipAdapter
 from .crop_choice import CropChoice
 from .ensemble import combine, most_without_clip
-from .present_classes import among_all, only, present_classes
+from .present_classes import among_all, only, present_classes, without_others
 from .reject import probabilities_with_background, weigh_background
 from .seen_classes import SeenClasses
 
@@ -57,8 +57,10 @@ class Classification:
             return classified
         vocabulary = text.vocabulary
         present = present_classes(classified, regions.masks, vocabulary, self.min_class_area)
-        if not 1 < len(present) < len(vocabulary):
+        if not 0 < len(present) < len(vocabulary):
             return classified
+        if len(present) == 1:  # nothing is left to decide
+            return without_others(classified, present, vocabulary)
         again = self._classify(regions, only(text, present), *weights)
         return among_all(again, present, vocabulary)
 

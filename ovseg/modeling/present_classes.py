@@ -64,6 +64,16 @@ def only(text: TextEmbeddings, classes: list[int]) -> TextEmbeddings:
     return TextEmbeddings(vocabulary, text.features[[*rows, count]], text.background, of_crops)
 
 
+def without_others(
+    classified: Classified, classes: list[int], vocabulary: Vocabulary
+) -> Classified:
+    """A classification by all classes in which only some, and what is no class, have any chance."""
+    kept = words_of(classes, vocabulary)
+    return among_all(
+        replace(classified, class_probs=classified.class_probs[:, kept]), classes, vocabulary
+    )
+
+
 def among_all(classified: Classified, classes: list[int], vocabulary: Vocabulary) -> Classified:
     """A classification by some classes as one by all; the others have no probability."""
     probs = classified.class_probs

@@ -49,27 +49,28 @@ class SeenClasses:
 
     def __init__(self, names: Iterable[str]) -> None:
         """``names``: of all classes, with their synonyms."""
-        self._words = {word for name in names for word in _synonyms(name)}
+        self._words = {word for name in names for word in compared_words(name)}
 
     @classmethod
     def of_datasets(cls, names: Sequence[str]) -> SeenClasses:
         """The classes of registered data sets; see :func:`training_classes`."""
         return cls(word for words in training_classes(names) for word in words)
 
+    def has(self, words: Iterable[str]) -> bool:
+        """Whether a class of these words is seen."""
+        return any(each in self._words for word in words for each in compared_words(word))
+
     def of_words(self, vocabulary: Vocabulary) -> list[bool]:
         """For each of the W that compete whether its class is seen.
 
         "others" and the background, which are no class, count as seen.
         """
-        seen = [
-            any(word in self._words for name in names for word in _synonyms(name))
-            for names in vocabulary.words_of_class
-        ]
+        seen = [self.has(words) for words in vocabulary.words_of_class]
         return [label < 0 or seen[label] for label in vocabulary.class_of_word]
 
 
-def _synonyms(name: str) -> set[str]:
-    """The words of a name in the form that they are compared in."""
+def compared_words(name: str) -> set[str]:
+    """The words of a name in the form that they are compared in, see :class:`SeenClasses`."""
     words = {part.strip().casefold() for part in name.split(",")} - {""}
     for ending in _ENDINGS:
         words = {word.removesuffix(ending) for word in words}

@@ -123,6 +123,11 @@ def test_the_same_seed_is_the_same_scene(book):
     )
     assert not {*train} & {*others}
     assert SEGMENTATION_SPLITS["more"].hide_unseen
+    # the same scenes, with the labels of all objects
+    train, everything = SEGMENTATION_SPLITS["train"], SEGMENTATION_SPLITS["train_all"]
+    assert [*sample_split(train, book, 40)] == [*sample_split(everything, book, 40)]
+    assert (train.hide_unseen, everything.hide_unseen) == (True, False)
+    assert train.size == everything.size
 
 
 def test_splits_share_neither_textures_nor_styles(book):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import pytest
 import torch
+from detectron2.utils.events import EventStorage
 from torch import Tensor, nn
 
 from ovseg.methods import generated_features
@@ -79,13 +81,21 @@ def test_an_image_without_labels_and_a_list_without_unseen_classes(classifier):
     assert set(alone.losses(torch.rand(1, 4, 3, 3), nothing)) == {"loss_generator"}
 
 
+@pytest.fixture
+def steps() -> Iterator[EventStorage]:
+    """Knows the step of a training."""
+    with EventStorage(0) as storage:
+        yield storage
+
+
 def test_features_are_learned_with_seen_classes_before_anything_is_generated(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, steps: EventStorage
 ):
     torch.manual_seed(0)
     staged = GeneratedFeatures(4, SEEN, UNSEEN, Texts(), hidden=8, generated_from=2).train()  # type: ignore[arg-type]
     pixels, labels = torch.rand(1, 4, 3, 3), torch.randint(2, (1, 3, 3))
     for step in range(4):
+        steps.iter = step
         features = pixels.clone().requires_grad_()
         logits = staged(features, ["cat", "dog"])
         losses = staged.losses(features, labels)
@@ -106,8 +116,10 @@ def test_features_are_learned_with_seen_classes_before_anything_is_generated(
     assert features.grad is not None
     assert (features.grad == 0).all()  # processes wait for one
     again = GeneratedFeatures(4, SEEN, UNSEEN, Texts(), hidden=8, generated_from=2)  # type: ignore[arg-type]
-    again.load_state_dict(staged.state_dict())  # a run that goes on
-    assert again.train()(pixels, ["cat", "dog"]).shape[1] == 4
+    again.load_state_dict(staged.state_dict())
+    assert again.train()(pixels, ["cat", "dog"]).shape[1] == 4  # a run that goes on
+    steps.iter = 0  # a new one that starts from these weights
+    assert again(pixels, ["cat", "dog"]).shape[1] == 2
 
 
 def test_unseen_classes_are_found_by_what_was_generated(classifier):

@@ -68,11 +68,20 @@ def test_the_rest_is_decided_as_if_nothing_else_had_been_named(small_model, seed
     assert found.sum() == pytest.approx(float(found[present].sum()))
 
 
-def test_one_class_needs_no_second_decision(small_model, seeded):
+def test_where_one_class_is_left_all_else_is_dropped(small_model, seeded):
     inputs = {"image": seeded.image(64, 96, 1), "class_names": WORDS}
-    plain, again = small_model(), small_model(AREA, "0.999")
     with torch.inference_mode():
-        torch.testing.assert_close(again([inputs])[0]["sem_seg"], plain([inputs])[0]["sem_seg"])
+        plain = small_model()([inputs])[0]["sem_seg"]
+        shares = plain.argmax(dim=0).flatten().bincount(minlength=len(plain)) / plain[0].numel()
+        second, first = shares.sort().values[-2:].tolist()
+        assert 0 < second < first  # there is something to drop
+        (found,) = small_model(AREA, str((first + second) / 2))([inputs])
+        nothing_left = small_model(AREA, "0.999")([inputs])[0]["sem_seg"]
+    best = int(shares.argmax())
+    expected = torch.zeros_like(plain)
+    expected[best] = plain[best]
+    torch.testing.assert_close(found["sem_seg"], expected)
+    torch.testing.assert_close(nothing_left, plain)
 
 
 @pytest.mark.parametrize(

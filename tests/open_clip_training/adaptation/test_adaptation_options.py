@@ -116,6 +116,13 @@ def test_defaults_are_the_papers():
     assert len(large.templates) == 14
 
 
+def test_a_template_map_has_a_learning_rate_of_its_own():
+    words = ["--clip", "ViT-L/14", "--train-data", "x", "--output", "y", "--train"]
+    rates = [parse_arguments([*words, kind]).prompt_lr for kind in ("template-map", "mask-prompts")]
+    assert rates == [0.0002, 0.05]
+    assert parse_arguments([*words, "template-map", "--prompt-lr", "0.001"]).prompt_lr == 0.001
+
+
 def test_what_differs_from_the_published_training_can_be_as_published():
     command_line = ["--clip", "ViT-L/14", "--train-data", "x", "--output", "y", "--published"]
     settings = choose_settings(parse_arguments(command_line), 440_000, 1024, world=1)
