@@ -94,7 +94,7 @@ def _tensor_array(image: Any) -> np.ndarray:
         if not (image.numel() and float(image.min()) >= 0 and float(image.max()) <= 1):
             raise ValueError("a tensor of floats must have values in 0..1; or give uint8 in 0..255")
         image = (255 * image).round().byte()
-    return np.ascontiguousarray(image.permute(1, 2, 0).numpy())
+    return np.array(image.permute(1, 2, 0).numpy(), order="C")  # the caller may change the tensor
 
 
 def read_ahead(
@@ -105,7 +105,7 @@ def read_ahead(
 ) -> Iterator[np.ndarray]:
     """Images as arrays, up to ``ahead`` of them read before they are asked for."""
     # who makes them may use one array for all
-    images = (image.copy() if isinstance(image, np.ndarray) else image for image in images)
+    images = map(_kept, images)
     with closing(run_ahead(images, lambda image: _as_array(image, bgr), ahead)) as pairs:
         for image, reading in pairs:
             try:
@@ -116,6 +116,12 @@ def read_ahead(
                 on_error(image, error)
             else:
                 yield array
+
+
+def _kept(image: Any) -> Any:
+    if isinstance(image, np.ndarray):
+        return image.copy()
+    return image.detach().clone() if _is_tensor(image) else image
 
 
 def batches(

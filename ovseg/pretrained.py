@@ -53,6 +53,8 @@ COMPANIONS = {
     "TEMPLATE_MAP": "template_map.pt",
     "PROMPT_CHECKPOINT": "text_prompts.pt",
 }
+#: keys of MODEL.CLIP_ADAPTER that may name a file
+CLIP_FILE_KEYS = ("CLIP_MODEL_NAME", "CLIP_PRETRAINED", *COMPANIONS)
 # a config whose CLIP has no name: the file of the weights says its architecture
 _CLIP_INSIDE = re.compile(
     rf"^\s*CLIP_MODEL_NAME:\s*['\"]?{re.escape(WEIGHTS_FILE)}\b", re.MULTILINE

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -45,7 +45,7 @@ class Sample:
     left_out: int = 0
 
 
-class ZeroShotCheck(Generic[Record]):
+class ZeroShotCheck(ABC, Generic[Record]):
     """Crops, classified among the names of all classes; texts are of the 14 ViLD templates."""
 
     def __init__(

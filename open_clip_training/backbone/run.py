@@ -124,7 +124,7 @@ class BackboneRun:
         start_step(self.optimizer, self.rates, rate)
         logits, labels = self.model(batch), batch.labels.to(self.model.mean.device)
         known = labels >= 0
-        # a batch without a region teaches nothing
+        # 0 for a batch without a region
         loss = F.cross_entropy(logits[known], labels[known], reduction="sum") / known.sum().clamp(1)
         value = float(loss.detach())
         if not math.isfinite(value):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -54,14 +55,19 @@ def _construct_sizes(loader: yaml.SafeLoader, node: yaml.Node) -> list[int]:
     return [int(x * float(step) * int(size)) for x in range(int(first), int(last))]
 
 
+# the loader is everybody's, and so changed by one thread at a time
+_loader_changed = threading.Lock()
+
+
 @contextmanager
 def _published_sizes() -> Iterator[None]:
     """Let yaml read those expressions, which its safe loader refuses, while a config is read."""
-    yaml.SafeLoader.add_constructor(_EVAL_TAG, _construct_sizes)
-    try:
-        yield
-    finally:
-        del yaml.SafeLoader.yaml_constructors[_EVAL_TAG]
+    with _loader_changed:
+        yaml.SafeLoader.add_constructor(_EVAL_TAG, _construct_sizes)
+        try:
+            yield
+        finally:
+            del yaml.SafeLoader.yaml_constructors[_EVAL_TAG]
 
 
 def flatten(node: CfgNode, prefix: str = "") -> Iterator[tuple[str, Any]]:

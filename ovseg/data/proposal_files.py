@@ -36,6 +36,8 @@ from ovseg.utils.io import atomic_path, parse_json
 
 SUFFIXES = (".npz", ".json")
 _LARGEST_ARRAY = 4 << 30  # bytes
+# an array that says what stands for a probability of 1, in the files that are written here
+_SCALE = "scale"
 
 
 def dataset_folder(folder: str | os.PathLike[str], dataset_name: str) -> Path:
@@ -141,6 +143,7 @@ def _read_npz(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
     with np.load(path, allow_pickle=False) as file:
         masks = file["masks"]
         embeddings = file["embeddings"].astype(np.float32) if "embeddings" in file else None
+        are_shares = _SCALE in file
     if masks.ndim != 3:
         raise ValueError(f"masks has shape {masks.shape}, not (number, height, width)")
     if embeddings is not None and (embeddings.ndim != 2 or len(embeddings) != len(masks)):
@@ -148,7 +151,7 @@ def _read_npz(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
     if embeddings is not None and not np.isfinite(embeddings).all():
         raise ValueError("embeddings has values that are no finite numbers")
     if masks.dtype == np.uint8:
-        if masks.max(initial=0) == 1:
+        if masks.max(initial=0) == 1 and not are_shares:
             raise ValueError("masks is uint8 with values 0 and 1; save it as bool")
         return masks.astype(np.float32) / 255, embeddings
     masks = masks.astype(np.float32)
@@ -162,7 +165,7 @@ def _check_arrays(path: Path) -> None:
     with zipfile.ZipFile(path) as archive:
         if "masks.npy" not in archive.namelist():
             raise ValueError("it has no array masks")
-        for name in {"masks.npy", "embeddings.npy"} & {*archive.namelist()}:
+        for name in {"masks.npy", "embeddings.npy", f"{_SCALE}.npy"} & {*archive.namelist()}:
             with archive.open(name) as file:
                 major, _ = np.lib.format.read_magic(file)
                 read = np.lib.format.read_array_header_1_0
@@ -211,7 +214,8 @@ def write_proposals(path: Path, regions: Regions) -> None:
     Raises:
         UserError: the file cannot be written.
     """
-    arrays = {"masks": (255 * regions.masks).round().to(torch.uint8).cpu().numpy()}
+    masks = (255 * regions.masks).round().to(torch.uint8).cpu().numpy()
+    arrays = {"masks": masks, _SCALE: np.uint8(255)}
     if regions.embeddings is not None:
         arrays["embeddings"] = regions.embeddings.float().cpu().numpy()
     try:

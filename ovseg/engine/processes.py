@@ -55,7 +55,7 @@ def start(
 
     Args:
         work: is done in each process.
-        args: with the options of :func:`ovseg.cli.options.add_processes`.
+        args: with the options of :func:`ovseg.engine.process_options.add_processes`.
         device: ``cuda`` or ``cpu``; says whether GPUs are used.
         output: the folder that the run writes to, if there is one.
         argument: what the user named it by.

@@ -33,7 +33,7 @@ from ovseg.engine import stopping
 from ovseg.engine.unreadable import MarkUnreadable
 from ovseg.errors import UserError
 from ovseg.modeling import OVSeg
-from ovseg.pretrained import COMPANIONS
+from ovseg.pretrained import CLIP_FILE_KEYS
 from ovseg.released import local_weights
 from ovseg.structures import Regions
 from ovseg.utils.digests import digest, file_digest
@@ -84,10 +84,6 @@ class RegionCounter(ABC):
         return outcomes
 
 
-#: keys of ``MODEL.CLIP_ADAPTER`` that may name a file
-_FILES = ("CLIP_MODEL_NAME", "CLIP_PRETRAINED", *COMPANIONS)
-
-
 def model_settings(cfg: CfgNode) -> dict[str, Any]:
     """What a model's counts depend on: its config, and the files that it names, as they are now."""
     relevant = cfg.clone()
@@ -97,7 +93,7 @@ def model_settings(cfg: CfgNode) -> dict[str, Any]:
     relevant.DATASETS.TEST = ()
     adapter = cfg.MODEL.CLIP_ADAPTER
     weights = PathManager.get_local_path(local_weights(cfg.MODEL.WEIGHTS))
-    names = [weights, *(getattr(adapter, key) for key in _FILES)]
+    names = [weights, *(getattr(adapter, key) for key in CLIP_FILE_KEYS)]
     found = [Path(name).stat() for name in names if name and Path(name).is_file()]
     files = [[status.st_size, status.st_mtime_ns] for status in found]
     return {"config": relevant.dump(), "weights": files}

@@ -20,6 +20,7 @@ from ovseg.data.datasets import dataset_classes, load_dataset
 from ovseg.engine.metrics_file import drop_later_metrics
 from ovseg.engine.writers import WANDB_RUN
 from ovseg.errors import UserError
+from ovseg.pretrained import CLIP_FILE_KEYS
 from ovseg.utils.checkpoint_files import read_checkpoint
 from ovseg.utils.locks import only_process
 from ovseg.utils.settings import check_settings
@@ -207,10 +208,9 @@ def check_fresh(cfg: CfgNode, overwrite: bool) -> None:
             f"config key OUTPUT_DIR: {cfg.OUTPUT_DIR!r} holds an earlier training ({names}); give "
             "--resume to go on with it, another OUTPUT_DIR, or --overwrite to remove its files"
         )
-    needed = {
-        Path(cfg.MODEL.WEIGHTS).resolve(),
-        Path(cfg.MODEL.CLIP_ADAPTER.CLIP_MODEL_NAME).resolve(),
-    }
+    adapter = cfg.MODEL.CLIP_ADAPTER
+    named = [cfg.MODEL.WEIGHTS, *(getattr(adapter, key) for key in CLIP_FILE_KEYS)]
+    needed = {Path(name).resolve() for name in named if name}
     for path in found:
         if path.resolve() in needed:
             raise UserError(

@@ -180,7 +180,12 @@ def _whole_folder(target: Path) -> Iterator[Path]:
             old = temporary.with_name(f"{temporary.name}-old")
             if target.exists():
                 target.rename(old)
-            temporary.rename(target)
+            try:
+                temporary.rename(target)
+            except OSError:
+                if old.exists():
+                    old.rename(target)
+                raise
             shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

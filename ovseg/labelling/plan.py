@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tarfile
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any
@@ -95,8 +96,9 @@ def image_column(names: Iterable[str], wanted: str | None, file: str) -> str:
     )
 
 
-def open_table(name: str) -> Any:
-    """A Parquet file, as ``pyarrow.parquet.ParquetFile``.
+@contextmanager
+def open_table(name: str) -> Iterator[Any]:
+    """A Parquet file, as ``pyarrow.parquet.ParquetFile``, while the block runs.
 
     Raises:
         UserError: it cannot be read.
@@ -106,13 +108,15 @@ def open_table(name: str) -> Any:
     from ovseg.data.label_shards import parquet
 
     module = parquet(f"input {name!r}")
-    try:
-        return module.ParquetFile(fsspec.open(name, "rb").open())
-    except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(
-            f"input {name!r} cannot be read as a Parquet file ({reason}); give an intact one"
-        ) from error
+    with ExitStack() as files:
+        try:
+            table = module.ParquetFile(files.enter_context(fsspec.open(name, "rb")))
+        except Exception as error:
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise UserError(
+                f"input {name!r} cannot be read as a Parquet file ({reason}); give an intact one"
+            ) from error
+        yield table
 
 
 def _row_groups(name: str, most: int, column: str | None) -> Iterator[tuple[tuple[int, ...], int]]:

@@ -18,7 +18,7 @@ class Sources:
     """What a collection consists of: paths, or URLs that fsspec opens, each once.
 
     Attributes:
-        images: single files.
+        pictures: single files.
         tars: WebDataset shards.
         tables: Parquet files.
     """

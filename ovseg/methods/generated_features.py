@@ -37,7 +37,9 @@ def mean_discrepancy(first: Tensor, second: Tensor) -> Tensor:
     """The squared maximum mean discrepancy of two sets of features, (N, D) and (M, D)."""
 
     def kernel(x: Tensor, y: Tensor) -> Tensor:
-        squared = (x[:, None] - y[None]).square().sum(dim=-1)
+        # |x - y|^2 without an array of all differences
+        squared = x.square().sum(dim=1)[:, None] + y.square().sum(dim=1) - 2 * x @ y.T
+        squared = squared.clamp(min=0)
         values = [(-squared / (2 * width**2)).exp() for width in _WIDTHS]
         return torch.stack(values).sum(dim=0).mean()
 

@@ -55,7 +55,7 @@ class CropChoice:
         """
         if not len(masks):
             return torch.zeros_like(strength)
-        values = _thinned(masks) * strength[:, None]
+        values = thinned(masks) * strength[:, None]
         largest = values.amax(dim=0)
         return ((values >= self.tolerance * largest) & (largest > 0)).float().mean(dim=1)
 
@@ -78,7 +78,7 @@ class CropChoice:
         """
         if self.second_round <= 0 or chosen.all():
             return torch.zeros_like(chosen)
-        pixels = _thinned(masks)
+        pixels = thinned(masks)
         lead = _lead(classified.class_probs, pixels[classified.queries])
         could = ((pixels * potential[:, None] / 2) > lead).float().mean(dim=1)
         return (could > self.second_round) & ~chosen
@@ -98,7 +98,7 @@ class CropChoice:
         lender = own.where(chosen, -1)
         if self.borrow_iou >= 1 or chosen.all():
             return lender
-        pixels = _thinned(masks).float()
+        pixels = thinned(masks).float()
         areas = pixels.sum(dim=1)
         able = chosen & (areas > 0)
         if able.any():
@@ -109,10 +109,12 @@ class CropChoice:
         return lender
 
 
-def _thinned(masks: Tensor) -> Tensor:
-    """Every so many pixels of masks (Q, H, W), as (Q, P)."""
-    step = max(1, max(masks.shape[-2:]) // _SIDE)
-    return masks[:, step // 2 :: step, step // 2 :: step].flatten(1)
+def thinned(masks: Tensor, side: int = _SIDE) -> Tensor:
+    """Every so many pixels of masks (Q, H, W), as (Q, P): about ``side`` along the longer side."""
+    step = max(1, max(masks.shape[-2:]) // side)
+    # of a side that is shorter than a step the middle
+    first_row, first_column = (min(step, length) // 2 for length in masks.shape[-2:])
+    return masks[:, first_row::step, first_column::step].flatten(1)
 
 
 def _lead(class_probs: Tensor, pixels: Tensor) -> Tensor:

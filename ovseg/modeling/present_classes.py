@@ -15,6 +15,8 @@ from torch import Tensor
 from ovseg.structures import Classified, TextEmbeddings
 from ovseg.vocabulary import Vocabulary
 
+from .crop_choice import thinned
+
 # pixels along the longer side that are looked at
 _SIDE = 128
 # elements of the largest intermediate array
@@ -32,8 +34,7 @@ def present_classes(
         vocabulary: of the image.
         min_area: 0..1.
     """
-    step = max(1, max(masks.shape[-2:]) // _SIDE)
-    pixels = masks[:, step // 2 :: step, step // 2 :: step].flatten(1)[classified.queries]
+    pixels = thinned(masks, _SIDE)[classified.queries]
     probs = classified.class_probs.to(pixels.dtype)
     wins = torch.zeros(probs.shape[1], dtype=torch.int64, device=probs.device)
     for part in pixels.split(max(1, _TILE // max(1, probs.shape[1])), dim=1):

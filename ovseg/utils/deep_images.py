@@ -10,6 +10,7 @@ import logging
 import os
 import re
 import struct
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,10 @@ def deep_values(image: Image.Image, path: Path | None) -> np.ndarray:
     return np.asarray(image.convert("RGBA")) if by_opencv is None else by_opencv
 
 
+# the level is the whole process's, and so changed by one thread at a time
+_log_level = threading.Lock()
+
+
 def opencv_values(path: Path) -> np.ndarray | None:
     """What OpenCV reads in a file: (H, W), or (H, W, 3 or 4) RGB; None where it cannot.
 
@@ -66,13 +71,15 @@ def opencv_values(path: Path) -> np.ndarray | None:
     import cv2
 
     log = getattr(cv2.utils, "logging", cv2)  # OpenCV 5's place, and OpenCV 4's
-    level = log.setLogLevel(_SILENT)  # what is wrong is said by our errors
-    try:
-        values = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
-    except cv2.error:
-        return None
-    finally:
-        log.setLogLevel(level)
+    content = np.fromfile(path, np.uint8)
+    with _log_level:
+        level = log.setLogLevel(_SILENT)  # what is wrong is said by our errors
+        try:
+            values = cv2.imdecode(content, cv2.IMREAD_UNCHANGED)
+        except cv2.error:
+            return None
+        finally:
+            log.setLogLevel(level)
     if values is None:
         return None
     if values.ndim == 2:

@@ -32,6 +32,8 @@ def write_checkpoint(content: Mapping[str, Any], path: str | os.PathLike[str]) -
     """
     with atomic_path(path) as temporary:
         torch.save(dict(content), temporary)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())  # so that a power cut cannot leave an empty file of its name
 
 
 def save_safetensors(

@@ -40,6 +40,7 @@ class Smoother:
         self._words: Sequence[str] = ()
         self._masks: Tensor | None = None
         self._probs: Tensor | None = None
+        self._size: tuple[int, ...] = ()
 
     def start(self, words: Sequence[str]) -> None:
         """Say by which words the next frame is classified; others than before start anew."""
@@ -47,12 +48,15 @@ class Smoother:
             self._words, self._masks, self._probs = tuple(words), None, None
 
     def __call__(self, regions: Regions, classified: Classified) -> Classified:
-        """The next frame's classification, smoothed.
+        """The next frame's classification, smoothed; a frame of another size starts anew.
 
         Args:
             regions: of the frame.
             classified: of its proposals, by the same words in every frame.
         """
+        size = tuple(regions.masks.shape[-2:])
+        if size != self._size:
+            self._size, self._masks, self._probs = size, None, None
         masks = _small(regions.masks[classified.queries])
         probs = classified.class_probs.clone()
         # with reject, there is one more that competes

@@ -276,6 +276,9 @@ def test_a_second_training_in_a_folder_is_refused_or_takes_its_place(
     weights = {"MODEL__WEIGHTS": copied / "model_final.pth"}
     said = answer(capsys, command(clip, copied, "--overwrite", **weights))
     assert f"--overwrite would remove {copied}/model_final.pth, which this training starts" in said
+    file = {"MODEL__CLIP_ADAPTER__CLIP_PRETRAINED": copied / "model_final.pth"}
+    said = answer(capsys, command(clip, copied, "--overwrite", **file))
+    assert f"--overwrite would remove {copied}/model_final.pth, which this training starts" in said
     for other in ("--resume", "--eval-only"):
         said = answer(capsys, command(clip, copied, "--overwrite", other))
         assert f"--overwrite and {other} are both given" in said

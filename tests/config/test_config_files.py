@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,12 @@ R101 = CONFIGS / "ovseg_R101c_vitB_bs32_120k.yaml"
 def test_every_config_loads_and_is_frozen(config: Path) -> None:
     cfg = setup_cfg(config)
     assert cfg.is_frozen()
+
+
+def test_configs_are_read_by_several_threads_at_once() -> None:
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: setup_cfg(CONFIGS / "ovseg_tiny.yaml"), range(24)))
+    assert all(cfg == found[0] for cfg in found)
 
 
 @pytest.mark.parametrize(

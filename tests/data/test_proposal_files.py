@@ -18,7 +18,7 @@ from ovseg import OVSeg, UserError
 from ovseg.data.proposal_files import check_image_names, check_proposals, read_proposals, write_proposals
 from ovseg.config import setup_cfg
 from ovseg.engine.trainer import Trainer
-from ovseg.structures import GivenProposals
+from ovseg.structures import GivenProposals, Regions
 from ovseg.vocabulary import Vocabulary
 
 SWIN = str(CONFIGS / "ovseg_swinB_vitL_bs32_120k.yaml")
@@ -119,6 +119,13 @@ def test_own_proposals_written_and_read_give_the_same_segmentation(model, image,
         direct, loaded = model.propose([other])[0], model.propose([{**other, "proposals": given}])
         expected, probs = (model.classify_queries(each, text) for each in (direct, loaded[0]))
     torch.testing.assert_close(probs, expected)
+
+
+def test_faint_proposals_are_written_and_read(tmp_path):
+    masks = torch.tensor([[[0.001, 0.004], [0.005, 0.0]]])
+    write_proposals(tmp_path / "a.npz", Regions(torch.zeros(3, 2, 2), masks))
+    found = read_proposals(tmp_path / "a.npz", (2, 2)).masks
+    torch.testing.assert_close(found, torch.tensor([[[0.0, 1 / 255], [1 / 255, 0.0]]]))
 
 
 def test_foreign_masks_are_classified_by_clip_alone(model, image):

@@ -19,7 +19,7 @@ from ovseg.cli import export
 from ovseg.engine.test_time import plain_model
 from ovseg.export.graphs import ProposalGraph, proposal_graph, region_graph, text_graph
 from ovseg.export.onnx_files import OPSET, save_onnx, with_precision
-from ovseg.export.write import ExportOptions, export_model
+from ovseg.export.write import ExportOptions, _whole_folder, export_model
 from ovseg.runtime.folder import MANIFEST
 
 GRAPHS = ("proposals", "regions", "text")
@@ -148,6 +148,25 @@ def test_folders_of_others_stay(embedded: Predictor, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="exists and is no earlier export; give a new folder"):
         export_model(embedded.cfg, plain_model(embedded.model), tmp_path / "photos")
     assert [path.name for path in tmp_path.rglob("*")] == ["photos", "a.jpg"]
+
+
+def test_an_export_that_cannot_take_its_place_leaves_the_earlier_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "model"
+    with _whole_folder(target) as folder:
+        (folder / MANIFEST).write_text('{"format": "ovseg-export"}')
+    rename = Path.rename
+
+    def fails(self: Path, other: Path) -> Path:
+        if other == target and not self.name.endswith("-old"):
+            raise OSError(28, "No space left on device")
+        return rename(self, other)
+
+    monkeypatch.setattr(Path, "rename", fails)
+    with pytest.raises(OSError, match="No space left"), _whole_folder(target) as folder:
+        (folder / "new").touch()
+    assert [path.name for path in tmp_path.rglob("*")] == ["model", MANIFEST]
 
 
 def test_an_interrupted_export_leaves_nothing(

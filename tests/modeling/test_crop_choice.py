@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ovseg import OVSeg
-from ovseg.modeling.crop_choice import CropChoice
+from ovseg.modeling.crop_choice import CropChoice, thinned
 from ovseg.structures import Classified, CropFeatures
 from ovseg.vocabulary import Vocabulary
 
@@ -43,6 +43,28 @@ def test_hidden_proposals_are_left_out_by_hand() -> None:
     strength = torch.tensor([0.5, 1.0, 1.0, 0.0])
     assert shown(CropChoice(), MASKS, strength).tolist() == [False, True, True, False]
     assert shown(CropChoice(), MASKS[:0], equal[:0]).tolist() == []
+
+
+def test_empty_masks_neither_show_nor_lend() -> None:
+    masks = MASKS.clone()
+    masks[[0, 2]] = 0  # where nothing is, nothing is largest
+    assert shown(CropChoice(), masks, torch.ones(4)).tolist() == [False, True, False, True]
+    lent = CropChoice(borrow_iou=0.2).lenders(masks > 0.5, torch.tensor([True, True, False, False]))
+    assert lent.tolist() == [0, 1, -1, 1]
+
+
+def test_pixels_of_very_long_images_are_looked_at() -> None:
+    for size in ((3, 2560), (2560, 3), (1, 5000)):
+        masks = torch.zeros(2, *size)
+        masks[0], masks[1, :, : size[1] // 2] = 0.5, 0.9
+        if size[1] == 3:
+            masks[1] = 0.0
+            masks[1, : size[0] // 2] = 0.9
+        areas = CropChoice().areas(masks, torch.ones(2))
+        torch.testing.assert_close(areas, torch.tensor([0.5, 0.5]), atol=0.01, rtol=0)
+    whole = torch.arange(6.0 * 7).view(1, 6, 7)
+    torch.testing.assert_close(thinned(whole), whole.flatten(1))
+    assert thinned(whole, 3).tolist() == [[8, 10, 12, 22, 24, 26, 36, 38, 40]]
 
 
 def test_choice_equals_a_loop_over_pixels() -> None:

@@ -20,6 +20,19 @@ def test_every_pair_has_the_loss_of_the_pair_alone() -> None:
                 torch.testing.assert_close(found[q, t], expected)
 
 
+@pytest.mark.parametrize(("dice", "chosen"), [(0.0, 0), (50.0, 1)])
+def test_dice_decides_where_it_weighs_more(dice: float, chosen: int) -> None:
+    """Of a mask that misses an object and one that finds it and half as many pixels more."""
+    target = torch.zeros(1, 8, 8, dtype=torch.bool)
+    target[0, :2] = True
+    masks = torch.full((1, 2, 8, 8), -6.0)
+    masks[0, 1, :3] = 6
+    matcher = HungarianMatcher(cost_class=0.0, cost_mask=20.0, cost_dice=dice)
+    truth = [{"labels": torch.zeros(1, dtype=torch.int64), "masks": target}]
+    ((queries, _),) = matcher(torch.zeros(1, 2, 2), masks, truth)
+    assert queries.tolist() == [chosen]
+
+
 @pytest.mark.parametrize("dtype", [None, torch.float16, torch.bfloat16])
 def test_a_large_wrong_mask_is_not_taken_for_a_perfect_one(dtype: torch.dtype | None) -> None:
     """The focal cost of 25 600 pixels, summed up, is more than fp16 holds."""

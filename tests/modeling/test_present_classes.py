@@ -30,6 +30,14 @@ def test_the_pixels_that_a_class_wins_count_for_it():
     assert present_classes(some, masks, vocabulary, 0.2) == [0, 1]
 
 
+def test_pixels_that_no_mask_covers_count_for_no_class():
+    masks = torch.zeros(1, 4, 4)
+    masks[0, 0] = 1
+    classified = Classified(torch.tensor([[0.1, 0.9]]), torch.arange(1))
+    vocabulary = Vocabulary.of(["dog", "cat"])
+    assert present_classes(classified, masks, vocabulary, 0.0) == [1]
+
+
 def test_background_is_no_class():
     vocabulary = Vocabulary(("dog", "cat"), (("dog",), ("cat",)), 0.5)
     masks = torch.eye(2).view(2, 1, 2)

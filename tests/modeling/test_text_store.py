@@ -6,6 +6,7 @@ import copy
 import logging
 import sqlite3
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import closing
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import pytest
 import torch
 from tiny_world import CLIP_ARCHITECTURE
 
-from ovseg.modeling.clip import ClipAdapter, build_untrained_clip
+from ovseg.modeling.clip import ClipAdapter, build_untrained_clip, text_store
 from ovseg.modeling.clip import adapter as adapter_module
 from ovseg.modeling.clip.text_store import TextStore, text_encoder_digest
 
@@ -90,6 +91,20 @@ def test_a_broken_file_is_left_alone_with_one_warning(tmp_path, caplog, damage) 
     (record,) = caplog.records
     assert str(path) in record.getMessage()
     assert "--no-cache" in record.getMessage()
+
+
+def test_a_busy_file_is_used_again_later(tmp_path, caplog, monkeypatch) -> None:
+    monkeypatch.setattr(text_store, "_WAIT", 0.05)
+    store = TextStore(tmp_path / "features.sqlite3")
+    store.write("one", {"cat": feature("cat")})
+    with closing(sqlite3.connect(store.path)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        store.write("one", {"owl": feature("owl")})
+        assert store.read("one", ["cat"]) == {}
+        other.rollback()
+    store.write("one", {"dog": feature("dog")})
+    assert list(store.read("one", ["cat", "owl", "dog"])) == ["cat", "dog"]
+    assert not caplog.text
 
 
 def test_a_damaged_feature_is_as_good_as_none(tmp_path) -> None:

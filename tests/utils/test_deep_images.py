@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import struct
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -19,6 +21,16 @@ from ovseg.utils.images import read_image, rgb_array
 
 RNG = np.random.default_rng(0)
 _KINDS = {"u": 1, "i": 2, "f": 3}
+
+
+def test_opencv_speaks_again_after_threads_have_read(tmp_path: Path) -> None:
+    file = tmp_path / "a.png"
+    Image.fromarray(RNG.integers(0, 65535, (4, 4), dtype=np.uint16)).save(file)
+    log: Any = getattr(cv2.utils, "logging", cv2)
+    before = log.getLogLevel()
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(deep_images.opencv_values, [file] * 200))
+    assert log.getLogLevel() == before
 
 
 def tiff(path: Path, values: np.ndarray, planes: bool = False, **tags: list[int] | bytes) -> Path:

@@ -174,6 +174,16 @@ def test_other_words_start_anew() -> None:
     torch.testing.assert_close(smoother(regions, fewer).class_probs, fewer.class_probs)
 
 
+def test_frames_of_another_size_start_anew() -> None:
+    smoother = Smoother(0.9)
+    smoother(*random_frame(100))
+    regions, classified = random_frame(101)
+    regions.masks = regions.masks[:, :, :-8]
+    torch.testing.assert_close(smoother(regions, classified).class_probs, classified.class_probs)
+    again = smoother(regions, classified).class_probs  # the same frame again: no change either
+    torch.testing.assert_close(again, classified.class_probs)
+
+
 def test_without_the_past_nothing_changes() -> None:
     smoother = Smoother(0)
     for seed in (100, 101):

@@ -49,8 +49,7 @@ def read_categories(panoptic: Path) -> list[dict[str, Any]]:
 def panoptic_examples(
     panoptic: Path, images: Path, labels: Path, ignore_label: int, described_in: str
 ) -> list[dict[str, Any]]:
-    """Dataset dicts whose ``segments`` give the label of each colour, see ``read_truth``, and
-    ``crowds`` those of many objects each.
+    """Dataset dicts whose ``segments`` give the label of each colour, see ``read_truth``.
 
     ``crowds`` are the segments that stand for many objects each.
 

@@ -92,6 +92,9 @@ class TextStore:
             with closing(sqlite3.connect(self.path, timeout=_WAIT)) as connection:
                 yield connection
         except (sqlite3.Error, OSError, ValueError) as error:
+            if isinstance(error, sqlite3.OperationalError) and "locked" in str(error):
+                logger.debug("text cache %s is busy; this time without it", self.path)
+                return
             self._usable = False
             logger.warning(
                 "text cache %s cannot be used (%s): class names are encoded anew; delete the file, "
