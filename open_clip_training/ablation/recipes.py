@@ -73,7 +73,7 @@ class AdaptationRecipe:
 #: shorter side of the image in a shared pass, in pixels
 RESOLUTION = 128
 #: learning rates of what is learned with a frozen CLIP
-FROZEN_LR = {"text-prompts": 0.02, "template-map": 0.0002}
+FROZEN_LR = {"text-prompts": 0.02, "template-map": 0.002}
 BASELINE = "baseline"
 #: the original CLIP, which one run is enough for
 ORIGINAL = AdaptationRecipe(BASELINE, "baseline: original CLIP", train="")

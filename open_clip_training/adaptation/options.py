@@ -120,7 +120,7 @@ def parse_arguments(
     add("--lr", type=float, default=5e-6, help="learning rate of fine-tuning (default: 5e-6)")
     add("--weight-decay", type=float, default=0.2, help="of fine-tuning (default: 0.2)")
     add("--prompt-lr", type=float, help="learning rate of prompts (default: 0.05; mask prompts "
-        "have no weight decay) and of a template map (default: 0.0002)")  # fmt: skip
+        "have no weight decay) and of a template map (default: 0.002)")  # fmt: skip
     add("--precision", choices=("fp32", "amp", "amp_bf16"), default="fp32",
         help="default: fp32")  # fmt: skip
     add("--device", help="default: cuda where there is a GPU, else cpu")
@@ -136,7 +136,7 @@ def parse_arguments(
     options = parser.parse_args(arguments)
     if options.prompt_lr is None:
         # a template weighs 1/14, so that larger steps throw the weights about
-        options.prompt_lr = 0.0002 if options.train == "template-map" else 0.05
+        options.prompt_lr = 0.002 if options.train == "template-map" else 0.05
     check_ranges(options, RANGES)
     allowed = TRAINED[options.regions]
     if options.train not in allowed:

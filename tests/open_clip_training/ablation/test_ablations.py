@@ -59,7 +59,7 @@ def test_recipes_are_commands_of_train(tmp_path: Path) -> None:
     assert {name: options[name].train for name in frozen} == frozen
     assert {options[name].steps for name in frozen} == {300}
     assert {name: options[name].prompt_lr for name in frozen} == {
-        "text_prompts": 0.02, "template_map": 0.0002, "tuned_map": 0.0002,
+        "text_prompts": 0.02, "template_map": 0.002, "tuned_map": 0.002,
     }  # fmt: skip
     assert all(o.seed == 2 and o.warmup < o.steps for o in options.values())
     shared = {name: o for name, o in options.items() if o.regions == "shared"}

@@ -119,7 +119,7 @@ def test_defaults_are_the_papers():
 def test_a_template_map_has_a_learning_rate_of_its_own():
     words = ["--clip", "ViT-L/14", "--train-data", "x", "--output", "y", "--train"]
     rates = [parse_arguments([*words, kind]).prompt_lr for kind in ("template-map", "mask-prompts")]
-    assert rates == [0.0002, 0.05]
+    assert rates == [0.002, 0.05]
     assert parse_arguments([*words, "template-map", "--prompt-lr", "0.001"]).prompt_lr == 0.001
 
 
