@@ -201,10 +201,15 @@ def save_result(
             shown: Any = panoptic if name == "overlay" and panoptic is not None else prediction
             FORMATS[name].write(shown, paths, about)
             written = FORMATS[name].paths(paths)[0].relative_to(paths.folder)
-            summary["label_map" if name == "labels" else name] = written.as_posix()
+            summary[_entry(name)] = written.as_posix()
         write_json(paths.summary, summary, indent=2)
     except OSError as error:
         raise _unwritable(paths.folder, error) from error
+
+
+def _entry(format: str) -> str:
+    """The entry of the JSON that says where a format's file is."""
+    return "label_map" if format == "labels" else format
 
 
 def finish_results(done: Sequence[ResultPaths], formats: Sequence[str]) -> list[Path]:
@@ -253,6 +258,9 @@ def is_done(
             return False
         summary = json.loads(paths.summary.read_text("utf-8"))
         if "panoptic" in summary and not paths.panoptic.exists():
+            return False
+        # files of other formats may be an earlier run's, of other words
+        if any(_entry(name) not in summary for name in formats):
             return False
         names = [entry["name"] for entry in summary["classes"]]
         same_model = {**summary["model"], "device": ""} == {**model, "device": ""}

@@ -93,6 +93,16 @@ def test_a_broken_file_is_left_alone_with_one_warning(tmp_path, caplog, damage) 
     assert "--no-cache" in record.getMessage()
 
 
+@pytest.mark.parametrize("folder", ["file", "file/below"])
+def test_a_folder_that_cannot_be_made_is_no_obstacle(tmp_path, caplog, folder) -> None:
+    (tmp_path / "file").touch()
+    store = TextStore(tmp_path / folder / "features.sqlite3")
+    store.write("one", {"cat": feature("cat")})
+    assert store.read("one", ["cat"]) == {}
+    assert "cannot be used" in caplog.text
+    assert len(caplog.records) == 1
+
+
 def test_a_busy_file_is_used_again_later(tmp_path, caplog, monkeypatch) -> None:
     monkeypatch.setattr(text_store, "_WAIT", 0.05)
     store = TextStore(tmp_path / "features.sqlite3")

@@ -260,6 +260,10 @@ def test_done_for_these_words_and_this_model_alone(tmp_path: Path) -> None:
     assert not is_done(paths, formats, NAMES[::-1], "in/a.jpg", MODEL)
     assert not is_done(paths, formats, NAMES, "other/a.jpg", MODEL)
     assert not is_done(paths, formats, NAMES, "in/a.jpg", {"config": "other.yaml"})
+    # a later run of other formats leaves the files of these, which may be of other words
+    save_all(tmp_path, ("coco",), "a")
+    assert is_done(paths, ("coco",), NAMES, "in/a.jpg", MODEL)
+    assert not is_done(paths, formats, NAMES, "in/a.jpg", MODEL)
     paths.summary.write_text("[]")
     assert not is_done(paths, formats, NAMES, "in/a.jpg", MODEL)
     paths.summary.unlink()

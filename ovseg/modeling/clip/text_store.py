@@ -59,7 +59,7 @@ class TextStore:
         if not self._usable or not self.path.is_file():
             return found
         query = "SELECT feature, checksum FROM features WHERE encoder = ? AND word = ?"
-        with self._open() as connection:
+        with self._never_in_the_way(), self._open() as connection:
             connection.execute(_TABLE)  # a process may have ended before it made it
             for word in words:
                 row = connection.execute(query, (encoder, _key(word))).fetchone()
@@ -75,7 +75,7 @@ class TextStore:
         for word, feature in features.items():
             content = feature.detach().cpu().numpy().astype("<f4").tobytes()
             rows.append((encoder, _key(word), content, zlib.crc32(content)))
-        with self._open() as connection, connection:
+        with self._never_in_the_way(), self._open() as connection, connection:
             connection.execute(_TABLE)
             connection.executemany("REPLACE INTO features VALUES (?, ?, ?, ?)", rows)
             connection.execute(
@@ -87,18 +87,24 @@ class TextStore:
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
         """A connection for one call: they must not be shared among threads and processes."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with closing(sqlite3.connect(self.path, timeout=_WAIT)) as connection:
+            yield connection
+
+    @contextmanager
+    def _never_in_the_way(self) -> Iterator[None]:
+        """Go on without the file where it cannot be used."""
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with closing(sqlite3.connect(self.path, timeout=_WAIT)) as connection:
-                yield connection
+            yield
         except (sqlite3.Error, OSError, ValueError) as error:
             if isinstance(error, sqlite3.OperationalError) and "locked" in str(error):
                 logger.debug("text cache %s is busy; this time without it", self.path)
                 return
             self._usable = False
             logger.warning(
-                "text cache %s cannot be used (%s): class names are encoded anew; delete the file, "
-                "or give --no-cache (MODEL.CLIP_ADAPTER.TEXT_CACHE False)", self.path, error,
+                "text cache %s cannot be used (%s): class names are encoded anew; delete the file, set "
+                "OVSEG_HOME to a folder that can be written, or give --no-cache "
+                "(MODEL.CLIP_ADAPTER.TEXT_CACHE False)", self.path, error,
             )  # fmt: skip
 
 
