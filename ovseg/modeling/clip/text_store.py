@@ -102,8 +102,8 @@ class TextStore:
                 return
             self._usable = False
             logger.warning(
-                "text cache %s cannot be used (%s): class names are encoded anew; delete the file, set "
-                "OVSEG_HOME to a folder that can be written, or give --no-cache "
+                "text cache %s cannot be used (%s): class names are encoded anew; delete the file, "
+                "set OVSEG_HOME to a folder that can be written, or give --no-cache "
                 "(MODEL.CLIP_ADAPTER.TEXT_CACHE False)", self.path, error,
             )  # fmt: skip
 
