@@ -50,9 +50,7 @@ def check_several(images: Any) -> None:
 
 def image_array(image: ImageSource, bgr: bool) -> np.ndarray:
     """An image as uint8 (H, W, 3), RGB."""
-    array = _as_array(image, bgr)
-    # the caller may write into its array afterwards
-    return array.copy() if array is image else array
+    return _as_array(_kept(image), bgr)
 
 
 def _as_array(image: ImageSource, bgr: bool) -> np.ndarray:
@@ -94,7 +92,7 @@ def _tensor_array(image: Any) -> np.ndarray:
         if not (image.numel() and float(image.min()) >= 0 and float(image.max()) <= 1):
             raise ValueError("a tensor of floats must have values in 0..1; or give uint8 in 0..255")
         image = (255 * image).round().byte()
-    return np.array(image.permute(1, 2, 0).numpy(), order="C")  # the caller may change the tensor
+    return np.ascontiguousarray(image.permute(1, 2, 0).numpy())
 
 
 def read_ahead(
@@ -104,7 +102,6 @@ def read_ahead(
     ahead: int,
 ) -> Iterator[np.ndarray]:
     """Images as arrays, up to ``ahead`` of them read before they are asked for."""
-    # who makes them may use one array for all
     images = map(_kept, images)
     with closing(run_ahead(images, lambda image: _as_array(image, bgr), ahead)) as pairs:
         for image, reading in pairs:
@@ -119,6 +116,7 @@ def read_ahead(
 
 
 def _kept(image: Any) -> Any:
+    """A copy of what the caller may write into afterwards, as who uses one array for all does."""
     if isinstance(image, np.ndarray):
         return image.copy()
     return image.detach().clone() if _is_tensor(image) else image
